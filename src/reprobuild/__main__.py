@@ -1,0 +1,6 @@
+"""`python -m reprobuild`."""
+
+from reprobuild.cli import main
+
+if __name__ == "__main__":
+    main()
