@@ -1,0 +1,133 @@
+# The recipes of this repository. They need uv and just; on a fresh machine Makefile.ci brings both.
+# Every recipe makes the environment it needs in .venv, from the committed locks and from nothing else.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+# Any Python >= 3.11; `just python=3.12 test` or PYTHON=/path/to/python picks one.
+python := env("PYTHON", ">=3.11")
+
+# With no environment activated, and never through `uv run`, which would write a lock of its own.
+unexport VIRTUAL_ENV
+
+[private]
+default:
+    @just --list --unsorted
+
+# The wheel of this repository, built twice: two equal digests
+[group('package')]
+package: _environment package-constraints package-build package-verify
+
+# Check that the committed locks are what `reprobuild lock` would write, at their own index time
+[group('package')]
+package-constraints: _environment
+    #!/usr/bin/env bash
+    set -uo pipefail
+    .venv/bin/reprobuild lock --check
+    code=$?
+    # 10 is "the index can't be reached": the build that follows checks constraints.txt against pyproject.toml all the same.
+    if [ "$code" = 10 ]; then
+        echo "package-constraints: the locks were not resolved again, for want of an index"
+        exit 0
+    fi
+    exit "$code"
+
+# Build the wheel of HEAD, with a record of every input, into dist/
+[group('package')]
+package-build: _environment
+    .venv/bin/reprobuild wheel
+
+# Build the wheel in dist/ again, in another environment, and compare the bytes
+[group('package')]
+package-verify: _environment
+    .venv/bin/reprobuild verify-wheel
+
+# Everything that reads the code without running it
+[group('check')]
+check: lint types
+
+# Lint, and check the formatting
+[group('check')]
+lint: _environment-dev
+    .venv/bin/ruff check
+    .venv/bin/ruff format --check
+
+# Type-check with mypy --strict
+[group('check')]
+types: _environment-dev
+    .venv/bin/mypy
+
+# Format the code and apply the safe lint fixes
+[group('check')]
+format: _environment-dev
+    .venv/bin/ruff check --fix
+    .venv/bin/ruff format
+
+# Run every test, or those named: just test tests/unit -k digest
+[group('test')]
+test *arguments: _environment-dev
+    .venv/bin/pytest {{ arguments }}
+
+# The tests of single modules: no build, no index
+[group('test')]
+test-unit: _environment-dev
+    .venv/bin/pytest tests/unit tests/property
+
+# The tests that build the projects of tests/projects
+[group('test')]
+test-integration: _environment-dev
+    .venv/bin/pytest -n auto tests/integration
+
+# What CI runs: lint, types, then every test in parallel
+[group('test')]
+test-ci: lint types
+    .venv/bin/pytest -n auto
+
+# Measure against plain `uv build`, side by side; judges nothing
+[group('test')]
+bench *arguments: _environment-dev
+    .venv/bin/python benchmarks/bench_wheel.py {{ arguments }}
+
+# Check the documentation: links, the exit code table, the set-up commands
+[group('docs')]
+docs: _environment-dev
+    .venv/bin/pytest tests/unit/test_docs.py
+
+# Write the locks of images/ again, and with them every other one: all share an index time
+[group('images')]
+images-lock *arguments: _environment
+    .venv/bin/reprobuild lock {{ arguments }}
+
+# Print the section of CHANGELOG.md about the version in pyproject.toml
+[group('release')]
+release-notes:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    version=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)
+    notes=$(awk -v heading="## [$version]" 'index($0, "## ") == 1 { on = index($0, heading) == 1 } on' CHANGELOG.md)
+    [ -n "$notes" ] || { echo "release-notes: CHANGELOG.md has no section for $version" >&2; exit 1; }
+    printf '%s\n' "$notes"
+
+_environment: (_install "requirements.txt")
+
+# One environment for both: the two locks have to agree, and uv refuses them here if they don't.
+_environment-dev: (_install "requirements.txt" "environments/dev/requirements.txt")
+
+# One stamp a lock, the digest of all that went in: an unchanged environment costs a few milliseconds, and the
+# environment for the tests serves the package recipes as well.
+_install +locks:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    wanted() { printf '%s\n' {{ quote(python) }} "$PWD" && sha256sum pyproject.toml constraints.txt "$1"; }
+    fresh=yes files=()
+    [ -x .venv/bin/reprobuild ] || fresh=no
+    for lock in {{ locks }}; do
+        files+=(--requirement "$lock")
+        wanted "$lock" | cmp --silent - ".venv/stamp-${lock//\//-}" || fresh=no
+    done
+    if [ "$fresh" = yes ]; then exit 0; fi
+    uv venv --quiet --no-project --no-python-downloads --clear --python {{ quote(python) }} .venv
+    install=(uv pip install --quiet --python .venv/bin/python)
+    "${install[@]}" --require-hashes "${files[@]}"
+    # The hashes of constraints.txt hold for the backend; the project itself is a folder and has none.
+    "${install[@]}" --no-deps --build-constraint constraints.txt --editable .
+    for lock in {{ locks }}; do wanted "$lock" > ".venv/stamp-${lock//\//-}"; done
