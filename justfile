@@ -117,7 +117,7 @@ _environment-dev: (_install "requirements.txt" "environments/dev/requirements.tx
 _install +locks:
     #!/usr/bin/env bash
     set -euo pipefail
-    wanted() { printf '%s\n' {{ quote(python) }} "$PWD" && sha256sum pyproject.toml constraints.txt "$1"; }
+    wanted() { printf '%s\n' {{ quote(python) }} "$PWD" && sha256sum pyproject.toml constraints.txt environments/bootstrap/requirements.txt "$1"; }
     fresh=yes files=()
     [ -x .venv/bin/reprobuild ] || fresh=no
     for lock in {{ locks }}; do
@@ -128,6 +128,8 @@ _install +locks:
     uv venv --quiet --no-project --no-python-downloads --clear --python {{ quote(python) }} .venv
     install=(uv pip install --quiet --python .venv/bin/python)
     "${install[@]}" --require-hashes "${files[@]}"
-    # The hashes of constraints.txt hold for the backend; the project itself is a folder and has none.
-    "${install[@]}" --no-deps --build-constraint constraints.txt --editable .
+    # The project is a folder and has no hash, but its backend has, and so has the editables package, which hatchling
+    # asks for in editable installs only: the bootstrap lock holds that one.
+    "${install[@]}" --no-deps --build-constraint constraints.txt \
+        --build-constraint environments/bootstrap/requirements.txt --editable .
     for lock in {{ locks }}; do wanted "$lock" > ".venv/stamp-${lock//\//-}"; done
