@@ -1,0 +1,75 @@
+"""What the documentation says is compared with what it speaks of."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from reprobuild.errors import EXIT_CODE_MEANINGS, ExitCode
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "benchmarks" / "README.md"])
+SETUP_COMMANDS = ["make -f Makefile.ci package", "make -f Makefile.ci test"]
+
+
+def table_rows(page: Path) -> list[list[str]]:
+    """The cells of every table row of a page, headings and rules left out."""
+    tables = re.findall(r"^\|.*\n\|[-:|]+\n((?:\|.*\n)+)", page.read_text(), re.MULTILINE)
+    rows = [row.strip("|").split("|") for table in tables for row in table.splitlines()]
+    return [[cell.strip() for cell in row] for row in rows]
+
+
+def test_exit_codes_page_is_the_table_in_the_code() -> None:
+    assert table_rows(ROOT / "docs" / "exit-codes.md") == [
+        [str(int(code)), f"`{code.name}`", meaning] for code, meaning in EXIT_CODE_MEANINGS.items()
+    ]
+
+
+def test_every_exit_code_has_a_meaning() -> None:
+    assert list(EXIT_CODE_MEANINGS) == list(ExitCode)
+
+
+def test_readme_gives_each_verdict_its_exit_code() -> None:
+    rows = [row for row in table_rows(ROOT / "README.md") if len(row) == 3]
+    assert [(row[0].strip("`"), int(row[2])) for row in rows] == [
+        ("identical", ExitCode.OK),
+        ("container", ExitCode.DIFFERS_CONTAINER),
+        ("metadata", ExitCode.DIFFERS_METADATA),
+        ("payload", ExitCode.DIFFERS_PAYLOAD),
+        ("not-comparable", ExitCode.NOT_COMPARABLE),
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    relative = [target.partition("#")[0] for target in targets if "://" not in target]
+    missing = [target for target in relative if target and not (page.parent / target).exists()]
+    assert missing == []
+
+
+def test_the_pages_are_found_and_linked() -> None:
+    linked = {
+        (page.parent / target).resolve()
+        for page in PAGES
+        for target in re.findall(r"\]\(([^)#\s]+)\)", page.read_text())
+        if "://" not in target
+    }
+    names = ("CONTRIBUTING.md", "SECURITY.md", "docs/exit-codes.md")
+    assert linked >= {ROOT / name for name in names}
+
+
+def test_readme_has_exactly_the_two_setup_commands() -> None:
+    readme = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"^```sh\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    setup = [block.splitlines() for block in blocks if "Makefile.ci" in block]
+    assert setup == [SETUP_COMMANDS]
+
+
+def test_setup_commands_are_targets_and_ci_runs_one() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile.ci").read_text(), re.MULTILINE))
+    assert {command.split()[-1] for command in SETUP_COMMANDS} <= targets
+    script = ROOT / ".ci" / "run"
+    assert SETUP_COMMANDS[1] in script.read_text()
+    assert os.access(script, os.X_OK)
