@@ -94,6 +94,12 @@ def small_project(folder: Path) -> Path:
     return folder
 
 
+def label(argv: Sequence[str]) -> str:
+    """A command as the table shows it, without the options that both sides share."""
+    shared = argv.index("--python") if "--python" in argv else len(argv)
+    return " ".join([Path(argv[0]).name, *argv[1:shared]])
+
+
 def compare(
     name: str,
     rounds: int,
@@ -113,12 +119,7 @@ def compare(
             if number >= 0:
                 measured.append(elapsed)
     first, second = (
-        Timing(
-            " ".join([Path(argv[0]).name, *argv[1:3]]),
-            statistics.median(each),
-            min(each),
-            max(each),
-        )
+        Timing(label(argv), statistics.median(each), min(each), max(each))
         for argv, each in zip((ours, plain), times, strict=True)
     )
     return Comparison(name, rounds, first, second, first.median_s / second.median_s)
@@ -188,7 +189,7 @@ def main() -> None:
         comparisons = [asdict(each) for each in results]
         print(json.dumps({"machine": machine(), "comparisons": comparisons}, indent=2))
         return
-    table = Table(title=", ".join(f"{key} {value}" for key, value in machine().items()))
+    table = Table()
     for heading in ("command", "median", "fastest", "slowest", "ratio"):
         table.add_column(heading, justify="left" if heading == "command" else "right")
     for each in results:
@@ -196,7 +197,9 @@ def main() -> None:
             seconds = (timing.median_s, timing.fastest_s, timing.slowest_s)
             cells = (timing.command, *(f"{value * 1000:.0f} ms" for value in seconds), ratio)
             table.add_row(*cells, end_section=timing is each.plain)
-    Console().print(table)
+    console = Console()
+    console.print(", ".join(f"{key} {value}" for key, value in machine().items()))
+    console.print(table)
 
 
 if __name__ == "__main__":
