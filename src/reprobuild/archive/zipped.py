@@ -1,0 +1,258 @@
+"""Zip files, by a parser of our own.
+
+:mod:`zipfile` lets a member be longer or shorter than declared, cuts names at NUL and tolerates a
+directory that disagrees with itself: two readers could then see two different wheels in one file.
+The format is APPNOTE.TXT 6.3.10; the numbers in docstrings are its sections.
+"""
+
+import bz2
+import dataclasses
+import io
+import itertools
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from reprobuild.archive.model import (
+    CHUNK,
+    ENTRY_LIMIT,
+    UNSAFE,
+    Archive,
+    Entry,
+    Kind,
+    bad,
+    clean_name,
+    refusing,
+)
+
+#: Deflate can't shrink by more than 1032; what claims more than this is a lie.
+RATIO_LIMIT = 1100
+STORED, DEFLATED, BZIP2 = 0, 8, 12
+
+_LINK_LIMIT = 4096
+_END = struct.Struct("<4s4H2LH")
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_LOCATOR64 = struct.Struct("<4sLQL")
+_CENTRAL = struct.Struct("<4s4B4HL2L5H2L")
+_LOCAL = struct.Struct("<4s2B4HL2L2H")
+_ENCRYPTED = 0x1 | 0x40 | 0x2000
+_NARROW = (0xFFFF, 0xFFFF, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF)
+
+
+def open_zip(stream: BinaryIO, name: str) -> Archive:
+    """Read the central directory of a seekable stream.
+
+    Raises:
+        BadInput: it is truncated, encrypted, inconsistent, or claims too much.
+    """
+    start, size, count, shift, comment = _find_directory(stream, name)
+    if count > ENTRY_LIMIT:
+        raise bad(name, f"has {count} members, more than {ENTRY_LIMIT}", UNSAFE)
+    stream.seek(start)
+    entries = tuple(_central_entry(stream, name, order, shift) for order in range(count))
+    if stream.tell() != start + size:
+        raise bad(name, "has a central directory of another length than it declares")
+    spans = sorted((e.offset, e.offset + _LOCAL.size + e.compressed_size, e.name) for e in entries)
+    spans.append((start, start, "the directory"))
+    for (_, end, first), (begin, _, second) in itertools.pairwise(spans):
+        if end > begin:
+            raise bad(name, f"has members that overlap: {first!r} and {second!r}", UNSAFE)
+
+    def raw(entry: Entry) -> Iterator[bytes]:
+        return _raw(stream, name, entry)
+
+    def content(entry: Entry) -> Iterator[bytes]:
+        return _content(stream, name, entry)
+
+    header = {"comment": comment.decode("utf-8", "backslashreplace")} if comment else {}
+    return Archive(
+        "zip",
+        name,
+        tuple(_with_target(entry, stream, name) for entry in entries),
+        header,
+        raw,
+        content,
+    )
+
+
+def _find_directory(stream: BinaryIO, name: str) -> tuple[int, int, int, int, bytes]:
+    """Offset, size, count of the directory, bytes in front of the zip, its comment (4.3.16)."""
+    total = stream.seek(0, io.SEEK_END)
+    base = max(0, total - _END.size - 0xFFFF)
+    stream.seek(base)
+    tail = stream.read()
+    at = tail.rfind(b"PK\x05\x06")
+    while at >= 0 and at + 22 + int.from_bytes(tail[at + 20 : at + 22], "little") != len(tail):
+        at = tail.rfind(b"PK\x05\x06", 0, at)
+    if at < 0:
+        raise bad(name, "is a truncated zip file: its central directory is missing")
+    end = _END.unpack_from(tail, at)[1:7]
+    finish = base + at
+    stream.seek(max(0, finish - _LOCATOR64.size))
+    if stream.read(4) == b"PK\x06\x07":
+        finish -= _LOCATOR64.size + _END64.size
+        stream.seek(max(0, finish))
+        magic, *_, a, b, c, d, e, f = _END64.unpack(stream.read(_END64.size))
+        wide = (a, b, c, d, e, f)
+        if magic != b"PK\x06\x06" or any(
+            narrow not in (value, limit)
+            for narrow, value, limit in zip(end, wide, _NARROW, strict=True)
+        ):
+            raise bad(name, "has two zip directories that disagree", UNSAFE)
+        end = wide
+    disk, directory_disk, here, count, size, offset = end
+    if disk or directory_disk or here != count:
+        raise bad(name, "is one part of a zip file in several parts")
+    shift = finish - size - offset
+    if shift < 0:
+        raise bad(name, "is a truncated zip file: its central directory lies outside")
+    return finish - size, size, count, shift, tail[at + _END.size :]
+
+
+def _central_entry(stream: BinaryIO, archive: str, order: int, shift: int) -> Entry:
+    fields = _CENTRAL.unpack(stream.read(_CENTRAL.size))
+    magic, create_version, create_system, extract_version, _, flags, method, time, date = fields[:9]
+    crc, compressed, size, name_length, extra_length, comment_length, disk, _, attr = fields[9:18]
+    raw_name = stream.read(name_length)
+    extra = stream.read(extra_length)
+    comment = stream.read(comment_length)
+    if magic != b"PK\x01\x02" or disk not in (0, 0xFFFF):
+        raise bad(archive, "has a damaged central directory")
+    stored = raw_name.decode("utf-8" if flags & 0x800 else "cp437")
+    size, compressed, offset = _zip64(extra, [size, compressed, fields[18]])
+    if flags & _ENCRYPTED:
+        raise bad(archive, f"has the encrypted member {stored!r}", "Decrypt it first.")
+    if method not in (STORED, DEFLATED, BZIP2):
+        raise bad(archive, f"has {stored!r} in the unknown compression method {method}", UNSAFE)
+    lies = size != compressed if method == STORED else size > RATIO_LIMIT * compressed
+    if lies and method != BZIP2:
+        raise bad(archive, f"has {stored!r}, which claims {size} bytes from {compressed}", UNSAFE)
+    return Entry(
+        name=clean_name(stored) or "",
+        kind=_kind(stored, attr >> 16),
+        size=size,
+        mode=attr >> 16 & 0o7777,
+        mtime=_dos_time(date, time),
+        order=order,
+        stored_name=stored,
+        offset=offset + shift,
+        extra=extra,
+        crc=crc,
+        compressed_size=compressed,
+        method=method,
+        create_system=create_system,
+        create_version=create_version,
+        extract_version=extract_version,
+        flags=flags,
+        external_attr=attr,
+        comment=comment,
+    )
+
+
+def _kind(stored: str, mode: int) -> Kind:
+    if stored.endswith("/"):
+        return "directory"
+    return "symlink" if mode & 0o170000 == 0o120000 else "file"
+
+
+def _dos_time(date: int, time: int) -> str:
+    day = f"{(date >> 9) + 1980:04}-{date >> 5 & 15:02}-{date & 31:02}"
+    return f"{day} {time >> 11:02}:{time >> 5 & 63:02}:{(time & 31) * 2:02}"
+
+
+def extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
+    """The (id, data) pairs in a zip member's extra bytes (4.5.1), as far as they make sense."""
+    at = 0
+    while at + 4 <= len(extra):
+        tag, length = struct.unpack_from("<HH", extra, at)
+        yield tag, extra[at + 4 : at + 4 + length]
+        at += 4 + length
+
+
+def _zip64(extra: bytes, values: list[int]) -> list[int]:
+    """Replace each 0xFFFFFFFF among size, compressed size and offset by its 64 bits (4.5.3)."""
+    wide = next((data for tag, data in extra_fields(extra) if tag == 1), b"")
+    for index, value in enumerate(values):
+        if value == 0xFFFFFFFF and wide:
+            (values[index],) = struct.unpack_from("<Q", wide)
+            wide = wide[8:]
+    return values
+
+
+def _with_target(entry: Entry, stream: BinaryIO, name: str) -> Entry:
+    if entry.kind != "symlink":
+        return entry
+    if entry.size > _LINK_LIMIT:
+        raise bad(name, f"has a link {entry.name!r} with {entry.size} bytes of target", UNSAFE)
+    target = b"".join(_content(stream, name, entry)).decode("utf-8", "backslashreplace")
+    return dataclasses.replace(entry, target=target)
+
+
+def _raw(stream: BinaryIO, archive: str, entry: Entry) -> Iterator[bytes]:
+    with refusing(f"{archive}, at {entry.name!r},"):
+        stream.seek(entry.offset)
+        fields = _LOCAL.unpack(stream.read(_LOCAL.size))
+        magic, _, _, flags, method, *_, name_length, extra_length = fields
+        name = stream.read(name_length).decode("utf-8" if flags & 0x800 else "cp437")
+        if (magic, name, method) != (b"PK\x03\x04", entry.stored_name, entry.method):
+            raise bad(archive, f"has two headers of {entry.name!r} that disagree", UNSAFE)
+        start = entry.offset + _LOCAL.size + name_length + extra_length
+        left = entry.compressed_size
+        while left:
+            stream.seek(start)
+            chunk = stream.read(min(CHUNK, left))
+            if not chunk:
+                raise bad(archive, f"ends inside {entry.name!r}")
+            start += len(chunk)
+            left -= len(chunk)
+            yield chunk
+
+
+def _content(stream: BinaryIO, archive: str, entry: Entry) -> Iterator[bytes]:
+    crc = size = 0
+    with refusing(f"{archive}, in {entry.name!r},"):
+        for chunk in _decompressed(_raw(stream, archive, entry), entry.method):
+            size += len(chunk)
+            if size > entry.size:
+                break
+            crc = zlib.crc32(chunk, crc)
+            yield chunk
+    if size != entry.size:
+        word = "longer" if size > entry.size else "shorter"
+        raise bad(archive, f"holds {entry.name!r}, {word} than the {entry.size} bytes it declares")
+    if crc != entry.crc:
+        raise bad(archive, f"holds {entry.name!r} with another CRC than it declares")
+
+
+def _decompressed(chunks: Iterator[bytes], method: int) -> Iterator[bytes]:
+    if method == STORED:
+        yield from chunks
+    elif method == BZIP2:
+        yield from _bunzipped(chunks)
+    else:
+        yield from _inflated(chunks)
+
+
+def _bunzipped(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    bunzip = bz2.BZ2Decompressor()
+    for chunk in chunks:
+        yield bunzip.decompress(chunk, CHUNK)
+        while not bunzip.needs_input and not bunzip.eof:
+            yield bunzip.decompress(b"", CHUNK)
+    if not bunzip.eof or bunzip.unused_data:
+        raise ValueError("its compressed data has no proper end")
+
+
+def _inflated(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    for chunk in chunks:
+        if inflate.eof:
+            raise ValueError("its compressed data goes on after its end")
+        yield inflate.decompress(chunk, CHUNK)
+        while inflate.unconsumed_tail:
+            yield inflate.decompress(inflate.unconsumed_tail, CHUNK)
+    while not inflate.eof and (rest := inflate.decompress(b"", CHUNK)):
+        yield rest
+    if not inflate.eof or inflate.unused_data:
+        raise ValueError("its compressed data has no proper end")

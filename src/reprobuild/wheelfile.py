@@ -1,0 +1,240 @@
+"""A wheel as a file, read and checked against the binary distribution format.
+
+The rules are those of https://packaging.python.org/specifications/binary-distribution-format/ and,
+for RECORD, https://packaging.python.org/specifications/recording-installed-packages/. A wheel that
+breaks one is refused: what reads it next could see something else than was compared or signed.
+"""
+
+import base64
+import csv
+import hashlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from email.message import Message
+from email.parser import BytesHeaderParser
+from pathlib import Path
+from typing import BinaryIO
+
+from packaging.tags import Tag, parse_tag
+from packaging.utils import (
+    BuildTag,
+    InvalidWheelFilename,
+    NormalizedName,
+    canonicalize_name,
+    parse_wheel_filename,
+)
+from packaging.version import InvalidVersion, Version
+
+from reprobuild.archive import Archive, Entry, open_archive
+from reprobuild.digest import Digest, chunks_of
+from reprobuild.errors import BadInput
+
+_TEXT_LIMIT = 16 << 20  # bytes of METADATA or WHEEL
+_HASHES = ("sha256", "sha384", "sha512")
+_UNRECORDED = ("RECORD", "RECORD.jws", "RECORD.p7s")
+_REBUILD = "Build the wheel again with its build backend; don't repair it by hand."
+
+
+@dataclass(frozen=True)
+class WheelFile:
+    """A wheel whose file name, metadata, tags and RECORD agree with one another and its content.
+
+    Attributes:
+        digest: SHA-256 of the file.
+        name, version, build, tags: from the file name, normalised.
+        dist_info: name of the ``.dist-info`` folder.
+        generator: what WHEEL says made it, such as ``hatchling 1.27.0``; empty when it doesn't say.
+        metadata_name, metadata_version: Name and Version as METADATA spells them.
+    """
+
+    path: Path
+    digest: Digest
+    name: NormalizedName
+    version: Version
+    build: BuildTag
+    tags: frozenset[Tag]
+    dist_info: str
+    generator: str
+    root_is_purelib: bool
+    metadata_name: str
+    metadata_version: str
+    entries: tuple[Entry, ...]
+
+
+def read_wheel(path: Path) -> WheelFile:
+    """Read a wheel and check all that the format promises, hashing every member once.
+
+    Raises:
+        BadInput: the file isn't a wheel, or is one that contradicts itself; the message says where.
+    """
+    try:
+        name, version, build, tags = parse_wheel_filename(path.name)
+    except InvalidWheelFilename as error:
+        raise BadInput(
+            f"{path} doesn't have the name of a wheel: {error}.",
+            "A wheel is called NAME-VERSION[-BUILD]-PYTHON-ABI-PLATFORM.whl.",
+        ) from error
+    digest = Digest.of_file(path)
+    with open_archive(path) as archive:
+        dist_info = _dist_info(archive)
+        _check_dist_info(path, dist_info, name, version)
+        metadata = _headers(archive, f"{dist_info}/METADATA")
+        own_name, own_version = _one(path, metadata, "Name"), _one(path, metadata, "Version")
+        if canonicalize_name(own_name) != name or _version(path, own_version) != version:
+            raise _bad(
+                path, f"METADATA says {own_name} {own_version}, the file name {name} {version}"
+            )
+        wheel = _headers(archive, f"{dist_info}/WHEEL")
+        _check_format(path, _one(path, wheel, "Wheel-Version"))
+        _check_tags(path, wheel, tags)
+        _check_record(archive, dist_info)
+        return WheelFile(
+            path=path,
+            digest=digest,
+            name=name,
+            version=version,
+            build=build,
+            tags=tags,
+            dist_info=dist_info,
+            generator=str(wheel.get("Generator", "")).strip(),
+            root_is_purelib=_one(path, wheel, "Root-Is-Purelib").lower() == "true",
+            metadata_name=own_name,
+            metadata_version=own_version,
+            entries=archive.entries,
+        )
+
+
+def _bad(path: Path | str, what: str) -> BadInput:
+    return BadInput(f"{path} is not a valid wheel: {what}.", _REBUILD)
+
+
+def _dist_info(archive: Archive) -> str:
+    tops = {entry.name.split("/")[0] for entry in archive.entries}
+    found = sorted(top for top in tops if top.endswith(".dist-info"))
+    if len(found) != 1:
+        has = f"it has {len(found)}: {', '.join(found)}" if found else "it has none"
+        raise _bad(archive.name, f"it needs one .dist-info folder, and {has}")
+    return found[0]
+
+
+def _check_dist_info(path: Path, dist_info: str, name: str, version: Version) -> None:
+    folder_name, _, folder_version = dist_info.removesuffix(".dist-info").partition("-")
+    if (
+        canonicalize_name(folder_name) != name
+        or _version(path, folder_version.replace("_", "-")) != version
+    ):
+        raise _bad(path, f"{dist_info} disagrees with the file name, which says {name} {version}")
+
+
+def _version(path: Path, text: str) -> Version:
+    try:
+        return Version(text)
+    except InvalidVersion as error:
+        raise _bad(path, f"{text!r} is not a version") from error
+
+
+def _member(archive: Archive, name: str) -> Entry:
+    for entry in archive.entries:
+        if entry.name == name and entry.kind == "file":
+            return entry
+    raise _bad(archive.name, f"{name} is missing")
+
+
+def _headers(archive: Archive, name: str) -> Message:
+    entry = _member(archive, name)
+    if entry.size > _TEXT_LIMIT:
+        raise _bad(archive.name, f"{name} has {entry.size} bytes, which no metadata needs")
+    data = archive.open(entry).read()
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        raise _bad(archive.name, f"{name} is not UTF-8 text") from error
+    return BytesHeaderParser().parsebytes(data)
+
+
+def _one(path: Path, headers: Message, field: str) -> str:
+    values = headers.get_all(field, [])
+    if len(values) != 1:
+        raise _bad(path, f"the field {field} is there {len(values)} times, not once")
+    return str(values[0]).strip()
+
+
+def _check_format(path: Path, wheel_version: str) -> None:
+    if wheel_version.partition(".")[0] != "1":
+        raise _bad(path, f"it says Wheel-Version {wheel_version!r}, and only 1.x is known")
+
+
+def _check_tags(path: Path, wheel: Message, tags: frozenset[Tag]) -> None:
+    try:
+        said = frozenset(
+            tag for line in wheel.get_all("Tag", []) for tag in parse_tag(line.strip())
+        )
+    except ValueError as error:
+        raise _bad(path, "WHEEL has a Tag that is no tag") from error
+    if said != tags:
+        inside, outside = (" ".join(sorted(map(str, some))) for some in (said - tags, tags - said))
+        raise _bad(
+            path,
+            "the tags of WHEEL and of the file name disagree: "
+            f"only in WHEEL: {inside or 'none'}; only in the name: {outside or 'none'}",
+        )
+
+
+@dataclass(frozen=True)
+class _Row:
+    algorithm: str
+    digest: str
+    size: str
+
+
+def _check_record(archive: Archive, dist_info: str) -> None:
+    record = _member(archive, f"{dist_info}/RECORD")
+    unrecorded = {f"{dist_info}/{name}" for name in _UNRECORDED}
+    rows: dict[str, _Row] = {}
+    for name, row in _rows(archive, record):
+        if name in rows:
+            raise _bad(archive.name, f"RECORD lists {name!r} twice")
+        rows[name] = row
+    files = {entry.name: entry for entry in archive.entries if entry.kind != "directory"}
+    for name in rows:
+        if name not in files and name not in unrecorded:
+            raise _bad(archive.name, f"RECORD lists {name!r}, which isn't there")
+    for name, entry in files.items():
+        if name in unrecorded:
+            continue
+        if name not in rows:
+            raise _bad(archive.name, f"RECORD omits {name!r}")
+        _check_row(archive, entry, rows[name])
+
+
+def _rows(archive: Archive, record: Entry) -> Iterator[tuple[str, _Row]]:
+    try:
+        with io.TextIOWrapper(archive.open(record), "utf-8", newline="") as text:
+            for fields in csv.reader(text, strict=True):
+                if len(fields) != 3 or not fields[0]:
+                    raise _bad(
+                        archive.name, f"RECORD has a malformed line: {','.join(fields)[:80]!r}"
+                    )
+                algorithm, _, digest = fields[1].partition("=")
+                yield fields[0], _Row(algorithm, digest, fields[2])
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise _bad(archive.name, f"RECORD is malformed ({error})") from error
+
+
+def _check_row(archive: Archive, entry: Entry, row: _Row) -> None:
+    if row.algorithm not in _HASHES:
+        word = f"only a {row.algorithm} hash" if row.algorithm else "no hash"
+        raise _bad(archive.name, f"RECORD has {word} for {entry.name!r}; sha256 is the least")
+    if row.size and row.size != str(entry.size):
+        has = f"{entry.size} bytes, and RECORD says {row.size}"
+        raise _bad(archive.name, f"{entry.name!r} has {has}")
+    if _hash(archive.open(entry), row.algorithm) != row.digest:
+        raise _bad(archive.name, f"{entry.name!r} has another {row.algorithm} than RECORD says")
+
+
+def _hash(stream: BinaryIO, algorithm: str) -> str:
+    hasher = hashlib.new(algorithm)
+    for chunk in chunks_of(stream):
+        hasher.update(chunk)
+    return base64.urlsafe_b64encode(hasher.digest()).rstrip(b"=").decode()
