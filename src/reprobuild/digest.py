@@ -29,7 +29,7 @@ class Digest:
         """
         algorithm, colon, value = text.partition(":")
         length = _HEX_LENGTH.get(algorithm)
-        if not colon or length is None or not re.fullmatch(r"[0-9a-f]{%d}" % length, value):
+        if not colon or length is None or len(value) != length or not re.fullmatch("[0-9a-f]+", value):
             raise BadInput(
                 f"{text!r} is not a digest.",
                 "A digest looks like sha256:<64 lower-case hex digits>.",

@@ -1,0 +1,134 @@
+"""Statements about artifacts: in-toto Statement v1 and SLSA Provenance v1, as plain values. No I/O.
+
+Sources: in-toto attestation framework, "Statement v1"; SLSA v1.0, "Provenance".
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from reprobuild.digest import Digest, canonical_json
+from reprobuild.errors import RecordUnusable
+
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PROVENANCE_TYPE = "https://slsa.dev/provenance/v1"
+#: docs/build-types/wheel-v1.md says what the parameters of this build type mean.
+WHEEL_BUILD_TYPE = "https://reprobuild.dev/build-types/wheel/v1"
+BUILDER = "https://reprobuild.dev/builders/local/v1"
+
+Json = dict[str, Any]
+
+
+def descriptor(digests: Mapping[str, str], *, name: str = "", uri: str = "", annotations: Json | None = None) -> Json:
+    """An in-toto ResourceDescriptor; ``digests`` maps algorithm names to hex digits."""
+    parts: Json = {"digest": dict(digests)}
+    optional = {"name": name, "uri": uri, "annotations": annotations}
+    return parts | {key: value for key, value in optional.items() if value}
+
+
+def provenance(
+    subject: Json,
+    *,
+    build_type: str,
+    external: Json,
+    internal: Json,
+    dependencies: Sequence[Json],
+    builder_version: Mapping[str, str],
+) -> Json:
+    """A Statement v1 with SLSA Provenance v1. It holds no clock: the same inputs give the same statement."""
+    return {
+        "_type": STATEMENT_TYPE,
+        "subject": [subject],
+        "predicateType": PROVENANCE_TYPE,
+        "predicate": {
+            "buildDefinition": {
+                "buildType": build_type,
+                "externalParameters": external,
+                "internalParameters": internal,
+                "resolvedDependencies": list(dependencies),
+            },
+            "runDetails": {"builder": {"id": BUILDER, "version": dict(builder_version)}},
+        },
+    }
+
+
+def encode(statement: Json) -> bytes:
+    """The bytes that get written, and later signed: canonical JSON."""
+    return canonical_json(statement)
+
+
+class WheelRecord:
+    """A wheel's provenance, read from a record and checked for its shape.
+
+    Raises:
+        RecordUnusable: it isn't a provenance statement of :data:`WHEEL_BUILD_TYPE`.
+    """
+
+    def __init__(self, data: bytes, where: str) -> None:
+        self._where = where
+        try:
+            self.statement: Json = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise RecordUnusable(f"{where} is not JSON: {error}.", "Build the wheel again.") from error
+        definition = self._at("predicate", "buildDefinition", kind=dict)
+        if self._at("_type") != STATEMENT_TYPE or self._at("predicateType") != PROVENANCE_TYPE:
+            raise self._wrong("it is not an in-toto Statement v1 with SLSA Provenance v1")
+        if definition.get("buildType") != WHEEL_BUILD_TYPE:
+            raise self._wrong(f"its build type is {definition.get('buildType')!r}, not {WHEEL_BUILD_TYPE}")
+        self.external: Json = self._at("predicate", "buildDefinition", "externalParameters", kind=dict)
+        self.internal: Json = self._at("predicate", "buildDefinition", "internalParameters", kind=dict)
+        self._dependencies = self._at("predicate", "buildDefinition", "resolvedDependencies", kind=list)
+        subjects = self._at("subject", kind=list)
+        if len(subjects) != 1 or not isinstance(subjects[0], dict):
+            raise self._wrong("it doesn't have exactly one subject")
+        self.subject_name = str(subjects[0].get("name", ""))
+        self.subject = self._digest(subjects[0])
+
+    def dependency(self, role: str) -> Json:
+        """The one resolved dependency with a role, such as ``source``, ``lock`` or ``interpreter``."""
+        found = self.dependencies(role)
+        if len(found) != 1:
+            raise self._wrong(f"it names {len(found)} dependencies of the role {role}, not one")
+        return found[0]
+
+    def dependencies(self, role: str) -> list[Json]:
+        """The resolved dependencies with a role."""
+        return [
+            each
+            for each in self._dependencies
+            if isinstance(each, dict)
+            and isinstance(each.get("annotations"), dict)
+            and each["annotations"].get("role") == role
+        ]
+
+    def text(self, table: Json, key: str) -> str:
+        """A string of one of the record's tables."""
+        value = table.get(key)
+        if not isinstance(value, str):
+            raise self._wrong(f"it has no text {key!r}")
+        return value
+
+    def digests(self, part: Json) -> dict[str, str]:
+        """A descriptor's DigestSet."""
+        value = part.get("digest")
+        if not isinstance(value, dict) or not all(isinstance(each, str) for each in (*value, *value.values())):
+            raise self._wrong("a descriptor has no digest")
+        return value
+
+    def _digest(self, part: Json) -> Digest:
+        return Digest.parse(f"sha256:{self.digests(part).get('sha256', '')}")
+
+    def sha256(self, part: Json) -> Digest:
+        """A descriptor's SHA-256."""
+        return self._digest(part)
+
+    def _at(self, *keys: str, kind: type = object) -> Any:  # noqa: ANN401 - JSON
+        value: Any = self.statement
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        if not isinstance(value, kind):
+            raise self._wrong(f"{'.'.join(keys)} is missing or of the wrong type")
+        return value
+
+    def _wrong(self, why: str) -> RecordUnusable:
+        return RecordUnusable(f"{self._where} is not the record of a wheel build: {why}.", "Build the wheel again.")

@@ -1,0 +1,207 @@
+"""A build backend in a box: its environment from locked files, its hooks, its wheel."""
+
+import shutil
+import tarfile
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from reprobuild import process
+from reprobuild.errors import BadInput, BuildFailed, DigestMismatch
+from reprobuild.index import Index, LockedFile
+from reprobuild.interpreter import Interpreter
+from reprobuild.progress import SILENT, Observer
+from reprobuild.project import Config
+from reprobuild.sandbox import Box
+
+#: Where compilers say that files lie, whatever the real path was.
+_MAPPED_SOURCE, _MAPPED_ENVIRONMENT, _MAPPED_PYTHON = "/reprobuild/src", "/reprobuild/env", "/reprobuild/python"
+_LOG_LINES = 40
+
+
+def prepare(
+    box: Box,
+    interpreter: Interpreter,
+    files: Sequence[LockedFile],
+    index: Index,
+    observer: Observer = SILENT,
+) -> None:
+    """Make the build environment at the box's fixed path, of exactly these files and without the network.
+
+    docs/adr/0003-build-environment-at-a-fixed-path.md says why `uv build` doesn't make it itself.
+
+    Raises:
+        DigestMismatch: a file doesn't have the digest that the lock names.
+        BuildFailed: a locked sdist can't be built.
+    """
+    index.fetch(files, box.outside("wheels"))
+    wheels = [file for file in files if file.is_wheel]
+    sdists = [file for file in files if not file.is_wheel]
+    _write_pins(box.outside("wheels", "all.txt"), files)
+    environment = box.inside("env")
+    box.run([box.uv_inside, "venv", "--quiet", "--no-project", "--python", str(interpreter.executable), environment])
+    install = [box.uv_inside, "pip", "install", "--quiet", "--python", f"{environment}/bin/python"]
+    install += ["--no-index", "--find-links", box.inside("wheels"), "--no-deps", "--require-hashes"]
+    if wheels:
+        _write_pins(box.outside("wheels", "wheels.txt"), wheels)
+        _install(box, [*install, "--no-build", "-r", box.inside("wheels", "wheels.txt")])
+    if sdists:
+        observer.step(f"building {', '.join(file.filename for file in sdists)}")
+        _write_pins(box.outside("wheels", "sdists.txt"), sdists)
+        constraints = ["--build-constraints", box.inside("wheels", "all.txt"), "--require-build-hashes"]
+        _install(box, [*install, *constraints, "-r", box.inside("wheels", "sdists.txt")], observer)
+
+
+def _install(box: Box, argv: Sequence[str], observer: Observer = SILENT) -> None:
+    try:
+        box.run(argv, on_line=observer.line)
+    except process.ToolFailed as error:
+        if "Hash mismatch" in error.output or "no trusted hash" in error.output:
+            raise DigestMismatch(f"uv refused a build requirement: {error.output}") from error
+        raise BuildFailed(f"The locked build requirements can't be installed:\n{_tail(error.output)}") from error
+
+
+def _write_pins(path: Path, files: Iterable[LockedFile]) -> None:
+    lines = [f"{file.name}=={file.version} --hash={file.digest}\n" for file in files]
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def requires_for_wheel(
+    box: Box, project: str, settings: Mapping[str, Any], environment: Mapping[str, str]
+) -> tuple[Requirement, ...]:
+    """What the backend's ``get_requires_for_build_wheel`` answers (PEP 517), asked in the box.
+
+    Args:
+        project: the project's folder, relative to the box's source folder.
+
+    Raises:
+        BuildFailed: the hook fails.
+    """
+    from build import BuildException, ProjectBuilder  # noqa: PLC0415 - slow to import
+    from pyproject_hooks import HookMissing  # noqa: PLC0415 - the same
+
+    def runner(cmd: Sequence[str], cwd: str | None = None, extra_environ: Mapping[str, str] | None = None) -> None:  # noqa: ARG001
+        """Run pyproject_hooks' script in the box: copy in what it reads, copy out what it writes."""
+        python, script, hook, folder = cmd
+        hooks = box.outside("hooks")
+        shutil.copyfile(script, hooks / "in_process.py")
+        shutil.copyfile(Path(folder, "input.json"), hooks / "input.json")
+        argv = [python, box.inside("hooks", "in_process.py"), hook, box.inside("hooks")]
+        box.run(argv, env={**environment, **(extra_environ or {})}, cwd=_source(box, project))
+        shutil.copyfile(hooks / "output.json", Path(folder, "output.json"))
+
+    python = box.inside("env", "bin", "python")
+    try:
+        builder = ProjectBuilder(box.outside("src", project), python_executable=python, runner=runner)
+        answers = builder.get_requires_for_build("wheel", _settings(settings))
+    except process.ToolFailed as error:
+        raise BuildFailed(
+            f"The backend failed when it was asked what it needs to build a wheel:\n{_tail(error.output)}",
+            "A build runs without the network and with the locked build requirements alone.",
+        ) from error
+    except (BuildException, HookMissing) as error:
+        raise BuildFailed(f"The backend can't be asked what it needs: {error}") from error
+    own = {str(Requirement(text)) for text in builder.build_system_requires}
+    return tuple(sorted((each for each in _parsed(answers) if str(each) not in own), key=str))
+
+
+def _parsed(answers: Iterable[str]) -> Iterable[Requirement]:
+    for text in answers:
+        try:
+            yield Requirement(text)
+        except InvalidRequirement as error:
+            raise BuildFailed(f"The backend asks for {text!r}, which is not a requirement.") from error
+
+
+def build(
+    box: Box,
+    config: Config,
+    project: str,
+    environment: Mapping[str, str],
+    *,
+    what: str = "wheel",
+    observer: Observer = SILENT,
+) -> Path:
+    """Have the backend build a wheel (or an sdist) in the box; the file lies in the box's ``out`` folder.
+
+    ``--force-pep517`` keeps uv from building uv_build projects by itself, past the locked requirements.
+
+    Raises:
+        BuildFailed: the backend fails, runs too long, or leaves anything but one file.
+    """
+    argv = [box.uv_inside, "build", f"--{what}", "--force-pep517", "--no-build-isolation", "--no-create-gitignore"]
+    argv += ["--python", box.inside("env", "bin", "python"), "--out-dir", box.inside("out")]
+    for name, value in config.wheel.config_settings.items():
+        for each in (value,) if isinstance(value, str) else value:
+            argv += ["--config-setting", f"{name}={each}"]
+    argv += [_source(box, project)]
+    try:
+        box.run(argv, env=environment, cwd=_source(box, project), on_line=observer.line, timeout=config.wheel.timeout)
+    except process.ToolFailed as error:
+        raise BuildFailed(
+            f"The build failed:\n{_tail(error.output)}",
+            "A build has no network and sees only the locked build requirements and the exported source.",
+        ) from error
+    built = [path for path in box.outside("out").iterdir() if path.name.endswith((".whl", ".tar.gz"))]
+    if len(built) != 1:
+        raise BuildFailed(f"The backend {config.backend} left {len(built)} artifacts where one was expected.")
+    return built[0]
+
+
+def environment_of(box: Box, config: Config, interpreter: Interpreter, epoch: int) -> dict[str, str]:
+    """The variables that a build gets beyond the box's own: the epoch, prefix maps, the project's settings."""
+    maps = [
+        (str(interpreter.prefix), _MAPPED_PYTHON),
+        (box.inside("env"), _MAPPED_ENVIRONMENT),
+        (box.inside("src"), _MAPPED_SOURCE),
+    ]
+    c_flags = " ".join(f"-ffile-prefix-map={real}={mapped}" for real, mapped in maps)
+    rust_flags = " ".join(f"--remap-path-prefix={real}={mapped}" for real, mapped in maps)
+    variables = dict.fromkeys(("CFLAGS", "CXXFLAGS", "FFLAGS"), c_flags)
+    variables |= {"RUSTFLAGS": rust_flags, "SOURCE_DATE_EPOCH": str(epoch)}
+    if config.wheel.path:
+        system = box.environment({})["PATH"]
+        variables["PATH"] = ":".join((box.inside("env", "bin"), *config.wheel.path, system.partition(":")[2]))
+    for name, value in config.wheel.environment.items():
+        mapped = variables.get(name, "") if name.endswith("FLAGS") else ""
+        variables[name] = f"{mapped} {value}".strip()
+    return variables
+
+
+def sdist_requires(sdist: Path) -> tuple[Requirement, ...]:
+    """``[build-system].requires`` of an sdist (PEP 518), or the default of PEP 517 where it has none.
+
+    Raises:
+        BadInput: it can't be read.
+    """
+    try:
+        with tarfile.open(sdist) as tar:
+            for member in tar:
+                if member.name.count("/") == 1 and member.name.endswith("/pyproject.toml") and member.isfile():
+                    content = tar.extractfile(member)
+                    document = tomllib.loads(content.read().decode() if content else "")
+                    break
+            else:
+                document = {}
+    except (tarfile.TarError, tomllib.TOMLDecodeError, OSError, EOFError, UnicodeDecodeError) as error:
+        raise BadInput(f"{sdist.name} is not an sdist that can be read: {error}.") from error
+    requires = document.get("build-system", {}).get("requires", ["setuptools>=40.8.0"])
+    return tuple(_parsed(requires))
+
+
+def _source(box: Box, project: str) -> str:
+    return box.inside("src", *([project] if project else []))
+
+
+def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+
+
+def _tail(output: str) -> str:
+    lines = output.strip().splitlines()
+    kept = lines[-_LOG_LINES:]
+    cut = [f"… {len(lines) - len(kept)} lines before"] if len(kept) < len(lines) else []
+    return "\n".join(cut + kept)

@@ -1,0 +1,99 @@
+"""What commands share: progress on standard error, and options that several of them take."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import click
+
+from reprobuild.compare import Level
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class Console:
+    """An observer that tells a person on standard error what is going on.
+
+    On a terminal the present step is one line that the next step replaces; elsewhere each is a line.
+
+    Args:
+        quiet: say warnings alone.
+        verbose: also show what the programs that run print.
+    """
+
+    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
+        self._quiet = quiet
+        self._verbose = verbose
+        self._status: Any = None
+        if sys.stderr.isatty() and not quiet and not verbose:
+            from rich.console import Console as Terminal  # noqa: PLC0415 - slow, and for terminals alone
+
+            self._status = Terminal(stderr=True).status("starting")
+
+    def __enter__(self) -> Self:
+        if self._status:
+            self._status.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._status:
+            self._status.stop()
+
+    def step(self, message: str) -> None:
+        """See :class:`reprobuild.progress.Observer`."""
+        if self._status:
+            self._status.update(message)
+        elif not self._quiet:
+            click.echo(f"  {message}", err=True)
+
+    def line(self, text: str) -> None:
+        """See :class:`reprobuild.progress.Observer`."""
+        if self._verbose:
+            click.echo(f"  | {text}", err=True)
+
+    def warn(self, message: str) -> None:
+        """See :class:`reprobuild.progress.Observer`."""
+        click.echo(f"{click.style('note:', fg='yellow')} {message}", err=True)
+
+
+def print_json(value: object) -> None:
+    """One JSON document on standard output, for machines."""
+    click.echo(json.dumps(value, indent=2, sort_keys=True))
+
+
+def output_options(command: _F) -> _F:
+    """--json, --quiet and --verbose."""
+    for option in (
+        click.option("-v", "--verbose", is_flag=True, help="Show what the build backend and uv print."),
+        click.option("-q", "--quiet", is_flag=True, help="No progress, only results and notes."),
+        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+    ):
+        command = option(command)
+    return command
+
+
+def sandbox_option(command: _F) -> _F:
+    """--sandbox."""
+    return click.option(
+        "--sandbox",
+        type=click.Choice(["auto", "bubblewrap", "unshare", "plain"]),
+        default=None,
+        help="How the build is shut in. Default: the project's own setting, else the best that works here.",
+    )(command)
+
+
+def accept_option(command: _F) -> _F:
+    """--accept."""
+    return click.option(
+        "--accept",
+        type=click.Choice([level.value for level in Level if level is not Level.NOT_COMPARABLE]),
+        default=Level.IDENTICAL.value,
+        show_default=True,
+        help="Exit with 0 for this level too.",
+    )(command)
+
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+PATH = click.Path(path_type=Path)

@@ -1,0 +1,32 @@
+"""`reprobuild diff`."""
+
+from pathlib import Path
+
+import click
+
+from reprobuild.cli.console import PATH, accept_option, print_json
+from reprobuild.cli.render import verdict_lines
+from reprobuild.compare import Level, compare
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  reprobuild diff dist/demo-1.0-py3-none-any.whl /tmp/demo-1.0-py3-none-any.whl
+  reprobuild diff old.tar.gz new.tar.gz --json | jq .level
+  reprobuild diff a.whl b.whl --accept container"""
+)
+@click.argument("left", metavar="A", type=PATH)
+@click.argument("right", metavar="B", type=PATH)
+@accept_option
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def diff(left: Path, right: Path, accept: str, as_json: bool) -> None:
+    """Compare two wheels, zips, tars or files: raw bytes first, then member by member down to the cause."""
+    verdict = compare(left, right)
+    if as_json:
+        print_json({"left": str(left), "right": str(right), **verdict.to_json()})
+    else:
+        for line in verdict_lines(verdict, str(left), str(right)):
+            click.echo(line)
+    if not Level(accept).accepts(verdict.level):
+        raise click.exceptions.Exit(verdict.level.exit_code)

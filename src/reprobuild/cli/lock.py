@@ -1,0 +1,71 @@
+"""`reprobuild lock`."""
+
+from pathlib import Path
+
+import click
+
+from reprobuild import interpreter, project
+from reprobuild import lock as locks
+from reprobuild.cli.console import FOLDER, Console, output_options, print_json
+from reprobuild.errors import ExitCode
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  reprobuild lock                         write what is missing or has changed
+  reprobuild lock --check                 say what has drifted, write nothing
+  reprobuild lock --upgrade               the newest of everything, as of now
+  reprobuild lock --upgrade-package numpy the newest of one"""
+)
+@click.argument("where", metavar="[PROJECT]", type=FOLDER, default=Path())
+@click.option("--check", is_flag=True, help="Write nothing; end with 6 and a diff if a lock would change.")
+@click.option("--upgrade", "-U", is_flag=True, help="Resolve everything anew, as of now.")
+@click.option(
+    "--upgrade-package", "-P", "names", multiple=True, metavar="NAME", help="Let one package move; repeatable."
+)
+@click.option("--exclude-newer", metavar="TIME", help="Only files uploaded before this time (RFC 3339, or a date).")
+@click.option("--pylock", is_flag=True, help="Write PEP 751 files too. That format holds URLs.")
+@click.option("--python", metavar="PYTHON", help="The interpreter to ask the backend with: a version or a path.")
+@output_options
+def lock(
+    where: Path,
+    check: bool,
+    upgrade: bool,
+    names: tuple[str, ...],
+    exclude_newer: str | None,
+    pylock: bool,
+    python: str | None,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Write constraints.txt, requirements.txt and each environment's lock.
+
+    constraints.txt holds the build requirements: [build-system].requires, what the backend asks for
+    besides, and what sdists among these need. The others hold runtime requirements. All are exact and
+    hashed, and name no index. The same lock comes out again until you upgrade: its header says as of when.
+    """
+    config = project.load(where.resolve())
+    when = project.check_time(exclude_newer, "--exclude-newer") if exclude_newer else None
+    with Console(quiet=quiet or as_json, verbose=verbose) as console:
+        python_found = interpreter.find(python or config.python, config.root, config.requires_python)
+        made = locks.make(
+            config,
+            python_found,
+            exclude_newer=when,
+            upgrade=locks.Upgrade(upgrade, names),
+            pylock=pylock,
+            observer=console,
+        )
+    drift = locks.drift(config.root, made) if check else ""
+    written = [] if check else locks.write(config.root, made)
+    if as_json:
+        print_json({"checked": check, "drift": drift, "locks": sorted(made), "written": written})
+    elif check:
+        click.echo(drift or "every lock is up to date", nl=not drift)
+    else:
+        for name in made:
+            click.echo(f"{'wrote' if name in written else 'unchanged'} {name}")
+    if drift:
+        raise click.exceptions.Exit(ExitCode.LOCK_STALE)

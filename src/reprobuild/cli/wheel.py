@@ -1,0 +1,149 @@
+"""`reprobuild wheel` and `reprobuild verify-wheel`."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from reprobuild import rebuild
+from reprobuild import wheel as wheels
+from reprobuild.cli.console import FOLDER, PATH, Console, accept_option, output_options, print_json, sandbox_option
+from reprobuild.cli.render import verdict_lines
+from reprobuild.compare import CAUSES, Level
+from reprobuild.errors import BadInput
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  reprobuild wheel                     the project in this folder, into dist/
+  reprobuild wheel ../other --out-dir /tmp/wheels
+  reprobuild wheel demo-1.0.tar.gz     an sdist that holds its own constraints.txt
+  reprobuild wheel --allow-dirty       the working tree as it is; the record says so"""
+)
+@click.argument("where", metavar="[PROJECT]", type=PATH, default=Path())
+@click.option("--out-dir", "-o", type=FOLDER, help="Where the wheel goes. Default: dist in the project.")
+@click.option("--allow-dirty", is_flag=True, help="Build a git checkout with changes that no commit holds.")
+@click.option("--python", metavar="PYTHON", help="The interpreter to build with: a version or a path.")
+@sandbox_option
+@output_options
+def wheel(
+    where: Path,
+    out_dir: Path | None,
+    allow_dirty: bool,
+    python: str | None,
+    sandbox: str | None,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Build a wheel from a commit and its lock.
+
+    The source is a clean export of the git commit (or the sdist's own contents), the build requirements are
+    exactly what constraints.txt names, and the build sees a fixed path, user, host name, locale and clock, and
+    no network. Beside the wheel goes its record, which names every input by digest.
+    """
+    target = out_dir or (where if where.is_dir() else where.parent) / "dist"
+    with Console(quiet=quiet or as_json, verbose=verbose) as console:
+        built = wheels.build(
+            where, out_dir=target, allow_dirty=allow_dirty, python=python, sandbox=sandbox, observer=console
+        )
+    if as_json:
+        print_json(
+            {
+                "wheel": str(built.path),
+                "digest": str(built.digest),
+                "record": str(built.record),
+                "source": {"kind": built.inputs.source.kind, **built.inputs.source.digests},
+                "sandbox": asdict(built.guarantees),
+            }
+        )
+        return
+    click.echo(f"{built.digest}  {built.path}")
+
+
+@click.command(
+    "verify-wheel",
+    epilog="""\b
+Examples:
+  reprobuild verify-wheel                       the one wheel in dist/
+  reprobuild verify-wheel dist/demo-1.0-py3-none-any.whl
+  reprobuild verify-wheel /tmp/demo-1.0-py3-none-any.whl --project ~/src/demo
+  reprobuild verify-wheel --accept container    zip framing may differ""",
+)
+@click.argument("path", metavar="[WHEEL]", type=PATH, required=False)
+@click.option(
+    "--project", "where", type=PATH, default=Path(), help="The checkout or sdist it was built from. Default: here."
+)
+@click.option("--explain/--no-explain", default=True, help="When the bytes differ, find the guilty variable.")
+@accept_option
+@sandbox_option
+@output_options
+def verify_wheel(
+    path: Path | None,
+    where: Path,
+    explain: bool,
+    accept: str,
+    sandbox: str | None,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Make a wheel again from its record and compare the raw bytes.
+
+    The rebuild differs on purpose in path, umask, time zone, locale, hash seed, home, host name, user, job count
+    and directory order. When the bytes differ, each of these is tried alone, and the guilty ones are named.
+    """
+    found = path or _only_wheel(where)
+    with Console(quiet=quiet or as_json, verbose=verbose) as console:
+        outcome = rebuild.verify(found, where, sandbox=sandbox or "auto", explain=explain, observer=console)
+    if as_json:
+        print_json(_as_json(outcome))
+    else:
+        _print(outcome)
+    if not Level(accept).accepts(outcome.verdict.level):
+        raise click.exceptions.Exit(outcome.verdict.level.exit_code)
+
+
+def _only_wheel(where: Path) -> Path:
+    folder = (where if where.is_dir() else where.parent) / "dist"
+    wheels_here = sorted(folder.glob("*.whl"))
+    if len(wheels_here) != 1:
+        found = ", ".join(path.name for path in wheels_here) or "none"
+        raise BadInput(f"{folder} doesn't hold exactly one wheel ({found}).", "Name the wheel to verify.")
+    return wheels_here[0]
+
+
+def _as_json(outcome: rebuild.Rebuilt) -> dict[str, object]:
+    return {
+        "wheel": str(outcome.wheel),
+        **outcome.verdict.to_json(),
+        "causes": list(outcome.causes),
+        "varied": list(outcome.varied),
+        "notVaried": list(outcome.not_varied),
+        "guilty": [
+            {"variation": guilt.variation, "cause": guilt.cause, **guilt.verdict.to_json()} for guilt in outcome.guilty
+        ],
+        "unvariedRebuildIsIdentical": outcome.steady,
+        "sandbox": asdict(outcome.guarantees),
+        "notes": list(outcome.notes),
+    }
+
+
+def _print(outcome: rebuild.Rebuilt) -> None:
+    for note in outcome.notes:
+        click.echo(f"note: {note}")
+    click.echo(f"varied: {', '.join(outcome.varied)}")
+    if outcome.not_varied:
+        click.echo(f"not varied (the sandbox kind {outcome.guarantees.kind} can't): {', '.join(outcome.not_varied)}")
+    for guilt in outcome.guilty:
+        where = "; ".join(
+            dict.fromkeys(" > ".join(each.path) or each.field for each in guilt.verdict.differences if not each.follows)
+        )
+        cause = CAUSES[guilt.cause]
+        click.echo(f"{click.style(f'{guilt.variation} changes the wheel', fg='red', bold=True)}: {where}")
+        click.echo(f"  {cause.summary} Remedy: {cause.remedy}")
+    if outcome.steady is False:
+        click.echo("Even with nothing varied, the wheel comes out different each time.")
+    for line in verdict_lines(outcome.verdict, "built", "made again"):
+        click.echo(line)

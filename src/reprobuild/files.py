@@ -1,0 +1,101 @@
+"""Files that appear whole or not at all, and folders that go away again."""
+
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import platformdirs
+
+from reprobuild.errors import BadInput, WriteFailed
+
+_RETRY_MODE = stat.S_IRWXU
+
+
+def cache_root() -> Path:
+    """Where downloaded files are kept: ``REPROBUILD_CACHE_DIR``, else the platform's cache folder."""
+    named = os.environ.get("REPROBUILD_CACHE_DIR")
+    return Path(named) if named else platformdirs.user_cache_path("reprobuild")
+
+
+def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
+    """Write a file so that at any moment either the old content or the whole new one is there.
+
+    The temporary file lies beside ``path``; it is gone again when the writing fails or is interrupted.
+
+    Raises:
+        WriteFailed: the disk is full, or the place can't be written to.
+    """
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("xb") as stream:
+            for chunk in chunks:
+                stream.write(chunk)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise WriteFailed(
+            f"{path} can't be written: {error.strerror or error}.",
+            "Free some space, or choose another place; what was there before is untouched.",
+        ) from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8.
+
+    Raises:
+        BadInput: it can't be read or isn't UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is not UTF-8 text (byte {error.start}).", "Save it as UTF-8.") from error
+    except OSError as error:
+        raise BadInput(f"{path} can't be read: {error.strerror}.") from error
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder whatever modes a build left on what is inside."""
+
+    def make_writable(function: object, name: str, error: object) -> None:  # noqa: ARG001
+        with suppress(OSError):
+            os.chmod(os.path.dirname(name), _RETRY_MODE)  # noqa: PTH101, PTH120
+            os.chmod(name, _RETRY_MODE)  # noqa: PTH101
+            if os.path.isdir(name) and not os.path.islink(name):  # noqa: PTH112, PTH114
+                shutil.rmtree(name, ignore_errors=True)
+            else:
+                os.unlink(name)  # noqa: PTH108
+
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, onerror=make_writable)
+        if path.exists():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """A new folder, mode 0700, that is removed at the end whatever happens.
+
+    Raises:
+        WriteFailed: it can't be made.
+    """
+    path = parent / f"{prefix}{secrets.token_hex(6)}"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700)
+    except OSError as error:
+        raise WriteFailed(f"{path} can't be made: {error.strerror}.", "Set TMPDIR to a place with room.") from error
+    try:
+        yield path
+    finally:
+        remove_tree(path)

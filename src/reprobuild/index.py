@@ -1,0 +1,314 @@
+"""Locked files: which file of a release is meant, and its bytes.
+
+A pin names several digests, one for each file of the release. Which of them a build uses depends on the
+interpreter's tags alone, never on what was uploaded since. Every file is kept under its digest, and the
+digest is checked each time before the bytes are used.
+"""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from packaging.utils import (
+    InvalidSdistFilename,
+    InvalidWheelFilename,
+    canonicalize_name,
+    parse_sdist_filename,
+    parse_wheel_filename,
+)
+from packaging.version import InvalidVersion, Version
+
+from reprobuild.digest import Digest, chunks_of
+from reprobuild.errors import BadInput, DigestMismatch, IndexFailed
+from reprobuild.files import cache_root, write_atomically
+from reprobuild.interpreter import Interpreter
+from reprobuild.lockfile import Pin
+from reprobuild.places import Place, configured
+from reprobuild.progress import SILENT, Observer
+
+if TYPE_CHECKING:
+    from pypi_simple import DistributionPackage
+
+_PARALLEL = 8
+_TIMEOUT = (10, 60)  # seconds to connect, and between two packets
+_NO_NETWORK = "Check the network and uv's index settings; locked files that were fetched before are kept."
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class LockedFile:
+    """One file of a release, known by its digest."""
+
+    name: str
+    version: str
+    filename: str
+    digest: Digest
+
+    @property
+    def is_wheel(self) -> bool:
+        """Whether it can be installed without being built."""
+        return self.filename.endswith(".whl")
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """A file that a place offers; its digest is unknown where the place doesn't tell."""
+
+    filename: str
+    digest: Digest | None
+    place: Place
+    package: "DistributionPackage | None" = None
+    local: Path | None = None
+
+
+class Index:
+    """The places that uv knows, and the files that came from them.
+
+    Args:
+        project: the folder whose uv configuration counts.
+        offline: never ask the network.
+    """
+
+    def __init__(self, project: Path, *, offline: bool = False, observer: Observer = SILENT) -> None:
+        self._project = project
+        self._offline = offline
+        self._observer = observer
+        self._cache = cache_root()
+        self._offers: dict[str, list[_Offer]] = {}
+        self._places: tuple[Place, ...] | None = None
+        self._lock = threading.Lock()
+
+    def choose(self, pins: Iterable[Pin], interpreter: Interpreter) -> tuple[LockedFile, ...]:
+        """For each pin the file that the interpreter likes best: a wheel by tag order, else the sdist.
+
+        Raises:
+            IndexFailed: a pin's files are unknown here and no place offers them.
+        """
+        with ThreadPoolExecutor(_PARALLEL) as pool:
+            return tuple(sorted(pool.map(lambda pin: self._choose(pin, interpreter), pins)))
+
+    def fetch(self, files: Sequence[LockedFile], destination: Path) -> None:
+        """Put files into a folder, each checked against its digest on the way.
+
+        Raises:
+            IndexFailed: no place offers one of them.
+            DigestMismatch: a place sent other bytes than the lock names.
+        """
+        with ThreadPoolExecutor(_PARALLEL) as pool:
+            list(pool.map(lambda file: self._put(file, destination / file.filename), files))
+
+    def _choose(self, pin: Pin, interpreter: Interpreter) -> LockedFile:
+        names = self._names(pin)
+        best = _best(names, interpreter)
+        if best is None and any(not name for name in names.values()):
+            names = self._names(pin, again=True)
+            best = _best(names, interpreter)
+        if best is None:
+            raise IndexFailed(
+                f"No file of {pin.name} {pin.version} whose hash is in the lock is offered for "
+                f"Python {interpreter.version} on {interpreter.platform}.",
+                "Run `reprobuild lock` if the release was replaced; check uv's index settings if it is private.",
+            )
+        return LockedFile(pin.name, str(pin.version), names[best], best)
+
+    def _names(self, pin: Pin, *, again: bool = False) -> Mapping[Digest, str]:
+        """The file name of each locked digest; empty for one that no place offered when last asked."""
+        path = self._cache / "releases" / pin.name / f"{pin.version}.json"
+        known: dict[str, str] = {}
+        with suppress(OSError, ValueError):
+            known = json.loads(path.read_text(encoding="utf-8"))
+        wanted = [str(digest) for digest in pin.hashes]
+        if again or not all(isinstance(known.get(digest), str) for digest in wanted):
+            for offer in self._offered(pin.name, str(pin.version)):
+                digest = offer.digest or self._digest_of(offer)
+                known[str(digest)] = offer.filename
+            known = {**dict.fromkeys(wanted, ""), **known}
+            write_atomically(path, [json.dumps(known, sort_keys=True).encode()])
+        return {digest: known[str(digest)] for digest in pin.hashes}
+
+    def _put(self, file: LockedFile, destination: Path) -> None:
+        kept = self._kept(file)
+        if kept.is_file():
+            try:
+                _copy(kept, destination, file)
+            except DigestMismatch:
+                kept.unlink()
+                with self._lock:
+                    self._observer.warn(f"{file.filename} was damaged in the cache and is fetched again.")
+            else:
+                return
+        self._download(file, kept)
+        _copy(kept, destination, file)
+
+    def _kept(self, file: LockedFile) -> Path:
+        return self._cache / "files" / file.digest.algorithm / file.digest.hex / file.filename
+
+    def _download(self, file: LockedFile, kept: Path) -> None:
+        offers = [each for each in self._offered(file.name, file.version) if each.filename == file.filename]
+        right = [each for each in offers if each.digest in (None, file.digest)]
+        if not right:
+            others = f" (it offers {offers[0].digest} under that name)" if offers else ""
+            raise IndexFailed(
+                f"No index offers {file.filename} with {file.digest}{others}.",
+                "It may have been deleted or replaced since the lock was made.",
+            )
+        with self._lock:
+            self._observer.step(f"fetching {file.filename}")
+        for number, offer in enumerate(right, 1):
+            try:
+                write_atomically(kept, file.digest.check(self._bytes_of(offer), file.filename))
+            except DigestMismatch:
+                if number == len(right):
+                    raise
+            else:
+                return
+
+    def _offered(self, name: str, version: str) -> list[_Offer]:
+        with self._lock:
+            if self._places is None:
+                self._places = configured(self._project)
+            known = self._offers.get(name)
+        if known is None:
+            known = [offer for place in self._places for offer in self._ask(place, name)]
+            with self._lock:
+                self._offers[name] = known
+        return [offer for offer in known if _is_of(offer.filename, name, version)]
+
+    def _ask(self, place: Place, name: str) -> list[_Offer]:
+        folder = place.folder
+        if folder is not None:
+            return _ask_folder(place, folder if place.flat else folder / name, name)
+        if self._offline:
+            raise IndexFailed(f"The files of {name} are not on this machine, and it is to stay offline.", _NO_NETWORK)
+        return _ask_network(place, name)
+
+    def _digest_of(self, offer: _Offer) -> Digest:
+        hasher = hashlib.sha256()
+        for chunk in self._bytes_of(offer):
+            hasher.update(chunk)
+        return Digest("sha256", hasher.hexdigest())
+
+    def _bytes_of(self, offer: _Offer) -> Iterable[bytes]:
+        if offer.local is not None:
+            with offer.local.open("rb") as stream:
+                yield from chunks_of(stream)
+            return
+        import requests  # noqa: PLC0415 - slow to import, and not needed when everything is cached
+
+        assert offer.package is not None  # noqa: S101 - an offer is either local or a package
+        try:
+            with _session(offer.place, offer.package.url) as session:
+                answer = session.get(offer.package.url, stream=True, timeout=_TIMEOUT)
+                answer.raise_for_status()
+                yield from answer.iter_content(1 << 18)
+        except requests.RequestException as error:
+            raise IndexFailed(f"{offer.filename} could not be fetched: {_why(error)}.", _NO_NETWORK) from error
+
+
+def _best(names: Mapping[Digest, str], interpreter: Interpreter) -> Digest | None:
+    """The best file for an interpreter; ties are broken by build number, then by name."""
+    ranked: list[tuple[int, Any, str, Digest]] = []
+    for digest, filename in names.items():
+        if filename.endswith(".whl"):
+            _, _, build, tags = parse_wheel_filename(filename)
+            ranks = [interpreter.tag_ranks[tag] for tag in tags if tag in interpreter.tag_ranks]
+            if ranks:
+                number, text = build or (0, "")
+                ranked.append((min(ranks), (-number, text), filename, digest))
+        elif filename:
+            ranked.append((len(interpreter.tags), (0, ""), filename, digest))
+    return min(ranked)[-1] if ranked else None
+
+
+def _is_of(filename: str, name: str, version: str) -> bool:
+    if {"/", "\\", "\0"} & set(filename):
+        return False  # it becomes a name in the cache
+    with suppress(InvalidWheelFilename, InvalidSdistFilename, InvalidVersion):
+        if filename.endswith(".whl"):
+            found: tuple[str, Version] = parse_wheel_filename(filename)[:2]
+        elif filename.endswith((".tar.gz", ".zip")):
+            found = parse_sdist_filename(filename)
+        else:
+            return False
+        return canonicalize_name(found[0]) == name and found[1] == Version(version)
+    return False
+
+
+def _ask_folder(place: Place, folder: Path, name: str) -> list[_Offer]:
+    """The files in a local folder: a flat one, or one project's folder of a local index."""
+    page = folder / "index.html"
+    if not place.flat and page.is_file():
+        from pypi_simple import ProjectPage  # noqa: PLC0415 - slow to import, and rarely reached
+
+        html = page.read_text(encoding="utf-8")
+        packages = ProjectPage.from_html(name, html, base_url=f"{folder.as_uri()}/").packages
+        return [_offer(place, package) for package in packages]
+    try:
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise BadInput(f"{folder} can't be read: {error.strerror}.", "It is one of uv's find-links.") from error
+    return [_Offer(path.name, None, place, local=path) for path in files if _matches(path.name, name)]
+
+
+def _matches(filename: str, name: str) -> bool:
+    return canonicalize_name(filename).startswith(f"{name}-")
+
+
+def _ask_network(place: Place, name: str) -> list[_Offer]:
+    import requests  # noqa: PLC0415 - slow to import, and not needed when everything is cached
+    from pypi_simple import NoSuchProjectError, ProjectPage, PyPISimple  # noqa: PLC0415 - the same
+    from pypi_simple.errors import UnsupportedContentTypeError, UnsupportedRepoVersionError  # noqa: PLC0415
+
+    try:
+        with _session(place, place.url) as session:
+            if place.flat:
+                answer = session.get(place.url, timeout=_TIMEOUT)
+                answer.raise_for_status()
+                page = ProjectPage.from_html(name, answer.text, base_url=answer.url)
+            else:
+                page = PyPISimple(place.url, session=session).get_project_page(name, timeout=_TIMEOUT)
+    except NoSuchProjectError:
+        return []
+    except (requests.RequestException, UnsupportedContentTypeError, UnsupportedRepoVersionError) as error:
+        raise IndexFailed(f"The index could not be asked about {name}: {_why(error)}.", _NO_NETWORK) from error
+    return [_offer(place, package) for package in page.packages]
+
+
+def _offer(place: Place, package: "DistributionPackage") -> _Offer:
+    digest = package.digests.get("sha256")
+    return _Offer(package.filename, Digest("sha256", digest) if digest else None, place, package, _local(package.url))
+
+
+def _local(url: str) -> Path | None:
+    return Place(url.partition("#")[0], flat=True).folder
+
+
+def _session(place: Place, url: str) -> Any:  # noqa: ANN401 - requests is imported lazily
+    """A session for one URL; a place's credentials go to that place's own host alone."""
+    import requests  # noqa: PLC0415 - as above
+
+    session = requests.Session()
+    if urlsplit(url).netloc == urlsplit(place.url).netloc:
+        session.auth = place.credentials
+    return session
+
+
+def _why(error: Exception) -> str:
+    """An error of requests in a few words, without the URL, which may hold a credential."""
+    response = getattr(error, "response", None)
+    if response is not None:
+        return f"the server answered {response.status_code}"
+    return type(error).__name__
+
+
+def _copy(kept: Path, destination: Path, file: LockedFile) -> None:
+    with kept.open("rb") as stream:
+        write_atomically(destination, file.digest.check(chunks_of(stream), f"{file.filename} in the cache"))

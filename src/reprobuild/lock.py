@@ -1,0 +1,306 @@
+"""Making locks: from what pyproject.toml wants to exact, hashed, index-neutral files."""
+
+import difflib
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from reprobuild import backend, lockfile, process, source
+from reprobuild.errors import BadInput, BuildFailed, LockStale
+from reprobuild.files import read_text, scratch_folder, write_atomically
+from reprobuild.index import Index, LockedFile
+from reprobuild.interpreter import Interpreter
+from reprobuild.progress import SILENT, Observer
+from reprobuild.project import Config, Selection
+from reprobuild.sandbox import Surroundings, open_box
+
+BUILD_LOCK = "constraints.txt"
+_ROUNDS = 8
+_STDIN = re.compile(r"(# via|#  ) -r -$|(# via|#  ) -$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """What may move when a lock is made again: nothing, some names, or everything."""
+
+    everything: bool = False
+    names: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.everything or bool(self.names)
+
+
+def make(
+    config: Config,
+    interpreter: Interpreter,
+    *,
+    exclude_newer: str | None = None,
+    upgrade: Upgrade = Upgrade(),
+    pylock: bool = False,
+    observer: Observer = SILENT,
+) -> dict[str, str]:
+    """Every lock of a project, as text by path relative to the project. Nothing is written.
+
+    Args:
+        exclude_newer: only files that were uploaded before this time; none means the configured time,
+            else the one in the present lock's header, else now.
+
+    Raises:
+        BuildFailed: the requirements can't be resolved, or a backend fails.
+        BadInput: a requirement is a URL, which a lock can't hold.
+        IndexFailed: the index can't be reached.
+    """
+    when = _moment(config, exclude_newer, upgrade)
+    resolver = _Resolver(config, interpreter, when, upgrade, observer)
+    locks = {BUILD_LOCK: _build_lock(config, interpreter, resolver, observer)}
+    for selection in config.selections:
+        observer.step(f"resolving {selection.output}")
+        locks[selection.output] = resolver.runtime(selection)
+    if pylock:
+        for selection in config.selections:
+            output = str(Path(selection.output).with_name("pylock.toml"))
+            locks[output] = resolver.pylock(selection, locks[selection.output])
+    return locks
+
+
+def drift(root: Path, locks: dict[str, str]) -> str:
+    """A unified diff from the locks on disk to these; empty when they are the same."""
+    differences: list[str] = []
+    for name, text in locks.items():
+        path = root / name
+        present = read_text(path) if path.is_file() else ""
+        if present != text or not path.is_file():
+            lines = present.splitlines(keepends=True), text.splitlines(keepends=True)
+            differences += difflib.unified_diff(*lines, f"{name} (on disk)", f"{name} (resolved)", n=1)
+    return "".join(differences)
+
+
+def write(root: Path, locks: dict[str, str]) -> list[str]:
+    """Write the locks that differ from what is on disk; their paths, relative to the project."""
+    written = []
+    for name, text in locks.items():
+        path = root / name
+        data = text.encode()
+        if not path.is_file() or path.read_bytes() != data:
+            write_atomically(path, [data])
+            written.append(name)
+    return written
+
+
+def _moment(config: Config, asked: str | None, upgrade: Upgrade) -> str:
+    if asked is not None:
+        return asked
+    if config.exclude_newer is False:
+        return ""
+    if isinstance(config.exclude_newer, str):
+        return config.exclude_newer
+    present = config.root / BUILD_LOCK
+    if present.is_file() and not upgrade:
+        recorded = lockfile.read(present).exclude_newer
+        if recorded:
+            return recorded
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+# --- the build requirements ------------------------------------------------------------------------
+
+
+def _build_lock(config: Config, interpreter: Interpreter, resolver: "_Resolver", observer: Observer) -> str:
+    """Resolve, ask the backend what else it needs, and resolve again until it needs nothing more."""
+    requires = list(config.build_requires)
+    new: list[Requirement] = []
+    index = Index(config.root, observer=observer)
+    with scratch_folder(Path(tempfile.gettempdir()), "reprobuild-lock-") as scratch:
+        for _ in range(_ROUNDS):
+            observer.step(f"resolving {BUILD_LOCK}")
+            text = resolver.build(requires)
+            pins = lockfile.parse(text, BUILD_LOCK).selected(interpreter.markers).values()
+            files = index.choose(pins, interpreter)
+            more = _sdists_require(files, index, scratch) or _project_requires(
+                config, interpreter, files, index, scratch, observer
+            )
+            known = {str(each) for each in requires}
+            new = [each for each in more if str(each) not in known]
+            if not new:
+                return text
+            requires += sorted(new, key=str)
+    raise BuildFailed(
+        f"The build requirements of {config.root} don't come to an end: after {_ROUNDS} rounds the backend still asks "
+        f"for {', '.join(str(each) for each in new)}.",
+        "This is a defect of the build backend or of setup.py.",
+    )
+
+
+def _sdists_require(files: Sequence[LockedFile], index: Index, scratch: Path) -> list[Requirement]:
+    """What the locked files that are sdists need to be built themselves, if that isn't locked yet."""
+    sdists = [file for file in files if not file.is_wheel]
+    index.fetch(sdists, scratch)
+    locked = {file.name: file for file in files}
+    wanted = []
+    for file in sdists:
+        for requirement in backend.sdist_requires(scratch / file.filename):
+            found = locked.get(requirement.name.lower().replace("_", "-"))
+            if found is None or not requirement.specifier.contains(found.version, prereleases=True):
+                wanted.append(requirement)
+    return wanted
+
+
+def _project_requires(
+    config: Config,
+    interpreter: Interpreter,
+    files: Sequence[LockedFile],
+    index: Index,
+    scratch: Path,
+    observer: Observer,
+) -> tuple[Requirement, ...]:
+    observer.step("asking the backend what it needs")
+    with scratch_folder(scratch, "export-") as folder:
+        exported = source.open_source(config.root, folder, allow_dirty=True)
+        readable = [interpreter.prefix, *exported.objects, *map(Path, config.wheel.readable)]
+        with open_box(config.wheel.sandbox, Surroundings(), readable=readable, source_size=exported.size) as box:
+            source.place(exported, box.outside("src"), "sorted")
+            backend.prepare(box, interpreter, files, index, observer)
+            variables = backend.environment_of(box, config, interpreter, exported.epoch)
+            return backend.requires_for_wheel(box, exported.subdirectory, config.wheel.config_settings, variables)
+
+
+# --- uv --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Resolver:
+    """`uv pip compile`, as this project's locks need it."""
+
+    config: Config
+    interpreter: Interpreter
+    when: str
+    upgrade: Upgrade
+    observer: Observer
+
+    def build(self, requires: Iterable[Requirement]) -> str:
+        lines = "".join(f"{each}\n" for each in requires)
+        body = self._compile(["-"], self._universal(), BUILD_LOCK, stdin=lines)
+        title = f"The build requirements of {self._name}, exact and hashed"
+        return self._headed(title, _STDIN.sub(r"\1\2 build-system.requires", body))
+
+    def runtime(self, selection: Selection) -> str:
+        inputs, options = self._selected(selection)
+        what = f"The requirements of {selection.name or self._name}, exact and hashed"
+        if not inputs:
+            return self._headed(what, "")
+        return self._headed(what, self._compile(inputs, options, selection.output))
+
+    def pylock(self, selection: Selection, locked: str) -> str:
+        """The same pins in the format of PEP 751. It holds the URLs that the format asks for."""
+        _, options = self._selected(selection, groups=False)
+        text = self._compile(["-"], [*options, "--no-deps"], "pylock.toml", stdin=locked, fresh=True)
+        for url in re.findall(r'"(\w+://[^"]*)"', text):
+            if "@" in url.partition("://")[2].partition("/")[0]:
+                raise BadInput("uv put a credential into pylock.toml; nothing was written.")
+        return text
+
+    @property
+    def _name(self) -> str:
+        return self.config.name or self.config.root.resolve().name
+
+    def _headed(self, title: str, body: str) -> str:
+        header = f"# {title}.\n# Written by `reprobuild lock`; change pyproject.toml and run it again instead.\n"
+        if self.when:
+            header += f"# exclude-newer: {self.when}\n"
+        if "://" in body:
+            line = next(line for line in body.splitlines() if "://" in line)
+            raise BadInput(
+                f"The requirement {line.strip().partition('://')[0]}://… is a URL, and a lock holds names, versions "
+                "and hashes alone.",
+                "Publish it to an index, or name a released version.",
+            )
+        return header + body
+
+    def _universal(self) -> list[str]:
+        return ["--universal", "--python-version", self._lowest_python()]
+
+    def _lowest_python(self) -> str:
+        """The oldest minor version that requires-python admits; without one, the interpreter's own."""
+        own = ".".join(self.interpreter.version.split(".")[:2])
+        if not self.config.requires_python:
+            return own
+        admitted = SpecifierSet(self.config.requires_python)
+        minors = (f"3.{minor}" for minor in range(7, 40))
+        return next((each for each in minors if admitted.contains(f"{each}.99") or admitted.contains(each)), own)
+
+    def _selected(self, selection: Selection, *, groups: bool = True) -> tuple[list[str], list[str]]:
+        manifest = next(name for name in ("pyproject.toml", "setup.py") if (self.config.root / name).is_file())
+        if manifest == "pyproject.toml" and not self.config.has_metadata and (self.config.root / "setup.py").is_file():
+            manifest = "setup.py"
+        inputs = [manifest] if selection.project else []
+        if groups:
+            for group in selection.groups:
+                inputs += ["--group", group]
+        options: list[str] = []
+        if groups:
+            for extra in selection.extras:
+                options += ["--extra", extra]
+        if selection.platform:
+            options += ["--python-platform", selection.platform]
+            options += ["--python-version", selection.python or self._lowest_python()]
+        elif selection.python:
+            options += ["--universal", "--python-version", selection.python]
+        else:
+            options += self._universal()
+        return inputs, options
+
+    def _compile(
+        self, inputs: Sequence[str], options: Sequence[str], output: str, *, stdin: str = "", fresh: bool = False
+    ) -> str:
+        with tempfile.TemporaryDirectory(prefix="reprobuild-compile-") as folder:
+            target = Path(folder, Path(output).name)
+            present = self.config.root / output
+            if present.is_file() and not self.upgrade.everything and not fresh:
+                target.write_text(read_text(present), encoding="utf-8")
+            argv = ["uv", "pip", "compile", *inputs, *options, "--generate-hashes", "--no-header", "--no-sources"]
+            argv += ["--annotation-style", "split", "--quiet", "--no-progress", "--output-file", str(target)]
+            argv += ["--python", str(self.interpreter.executable)]
+            if self.when and not fresh:
+                argv += ["--exclude-newer", self.when]
+            for name in self.upgrade.names:
+                argv += ["--upgrade-package", name]
+            constraints = self.config.root / BUILD_LOCK
+            if constraints.is_file() and output != BUILD_LOCK:
+                argv += ["--build-constraints", str(constraints)]
+            _run_uv(argv, self.config.root, stdin, self.observer.line)
+            return read_text(target)
+
+
+def _run_uv(argv: Sequence[str], cwd: Path, stdin: str, on_line: Callable[[str], None]) -> None:
+    try:
+        process.run(argv, env=process.tool_environment(), cwd=cwd, stdin=stdin.encode(), on_line=on_line)
+    except process.ToolFailed as error:
+        remedy = "Loosen the requirement that uv names."
+        if "exclude-newer" in error.output or "upload" in error.output:
+            remedy = (
+                "The index may not tell upload times: set exclude-newer = false in [tool.reprobuild], or lock as of a "
+                "later time with --upgrade."
+            )
+        raise BuildFailed(f"uv can't resolve the requirements:\n{error.output.strip()}", remedy) from error
+
+
+def require_satisfied(
+    locked: lockfile.Lockfile, requirements: Iterable[Requirement], interpreter: Interpreter, who: str
+) -> None:
+    """Raise LockStale unless the build lock satisfies some requirements.
+
+    Args:
+        who: who has these requirements, for the message.
+    """
+    problems = locked.unsatisfied(requirements, interpreter.markers)
+    if problems:
+        raise LockStale(
+            f"{BUILD_LOCK} doesn't hold what {who} asks for: {'; '.join(problems)}.",
+            "Run `reprobuild lock` and commit the result.",
+        )

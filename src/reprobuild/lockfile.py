@@ -1,0 +1,112 @@
+"""A lock as a file: pinned names with hashes, in pip's requirements format; read, and asked questions."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.markers import Marker
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from reprobuild.digest import Digest
+from reprobuild.errors import BadInput
+from reprobuild.files import read_text
+
+_HASH = re.compile(r"\s--hash=(\S+)")
+_EXCLUDE_NEWER = re.compile(r"^# exclude-newer: (\S+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """One locked distribution: a normalised name, one version, and the digests of its files."""
+
+    name: str
+    version: Version
+    marker: Marker | None
+    hashes: tuple[Digest, ...]
+
+    def applies(self, markers: Mapping[str, str]) -> bool:
+        """Whether it is wanted in an environment with these markers (PEP 508)."""
+        return self.marker is None or self.marker.evaluate(dict(markers))
+
+
+@dataclass(frozen=True, slots=True)
+class Lockfile:
+    """What a lock says.
+
+    Attributes:
+        digest: of the file's own bytes.
+        exclude_newer: the time in the header; empty when it was made without one.
+    """
+
+    digest: Digest
+    pins: tuple[Pin, ...]
+    exclude_newer: str
+
+    def selected(self, markers: Mapping[str, str]) -> dict[str, Pin]:
+        """The pins that apply in an environment, by name."""
+        return {pin.name: pin for pin in self.pins if pin.applies(markers)}
+
+    def unsatisfied(self, requirements: Iterable[Requirement], markers: Mapping[str, str]) -> list[str]:
+        """What the lock lacks of some requirements in an environment, each in a few words; [] for nothing."""
+        pins = self.selected(markers)
+        problems = []
+        for requirement in requirements:
+            if requirement.marker and not requirement.marker.evaluate(dict(markers)):
+                continue
+            pin = pins.get(canonicalize_name(requirement.name))
+            if pin is None:
+                problems.append(f"{requirement} is not in it")
+            elif not requirement.specifier.contains(pin.version, prereleases=True):
+                problems.append(f"{requirement} is wanted, but {pin.version} is locked")
+        return problems
+
+
+def read(path: Path) -> Lockfile:
+    """Read a lock.
+
+    Raises:
+        BadInput: a line isn't an exact, hashed pin.
+    """
+    return parse(read_text(path), str(path))
+
+
+def parse(text: str, where: str) -> Lockfile:
+    """Read a lock's text; ``where`` names it in messages.
+
+    Raises:
+        BadInput: a line isn't an exact, hashed pin.
+    """
+    found = _EXCLUDE_NEWER.search(text)
+    joined = re.sub(r"[ \t]*\\\r?\n[ \t]*", " ", text)
+    pins = []
+    for line in joined.splitlines():
+        content = re.sub(r"(^|\s)#.*$", "", line).strip()
+        if content:
+            pins.append(_pin(content, where))
+    return Lockfile(Digest.of_bytes(text.encode()), tuple(pins), found.group(1) if found else "")
+
+
+def _pin(content: str, where: str) -> Pin:
+    remedy = "Write it anew with `reprobuild lock`."
+    hashes = _HASH.findall(content)
+    declared = _HASH.sub("", content).strip()
+    if declared.startswith("-"):
+        raise BadInput(f"{where}: {declared!r} is an option; a lock holds pins alone.", remedy)
+    try:
+        requirement = Requirement(declared)
+    except InvalidRequirement as error:
+        raise BadInput(f"{where}: {declared!r} is not a requirement: {error}.", remedy) from error
+    versions = [spec.version for spec in requirement.specifier if spec.operator in ("==", "===")]
+    if requirement.url or len(versions) != 1 or len(requirement.specifier) != 1 or versions[0].endswith(".*"):
+        raise BadInput(f"{where}: {declared!r} is not pinned to one version with ==.", remedy)
+    if not hashes:
+        raise BadInput(f"{where}: {declared!r} has no hash.", remedy)
+    return Pin(
+        name=canonicalize_name(requirement.name),
+        version=Version(versions[0]),
+        marker=requirement.marker,
+        hashes=tuple(sorted(Digest.parse(each) for each in hashes)),
+    )

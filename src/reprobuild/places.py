@@ -1,0 +1,170 @@
+"""Where uv is configured to look for packages, with the credentials that it would use.
+
+A locked file is known by its digest, so the order of the indexes and the strategy between them don't
+matter here: every place that uv knows is a place to look. Source: uv's reference on settings and on
+environment variables.
+"""
+
+import netrc
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from reprobuild import process
+from reprobuild.errors import BadInput, ReprobuildError
+from reprobuild.files import read_text
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An index (the simple API) or a flat folder or page of links (``find-links``), without credentials.
+
+    Attributes:
+        url: an http(s) or file URL with no user information in it.
+        flat: whether it is a list of files rather than an index.
+        credentials: a user name and a password, or None.
+    """
+
+    url: str
+    flat: bool
+    credentials: tuple[str, str] | None = None
+
+    def __repr__(self) -> str:
+        return f"Place({self.url!r}, flat={self.flat})"
+
+    @property
+    def folder(self) -> Path | None:
+        """The local folder that it is, if it is one."""
+        parts = urlsplit(self.url)
+        return Path(unquote(parts.path)) if parts.scheme == "file" else None
+
+
+def configured(project: Path) -> tuple[Place, ...]:
+    """Every place that uv, run in ``project``, would look at.
+
+    Raises:
+        BadInput: a configuration file of uv's isn't TOML.
+    """
+    settings = [_from_environment(os.environ), *_from_files(project)]
+    found: dict[str, Place] = {}
+    replaced = offline = False
+    for table, base in settings:
+        for merged in (table, table.get("pip", {})):
+            offline = offline or merged.get("no-index") is True
+            for place, is_default in _places_of(merged, base):
+                found.setdefault(place.url, place)
+                replaced = replaced or is_default
+    if offline:
+        found = {url: place for url, place in found.items() if place.flat}
+    elif not replaced:
+        from pypi_simple import PYPI_SIMPLE_ENDPOINT  # noqa: PLC0415 - slow to import, and rarely reached
+
+        found[PYPI_SIMPLE_ENDPOINT] = _place(PYPI_SIMPLE_ENDPOINT, Path(), flat=False)
+    return tuple(found.values())
+
+
+def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Any], Path]:
+    """uv's variables in the shape of its configuration file."""
+    table: dict[str, Any] = {
+        "extra-index-url": environ.get("UV_EXTRA_INDEX_URL", "").split(),
+        "find-links": re.split(r"[\s,]+", environ.get("UV_FIND_LINKS", "").strip()),
+        "index": [],
+        "no-index": environ.get("UV_NO_INDEX", "").lower() in {"1", "true", "yes", "on"},
+    }
+    for text in environ.get("UV_INDEX", "").split():
+        table["index"].append(_named(text))
+    if default := environ.get("UV_DEFAULT_INDEX"):
+        table["index"].append({**_named(default), "default": True})
+    if legacy := environ.get("UV_INDEX_URL"):
+        table["index-url"] = legacy
+    return table, Path.cwd()
+
+
+def _named(text: str) -> dict[str, Any]:
+    name, equals, url = text.partition("=")
+    return {"name": name, "url": url} if equals and re.fullmatch(r"[\w.-]+", name) else {"url": text}
+
+
+def _from_files(project: Path) -> Iterator[tuple[dict[str, Any], Path]]:
+    """uv's own configuration files, nearest first."""
+    if named := os.environ.get("UV_CONFIG_FILE"):
+        yield _toml(Path(named)), Path(named).parent
+        return
+    if os.environ.get("UV_NO_CONFIG", "").lower() in {"1", "true"}:
+        return
+    for folder in (project, *project.parents):
+        own, shared = folder / "uv.toml", folder / "pyproject.toml"
+        if own.is_file():
+            yield _toml(own), folder
+            break
+        if shared.is_file() and (table := _toml(shared).get("tool", {}).get("uv")):
+            yield table, folder
+            break
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    system = os.environ.get("XDG_CONFIG_DIRS") or "/etc/xdg"
+    for path in (
+        home / "uv/uv.toml",
+        *(Path(each) / "uv/uv.toml" for each in system.split(":")),
+        Path("/etc/uv/uv.toml"),
+    ):
+        if path.is_file():
+            yield _toml(path), path.parent
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(read_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{path} is not valid TOML: {error}.") from error
+
+
+def _places_of(table: Mapping[str, Any], base: Path) -> Iterable[tuple[Place, bool]]:
+    for index in table.get("index", ()):
+        if isinstance(index, dict) and index.get("url"):
+            flat = index.get("format") == "flat"
+            yield _place(index["url"], base, flat=flat, name=index.get("name", "")), index.get("default") is True
+    if url := table.get("index-url"):
+        yield _place(url, base, flat=False), True
+    for key, flat in (("extra-index-url", False), ("find-links", True)):
+        for url in table.get(key, ()):
+            if url:
+                yield _place(url, base, flat=flat), False
+
+
+def _place(url: str, base: Path, *, flat: bool, name: str = "") -> Place:
+    if "://" not in url:
+        return Place((base / Path(url).expanduser()).resolve().as_uri(), flat)
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    clean = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    inline = (unquote(parts.username or ""), unquote(parts.password or ""))
+    return Place(clean, flat, inline if any(inline) else _credentials(name, clean, host))
+
+
+def _credentials(name: str, url: str, host: str) -> tuple[str, str] | None:
+    """What uv would log in with: its variables for a named index, netrc, its own store."""
+    key = re.sub(r"[^A-Z0-9]", "_", name.upper())
+    user, password = os.environ.get(f"UV_INDEX_{key}_USERNAME"), os.environ.get(f"UV_INDEX_{key}_PASSWORD")
+    if name and (user or password):
+        return user or "", password or ""
+    with suppress(OSError, netrc.NetrcParseError):
+        file = os.environ.get("NETRC") or str(Path.home() / ".netrc")
+        if found := netrc.netrc(file).authenticators(host):
+            return found[0], found[2] or ""
+    if host and name and not _is_default(host):
+        with suppress(ReprobuildError):
+            done = process.run(["uv", "auth", "token", url], env=process.tool_environment(), timeout=10)
+            return "__token__", done.stdout.decode().strip()
+    return None
+
+
+def _is_default(host: str) -> bool:
+    from pypi_simple import PYPI_SIMPLE_ENDPOINT  # noqa: PLC0415 - as above
+
+    return host == urlsplit(PYPI_SIMPLE_ENDPOINT).hostname

@@ -1,0 +1,220 @@
+"""The only module that starts programs."""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from reprobuild.errors import BuildFailed, ReprobuildError, ToolMissing
+
+#: Variables of the user's own environment that reach tools which work for the user (uv on the network,
+#: git): where things are, how to reach the network, how to log in. A build gets none of them.
+_PASSED_ON = frozenset(
+    """PATH HOME USER LOGNAME TMPDIR NETRC SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE CURL_CA_BUNDLE
+    HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY http_proxy https_proxy all_proxy no_proxy
+    DBUS_SESSION_BUS_ADDRESS PYENV_ROOT PYENV_VERSION""".split()
+)
+_PASSED_ON_PREFIXES = ("UV_", "XDG_", "PYTHON_KEYRING_")
+#: uv settings that belong to the caller's own uv projects and would change what a lock or a build means.
+_NEVER_PASSED_ON = frozenset(
+    """UV_EXCLUDE_NEWER UV_REQUIRE_HASHES UV_CONSTRAINT UV_BUILD_CONSTRAINT UV_OVERRIDE UV_PRERELEASE
+    UV_RESOLUTION UV_OUTPUT UV_PROJECT UV_WORKING_DIR UV_PROJECT_ENVIRONMENT UV_CUSTOM_COMPILE_COMMAND
+    UV_NO_BUILD UV_NO_BINARY UV_NO_BUILD_ISOLATION UV_FORK_STRATEGY UV_NO_VERIFY_HASHES UV_PYTHON""".split()
+)
+
+_REMEDIES = {
+    "uv": "Install it: pip install uv.",
+    "git": "Install git, or build from a folder or an sdist that isn't a git checkout.",
+    "bwrap": "Install bubblewrap, or choose another kind with --sandbox.",
+    "unshare": "Install util-linux, or choose another kind with --sandbox.",
+}
+_KEPT_LINES = 400
+_GRACE_SECONDS = 3.0
+
+
+class ToolFailed(BuildFailed):
+    """A program ended with an error.
+
+    Attributes:
+        argv: the command.
+        returncode: its exit status; negative for a signal.
+        output: the last lines that it printed, stdout and stderr together where they were not kept apart.
+    """
+
+    def __init__(self, argv: Sequence[str], returncode: int, output: str) -> None:
+        what = f"signal {-returncode}" if returncode < 0 else f"status {returncode}"
+        super().__init__(f"{Path(argv[0]).name} ended with {what}:\n{output.strip() or '(it printed nothing)'}")
+        self.argv = tuple(argv)
+        self.returncode = returncode
+        self.output = output
+
+
+class ToolTimeout(BuildFailed):
+    """A program ran longer than it was allowed to, and was ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """What a program that ended well printed."""
+
+    stdout: bytes
+    log: str
+
+
+def find(name: str) -> Path:
+    """The executable of that name: for uv the one that is installed beside reprobuild, else the one on PATH.
+
+    Raises:
+        ToolMissing: there is none.
+    """
+    if name == "uv":
+        with suppress(ImportError, FileNotFoundError):
+            from uv import find_uv_bin  # noqa: PLC0415 - optional: uv may come from elsewhere
+
+            return Path(find_uv_bin())
+    found = shutil.which(name)
+    if found is None:
+        raise ToolMissing(f"The program {name!r} is not on this machine's PATH.", _REMEDIES.get(name, ""))
+    return Path(found)
+
+
+def tool_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment for tools that work for the user on the user's machine."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in _NEVER_PASSED_ON and (name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES))
+    }
+    return {**kept, "LC_ALL": "C.UTF-8", "NO_COLOR": "1", **(extra or {})}
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    env: Mapping[str, str],
+    cwd: Path | None = None,
+    stdin: bytes | None = None,
+    stdout: BinaryIO | None = None,
+    on_line: Callable[[str], None] | None = None,
+    timeout: float | None = None,
+    umask: int = 0o022,
+) -> Completed:
+    """Run a program to its end, in a process group of its own that dies with this call.
+
+    Args:
+        argv: the program (a name is looked up with :func:`find`) and its arguments.
+        env: its whole environment.
+        cwd: its working directory.
+        stdin: bytes for its standard input; none means an empty one.
+        stdout: a binary file that receives standard output instead of the result.
+        on_line: called, from another thread, with each line of standard error (and of standard output
+            unless that is wanted as bytes) as it comes.
+        timeout: seconds after which the whole group is killed.
+        umask: the file mode creation mask of the program.
+
+    Raises:
+        ToolMissing, ToolFailed, ToolTimeout: as named.
+    """
+    command = [str(part) for part in argv]
+    if not os.path.isabs(command[0]):  # noqa: PTH117 - a name, not a path
+        command[0] = str(find(command[0]))
+    with tempfile.TemporaryFile() as held:
+        if stdin is not None:
+            held.write(stdin)
+            held.seek(0)
+        process = _start(command, env=env, cwd=cwd, stdin=held, stdout=stdout, umask=umask)
+        expired = threading.Event()
+        timer = threading.Timer(timeout, _expire, (process, expired)) if timeout else None
+        try:
+            if timer:
+                timer.start()
+            result = _collect(process, on_line)
+        except BaseException:
+            _end_group(process)
+            raise
+        finally:
+            if timer:
+                timer.cancel()
+    if expired.is_set():
+        raise ToolTimeout(f"{Path(command[0]).name} ran longer than {timeout:g} s and was ended.")
+    if process.returncode != 0:
+        raise ToolFailed(command, process.returncode, result.log or result.stdout.decode(errors="replace"))
+    return result
+
+
+def _start(
+    command: list[str],
+    *,
+    env: Mapping[str, str],
+    cwd: Path | None,
+    stdin: IO[bytes],
+    stdout: BinaryIO | None,
+    umask: int,
+) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(  # noqa: S603 - argv is a list; nothing passes through a shell
+            command,
+            env=dict(env),
+            cwd=cwd,
+            stdin=stdin,
+            stdout=stdout if stdout is not None else subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            umask=umask,
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        raise ToolMissing(f"{command[0]} can't be started: {error.strerror}.") from error
+    except OSError as error:
+        raise ReprobuildError(f"{command[0]} can't be started: {error.strerror}.") from error
+
+
+def _collect(process: subprocess.Popen[bytes], on_line: Callable[[str], None] | None) -> Completed:
+    """Read both streams until the program ends: stdout whole, of stderr the last lines."""
+    log: deque[str] = deque(maxlen=_KEPT_LINES)
+
+    def drain(stream: IO[bytes]) -> None:
+        for raw in stream:
+            text = raw.decode(errors="replace").rstrip("\r\n")
+            log.append(text)
+            if on_line:
+                on_line(text)
+
+    assert process.stderr is not None  # noqa: S101 - it was opened as a pipe above
+    reader = threading.Thread(target=drain, args=(process.stderr,), daemon=True)
+    reader.start()
+    output = b""
+    if process.stdout is not None:
+        if on_line:
+            drain(process.stdout)
+        else:
+            output = process.stdout.read()
+    process.wait()
+    reader.join()
+    for stream in (process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
+    return Completed(output, "\n".join(log))
+
+
+def _expire(process: subprocess.Popen[bytes], expired: threading.Event) -> None:
+    expired.set()
+    _end_group(process)
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """Ask the program's whole process group to end, then make it."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_GRACE_SECONDS)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -1,0 +1,303 @@
+"""pyproject.toml, read once into frozen values that have already been checked."""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.utils import canonicalize_name
+
+from reprobuild.errors import BadInput
+from reprobuild.files import read_text
+
+#: What a project without [build-system] is built with (PEP 517, "fallback").
+_LEGACY_REQUIRES = ("setuptools>=40.8.0",)
+_LEGACY_BACKEND = "setuptools.build_meta:__legacy__"
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+#: Variables that reprobuild itself must control.
+_RESERVED = frozenset(
+    """PATH HOME TMPDIR USER LOGNAME TZ LC_ALL LANG PYTHONHASHSEED SOURCE_DATE_EPOCH VIRTUAL_ENV
+    PYTHONPATH PYTHONHOME LD_PRELOAD LD_LIBRARY_PATH""".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which runtime requirements a lock holds, and for which Python and platform.
+
+    Attributes:
+        name: the image's or environment's name.
+        output: the lock's path, relative to the project.
+        project: whether the project's own dependencies are among them.
+        extras, groups: the project's extras and dependency groups that are added.
+        python: a Python version, such as ``3.12``; empty for every one that the project admits.
+        platform: a uv platform, such as ``x86_64-manylinux_2_28``; empty for every one.
+    """
+
+    name: str
+    output: str
+    project: bool = True
+    extras: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    python: str = ""
+    platform: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSettings:
+    """``[tool.reprobuild.wheel]``: what a build gets beyond its locked requirements.
+
+    Attributes:
+        environment: variables for the backend and the compilers; they are written into the record.
+        config_settings: PEP 517 config settings.
+        readable: folders outside the system's own that the sandbox shows, read-only.
+        path: folders put before the system's on PATH.
+        sandbox: the sandbox kind when the command line names none.
+        timeout: seconds after which a build is ended.
+    """
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+    config_settings: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
+    readable: tuple[str, ...] = ()
+    path: tuple[str, ...] = ()
+    sandbox: str = "auto"
+    timeout: int = 7200
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One project's intent.
+
+    Attributes:
+        root: the project's folder.
+        name: the distribution's normalised name; empty when only the backend knows it.
+        requires_python: the project's range of Python versions, as written.
+        build_requires: ``[build-system].requires``.
+        backend: ``[build-system].build-backend``.
+        exclude_newer: ``[tool.reprobuild] exclude-newer``: a time, False to have none, or None when not set.
+        python: the interpreter to build with, when the command line names none.
+        selections: every runtime lock; the first is requirements.txt.
+    """
+
+    root: Path
+    name: str
+    requires_python: str
+    build_requires: tuple[Requirement, ...]
+    backend: str
+    backend_path: tuple[str, ...]
+    has_metadata: bool
+    exclude_newer: str | bool | None
+    python: str | None
+    wheel: BuildSettings
+    selections: tuple[Selection, ...]
+
+
+def load(root: Path) -> Config:
+    """Read ``root/pyproject.toml``.
+
+    Raises:
+        BadInput: it is missing, isn't TOML, or says something that has no meaning.
+    """
+    path = root / "pyproject.toml"
+    if not path.is_file():
+        if (root / "setup.py").is_file():
+            return _parse({}, root, path)
+        raise BadInput(
+            f"There is no pyproject.toml in {root}.",
+            "Run the command in a Python project's folder, or name one.",
+        )
+    try:
+        document = tomllib.loads(read_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{path} is not valid TOML: {error}.", "Mend it at the place that is named.") from error
+    return _parse(document, root, path)
+
+
+def _parse(document: Mapping[str, Any], root: Path, path: Path) -> Config:
+    reader = _Reader(path)
+    system = reader.table(document, "build-system", {})
+    project = reader.table(document, "project", {})
+    tool = reader.table(reader.table(document, "tool", {}), "reprobuild", {})
+    reader.known(tool, "tool.reprobuild", ("exclude-newer", "python", "wheel", "environments", "images"))
+    requires = reader.strings(system, "requires", "build-system", _LEGACY_REQUIRES)
+    requires_python = str(project.get("requires-python", ""))
+    try:
+        SpecifierSet(requires_python)
+    except InvalidSpecifier as error:
+        raise BadInput(f"{path}: project.requires-python: {error}.") from error
+    name = project.get("name", "")
+    return Config(
+        root=root,
+        name=canonicalize_name(name) if isinstance(name, str) else "",
+        requires_python=requires_python,
+        build_requires=tuple(reader.requirement(text, "build-system.requires") for text in requires),
+        backend=reader.string(system, "build-backend", "build-system", _LEGACY_BACKEND),
+        backend_path=reader.strings(system, "backend-path", "build-system", ()),
+        has_metadata=bool(project),
+        exclude_newer=_exclude_newer(tool, path),
+        python=reader.string(tool, "python", "tool.reprobuild", "") or None,
+        wheel=_build_settings(reader, reader.table(tool, "wheel", {}, "tool.reprobuild.")),
+        selections=_selections(reader, tool),
+    )
+
+
+def _exclude_newer(tool: Mapping[str, Any], path: Path) -> str | bool | None:
+    value = tool.get("exclude-newer")
+    if value is None or value is False:
+        return value
+    if isinstance(value, datetime):
+        value = value.isoformat()
+    if not isinstance(value, str):
+        raise BadInput(f"{path}: tool.reprobuild.exclude-newer is neither a time nor false.")
+    return check_time(value, f"{path}: tool.reprobuild.exclude-newer")
+
+
+def check_time(text: str, where: str) -> str:
+    """A time in RFC 3339 with its zone, normalised to UTC, or a date (its first moment in UTC).
+
+    Raises:
+        BadInput: it is neither.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise BadInput(
+            f"{where}: {text!r} is not a time.", "Write it like 2026-05-01T00:00:00Z or 2026-05-01."
+        ) from error
+    if moment.tzinfo is None:
+        if len(text) > len("2026-05-01"):
+            raise BadInput(f"{where}: {text!r} has no time zone.", "Add Z for UTC.")
+        moment = moment.replace(tzinfo=UTC)
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _build_settings(reader: "_Reader", table: Mapping[str, Any]) -> BuildSettings:
+    where = "tool.reprobuild.wheel"
+    reader.known(table, where, ("environment", "config-settings", "readable", "path", "sandbox", "timeout"))
+    environment = _build_environment(reader, table, where)
+    settings: dict[str, str | tuple[str, ...]] = {}
+    for name, value in reader.table(table, "config-settings", {}, f"{where}.").items():
+        if isinstance(value, str):
+            settings[name] = value
+        else:
+            settings[name] = reader.strings({name: value}, name, f"{where}.config-settings", ())
+    sandbox = reader.string(table, "sandbox", where, "auto")
+    kinds = ("auto", "bubblewrap", "unshare", "plain")
+    if sandbox not in kinds:
+        raise BadInput(f"{reader.path}: {where}.sandbox is {sandbox!r}, not one of {', '.join(kinds)}.")
+    timeout = table.get("timeout", BuildSettings().timeout)
+    if not isinstance(timeout, int) or isinstance(timeout, bool) or timeout <= 0:
+        raise BadInput(f"{reader.path}: {where}.timeout is not a number of seconds.")
+    folders: dict[str, tuple[str, ...]] = {}
+    for key in ("readable", "path"):
+        folders[key] = reader.strings(table, key, where, ())
+        for folder in folders[key]:
+            if not folder.startswith("/"):
+                raise BadInput(f"{reader.path}: {where}.{key}: {folder!r} is not an absolute path.")
+    return BuildSettings(
+        environment=dict(environment),
+        config_settings=settings,
+        readable=folders["readable"],
+        path=folders["path"],
+        sandbox=sandbox,
+        timeout=timeout,
+    )
+
+
+def _build_environment(reader: "_Reader", table: Mapping[str, Any], where: str) -> Mapping[str, str]:
+    environment = reader.table(table, "environment", {}, f"{where}.")
+    for name, value in environment.items():
+        if not isinstance(value, str) or not _VARIABLE.fullmatch(name):
+            raise BadInput(f"{reader.path}: {where}.environment.{name} is not a variable with a string value.")
+        if name in _RESERVED or name.startswith("UV_"):
+            raise BadInput(
+                f"{reader.path}: {where}.environment.{name} can't be set here.",
+                "reprobuild holds it fixed; that is what makes a build come out the same.",
+            )
+    return environment
+
+
+def _selections(reader: "_Reader", tool: Mapping[str, Any]) -> tuple[Selection, ...]:
+    selections = [Selection(name="", output="requirements.txt")]
+    for kind in ("environments", "images"):
+        for name, table in reader.table(tool, kind, {}, "tool.reprobuild.").items():
+            where = f"tool.reprobuild.{kind}.{name}"
+            if not _NAME.fullmatch(name):
+                raise BadInput(f"{reader.path}: {where}: {name!r} can't be a folder's name.")
+            if not isinstance(table, dict):
+                raise BadInput(f"{reader.path}: {where} is not a table.")
+            reader.known(table, where, ("project", "extras", "groups", "python", "platform"))
+            selection = Selection(
+                name=name,
+                output=f"{kind}/{name}/requirements.txt",
+                project=reader.flag(table, "project", where, default=True),
+                extras=reader.strings(table, "extras", where, ()),
+                groups=reader.strings(table, "groups", where, ()),
+                python=reader.string(table, "python", where, ""),
+                platform=reader.string(table, "platform", where, ""),
+            )
+            if selection.extras and not selection.project:
+                raise BadInput(
+                    f"{reader.path}: {where} names extras but has project = false.",
+                    "Extras belong to the project: drop one of the two.",
+                )
+            selections.append(selection)
+    return tuple(selections)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Typed look-ups that name the file and the key when a value is of the wrong type."""
+
+    path: Path
+
+    def _typed(self, value: object, accept: Callable[[object], bool], where: str, what: str) -> None:
+        if not accept(value):
+            raise BadInput(f"{self.path}: {where} is not {what}.")
+
+    def table(
+        self, parent: Mapping[str, Any], key: str, default: Mapping[str, Any], prefix: str = ""
+    ) -> Mapping[str, Any]:
+        value = parent.get(key, default)
+        self._typed(value, lambda each: isinstance(each, dict), f"{prefix}{key}", "a table")
+        return value  # type: ignore[no-any-return]
+
+    def string(self, table: Mapping[str, Any], key: str, where: str, default: str) -> str:
+        value = table.get(key, default)
+        self._typed(value, lambda each: isinstance(each, str), f"{where}.{key}", "a string")
+        return str(value)
+
+    def flag(self, table: Mapping[str, Any], key: str, where: str, *, default: bool) -> bool:
+        value = table.get(key, default)
+        self._typed(value, lambda each: isinstance(each, bool), f"{where}.{key}", "true or false")
+        return bool(value)
+
+    def strings(self, table: Mapping[str, Any], key: str, where: str, default: tuple[str, ...]) -> tuple[str, ...]:
+        value = table.get(key, list(default))
+        self._typed(
+            value,
+            lambda each: isinstance(each, list) and all(isinstance(item, str) for item in each),
+            f"{where}.{key}",
+            "a list of strings",
+        )
+        return tuple(value)
+
+    def requirement(self, text: str, where: str) -> Requirement:
+        try:
+            return Requirement(text)
+        except InvalidRequirement as error:
+            raise BadInput(f"{self.path}: {where}: {text!r} is not a requirement: {error}.") from error
+
+    def known(self, table: Mapping[str, Any], where: str, keys: tuple[str, ...]) -> None:
+        for key in table:
+            if key not in keys:
+                near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+                hint = f"Did you mean {near[0]!r}?" if near else f"It can hold: {', '.join(keys)}."
+                raise BadInput(f"{self.path}: [{where}] has no key {key!r}.", hint)

@@ -1,0 +1,322 @@
+"""Making a wheel again from its record, in surroundings that differ on purpose, and saying what mattered."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from reprobuild import interpreter, lockfile, source
+from reprobuild.attest import WheelRecord
+from reprobuild.compare import Hint, Level, Verdict, compare
+from reprobuild.digest import Digest
+from reprobuild.errors import BadInput, DigestMismatch, LockMissing, RecordUnusable, SourceUnusable, ToolMissing
+from reprobuild.files import scratch_folder
+from reprobuild.index import Index, LockedFile
+from reprobuild.interpreter import Interpreter
+from reprobuild.progress import SILENT, Observer
+from reprobuild.sandbox import Guarantees, Surroundings
+from reprobuild.wheel import RECORD_SUFFIX, Inputs, make, read_export
+
+_BUILDS_AT_ONCE = 2
+#: Locales that spell numbers, dates or letters unlike C, in the order in which they are looked for.
+_OTHER_LOCALES = ("tr_TR.UTF-8", "de_DE.UTF-8", "fr_FR.UTF-8", "C")
+
+
+@dataclass(frozen=True, slots=True)
+class Variation:
+    """One thing about a build's surroundings that may not matter.
+
+    Attributes:
+        name: as users write it.
+        change: from the first build's surroundings to others.
+        held_by: the guarantee without which the change would have no effect; empty for none.
+        cause: the key in ``compare.CAUSES`` of what it means when this variation changes the wheel.
+        value: what a build can see of it, to be looked for in what differs.
+    """
+
+    name: str
+    change: Callable[[Surroundings], Surroundings]
+    cause: str
+    held_by: str = ""
+    value: Callable[[Surroundings], str] = lambda _: ""
+
+
+def _other_root(around: Surroundings) -> Surroundings:
+    return replace(around, root="/tmp/made-again/in-another-folder")  # noqa: S108 - see Surroundings.root
+
+
+def _other_locale(around: Surroundings) -> Surroundings:
+    folder = Path("/usr/lib/locale")
+    here = {path.name.lower().replace("utf8", "utf-8") for path in folder.iterdir()} if folder.is_dir() else set()
+    return replace(around, locale=next((name for name in _OTHER_LOCALES if name.lower() in here), "C"))
+
+
+def _other_jobs(around: Surroundings) -> Surroundings:
+    return replace(around, jobs=1 if around.job_count > 1 else 2)
+
+
+VARIATIONS: dict[str, Variation] = {
+    each.name: each
+    for each in (
+        Variation("path", _other_root, "build-path", value=lambda around: around.root),
+        Variation("umask", partial(replace, umask=0o077), "umask"),
+        Variation("timezone", partial(replace, timezone="<-11:30>+11:30"), "timezone", value=lambda a: a.timezone),
+        Variation("locale", _other_locale, "locale", value=lambda around: around.locale),
+        Variation("hash-seed", partial(replace, hash_seed="20011"), "hash-seed", value=lambda a: a.hash_seed),
+        Variation("home", partial(replace, home="second-home"), "home", value=lambda a: f"{a.root}/{a.home}"),
+        Variation(
+            "hostname", partial(replace, hostname="elsewhere"), "hostname", "fixed_hostname", lambda a: a.hostname
+        ),
+        Variation("user", partial(replace, user="rebuilder", uid=1001), "user", value=lambda around: around.user),
+        Variation("jobs", _other_jobs, "jobs", value=lambda around: str(around.job_count)),
+        Variation(
+            "directory-order", partial(replace, directory_order="reversed"), "file-order", "fixed_directory_order"
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Guilt:
+    """A variation that by itself changed the wheel."""
+
+    variation: str
+    cause: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """The outcome of making a wheel again.
+
+    Attributes:
+        verdict: the comparison of the wheel with the one made again.
+        varied: the variations that were in force at once.
+        not_varied: those that this machine's sandbox has no way to vary.
+        guilty: where the wheels differ: the variations that each change it alone.
+        steady: where they differ: whether an unvaried rebuild equals the wheel (None: not tried).
+        guarantees: what the sandbox of the rebuild held fixed.
+    """
+
+    wheel: Path
+    verdict: Verdict
+    varied: tuple[str, ...]
+    not_varied: tuple[str, ...]
+    guarantees: Guarantees
+    guilty: tuple[Guilt, ...] = ()
+    steady: bool | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def causes(self) -> tuple[str, ...]:
+        """The named causes of the difference: of the guilty variations, else what the comparison saw."""
+        if self.guilty:
+            return tuple(dict.fromkeys(guilt.cause for guilt in self.guilty))
+        return self.verdict.causes
+
+
+def verify(
+    wheel: Path,
+    where: Path,
+    *,
+    sandbox: str = "auto",
+    explain: bool = True,
+    observer: Observer = SILENT,
+) -> Rebuilt:
+    """Make a wheel again from what its record names, and compare the raw bytes.
+
+    Args:
+        wheel: with its record beside it.
+        where: the folder of the project, or the sdist, that it was built from.
+        explain: when the bytes differ, build once more for each variation to find the guilty ones.
+
+    Raises:
+        RecordUnusable: there is no record, or it speaks of other bytes.
+        SourceUnusable, LockMissing, DigestMismatch: the source or the lock isn't what the record names.
+        BuildFailed, IndexFailed, ToolMissing, …: the wheel can't be made again.
+    """
+    record = read_record(wheel)
+    with scratch_folder(Path(tempfile.gettempdir()), "reprobuild-") as scratch:
+        observer.step("exporting the source that the record names")
+        exported = _source_of(record, where, scratch)
+        index = Index(where if where.is_dir() else Path.cwd(), observer=observer)
+        inputs, notes = _inputs_of(record, exported, scratch)
+        again = partial(_make_again, wheel, inputs, index, scratch, record, sandbox)
+        varied = tuple(VARIATIONS)
+        observer.step("making it again in other surroundings")
+        verdict, guarantees = again(varied, observer)
+        not_varied = tuple(
+            name for name in varied if (held := VARIATIONS[name].held_by) and not getattr(guarantees, held)
+        )
+        outcome = Rebuilt(
+            wheel,
+            verdict,
+            tuple(name for name in varied if name not in not_varied),
+            not_varied,
+            guarantees,
+            notes=notes,
+        )
+        if verdict.level is Level.IDENTICAL or not explain:
+            return outcome
+        return _explain(outcome, again, observer)
+
+
+def read_record(wheel: Path) -> WheelRecord:
+    """The record beside a wheel.
+
+    Raises:
+        BadInput: there is no such wheel.
+        RecordUnusable: no record, a malformed one, or one about other bytes.
+    """
+    digest = Digest.of_file(wheel)
+    path = wheel.with_name(f"{wheel.name}{RECORD_SUFFIX}")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RecordUnusable(
+            f"{wheel} has no record: {path.name} is not beside it.",
+            "`reprobuild wheel` writes both; keep them together.",
+        ) from error
+    record = WheelRecord(data, str(path))
+    if record.subject != digest or record.subject_name != wheel.name:
+        raise RecordUnusable(
+            f"{path} is about {record.subject_name} with {record.subject}, but {wheel.name} has {digest}.",
+            "The wheel or its record was changed after the build: trust neither.",
+        )
+    return record
+
+
+# --- from a record back to a build's inputs ----------------------------------------------------------
+
+
+def _source_of(record: WheelRecord, where: Path, scratch: Path) -> source.Source:
+    described = record.dependency("source")
+    digests = record.digests(described)
+    parameters = record.external.get("source")
+    kind = parameters.get("kind") if isinstance(parameters, dict) else None
+    epoch = record.external.get("sourceDateEpoch")
+    if not isinstance(epoch, int) or kind not in {"git", "dirty", "sdist", "folder"}:
+        raise RecordUnusable("The record doesn't say what kind of source and which epoch the wheel was built with.")
+    commit = digests.get("gitCommit", "") if kind == "git" else "HEAD"
+    found = source.open_source(where, scratch, allow_dirty=kind == "dirty", commit=commit, epoch=epoch)
+    if dict(found.digests) != digests:
+        remedy = {
+            "git": "Name the right checkout with --project.",
+            "dirty": "It was built from a working tree with changes, which has changed since: build from a commit.",
+        }.get(kind, "Name the source that the wheel was built from with --project.")
+        raise SourceUnusable(
+            f"{where} is not the source that the wheel was built from: the record names {_shown(digests)}, "
+            f"but this is {_shown(found.digests)}.",
+            remedy,
+        )
+    return found
+
+
+def _shown(digests: Any) -> str:  # noqa: ANN401 - a mapping of texts
+    return ", ".join(f"{name} {value}" for name, value in sorted(digests.items()))
+
+
+def _inputs_of(record: WheelRecord, exported: source.Source, scratch: Path) -> tuple[Inputs, tuple[str, ...]]:
+    config, lock_path = read_export(exported, scratch)
+    if not lock_path.is_file():
+        raise LockMissing(f"The source that the record names has no {lock_path.name}.")
+    locked, recorded = Digest.of_file(lock_path), record.sha256(record.dependency("lock"))
+    if locked != recorded:
+        raise DigestMismatch(f"{lock_path.name} in the source has {locked}, but the record names {recorded}.")
+    python, notes = _interpreter_of(record)
+    files = tuple(_locked_file(record, part) for part in record.dependencies("build-requirement"))
+    _require_in_lock(files, lockfile.read(lock_path))
+    return Inputs(config, exported, files, locked, python), notes
+
+
+def _require_in_lock(files: Iterable[LockedFile], lock: lockfile.Lockfile) -> None:
+    """A record can't bring in a file that the lock of the same commit doesn't hold."""
+    pinned = {(pin.name, digest) for pin in lock.pins for digest in pin.hashes}
+    for file in files:
+        if (file.name, file.digest) not in pinned:
+            raise RecordUnusable(
+                f"The record names {file.filename} with {file.digest}, which the lock doesn't hold.",
+                "The record was changed after the build: don't trust it.",
+            )
+
+
+def _locked_file(record: WheelRecord, part: dict[str, Any]) -> LockedFile:
+    filename, uri = record.text(part, "name"), record.text(part, "uri")
+    name, _, version = uri.removeprefix("pkg:pypi/").partition("@")
+    if not name or not version or "/" in filename:
+        raise RecordUnusable(f"The record's build requirement {filename!r} is malformed.")
+    return LockedFile(name, version, filename, record.sha256(part))
+
+
+def _interpreter_of(record: WheelRecord) -> tuple[Interpreter, tuple[str, ...]]:
+    part = record.dependency("interpreter")
+    said = part.get("annotations", {})
+    version, implementation = record.text(said, "version"), record.text(said, "implementation")
+    own = interpreter.find(None)
+    if (own.version, own.implementation) == (version, implementation):
+        return own, ()
+    try:
+        return interpreter.find(f"{implementation}@{version}"), ()
+    except ToolMissing:
+        minor = version.rpartition(".")[0]
+        found = interpreter.find(f"{implementation}@{minor}")
+        return found, (f"built with Python {version}, made again with {found.version}",)
+
+
+# --- making it again ---------------------------------------------------------------------------------
+
+
+def _make_again(
+    wheel: Path,
+    inputs: Inputs,
+    index: Index,
+    scratch: Path,
+    record: WheelRecord,
+    sandbox: str,
+    varied: Sequence[str],
+    observer: Observer = SILENT,
+) -> tuple[Verdict, Guarantees]:
+    around = Surroundings()
+    for name in varied:
+        around = VARIATIONS[name].change(around)
+    with scratch_folder(scratch, "again-") as folder:
+        made, guarantees, seen = make(
+            inputs, index, folder / "out", kind=sandbox, surroundings=around, observer=observer
+        )
+        if made.name != wheel.name:
+            raise BadInput(f"Made again, the wheel is called {made.name}, not {wheel.name}.")
+        return compare(wheel, made, hints=_hints(record, seen)), guarantees
+
+
+def _hints(record: WheelRecord, second: Surroundings) -> list[Hint]:
+    """What a build could see then and now, wherever the two differ."""
+    recorded = record.internal.get("surroundings")
+    known = Surroundings.__dataclass_fields__
+    first = (
+        Surroundings(**{key: value for key, value in recorded.items() if key in known})
+        if isinstance(recorded, dict)
+        else Surroundings()
+    )
+    pairs = [(name, each.value(first), each.value(second)) for name, each in VARIATIONS.items()]
+    return [Hint(name, left, right) for name, left, right in pairs if left and left != right]
+
+
+def _explain(outcome: Rebuilt, again: Callable[..., tuple[Verdict, Guarantees]], observer: Observer) -> Rebuilt:
+    """Make it again with nothing varied, and with each variation alone."""
+    observer.step("the bytes differ: looking for the guilty variable")
+    unvaried, _ = again(())
+    if unvaried.level is not Level.IDENTICAL:
+        return replace(outcome, steady=False, verdict=unvaried)
+    workers = min(_BUILDS_AT_ONCE, os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers) as pool:
+        alone = list(pool.map(lambda name: again((name,))[0], outcome.varied))
+    guilty = tuple(
+        Guilt(name, VARIATIONS[name].cause, verdict)
+        for name, verdict in zip(outcome.varied, alone, strict=True)
+        if verdict.level is not Level.IDENTICAL
+    )
+    return replace(outcome, steady=True, guilty=guilty)

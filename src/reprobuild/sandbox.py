@@ -1,0 +1,452 @@
+"""Where a build runs: a fixed path, no network, a fixed host name, user, umask and locale.
+
+Three kinds, best first. ``bubblewrap`` shows the build only the system's own folders (read-only), the
+interpreter and its workspace. ``unshare`` gives the same fixed path, host name and absence of network
+through namespaces alone, but leaves the rest of the file system in view. ``plain`` needs nothing of the
+machine; it takes the fixed path when nobody else holds it, and can only ask programs to stay offline.
+What a kind could not give is in :class:`Guarantees`, goes into the record, and is said to the user.
+"""
+
+import fcntl
+import functools
+import getpass
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Literal, Protocol
+
+from reprobuild import process
+from reprobuild.errors import SandboxUnavailable, ToolMissing
+from reprobuild.files import remove_tree, scratch_folder
+
+#: Folders of a workspace; each lies at ``<root>/<name>`` inside.
+FOLDERS = ("src", "env", "wheels", "out", "home", "tmp", "cache", "hooks", "etc")
+
+_SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
+_SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives")
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - used only for a new folder of mode 0700
+_MEMORY_WANTED = 2 << 30
+#: A closed port: what programs get as their proxy where the network can't be taken away.
+_NOWHERE = "http://127.0.0.1:9"
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a build can see of the machine that it runs on; the defaults are what ``reprobuild wheel`` uses."""
+
+    root: str = "/tmp/reprobuild"  # noqa: S108 - inside the sandbox, or held by a lock
+    home: str = "home"
+    hostname: str = "reprobuild"
+    user: str = "builder"
+    uid: int = 1000
+    umask: int = 0o022
+    timezone: str = "UTC"
+    locale: str = "C.UTF-8"
+    hash_seed: str = "0"
+    jobs: int = 0
+    directory_order: Literal["sorted", "reversed"] = "sorted"
+    noise: str = ""
+
+    @property
+    def job_count(self) -> int:
+        """How many jobs a build may run at once; 0 in ``jobs`` means one per processor."""
+        return self.jobs or os.cpu_count() or 1
+
+
+#: The surroundings of every build that isn't varied on purpose.
+USUAL = Surroundings()
+
+
+@dataclass(frozen=True, slots=True)
+class Guarantees:
+    """What a sandbox really holds fixed on this machine."""
+
+    kind: str
+    fixed_path: bool
+    network_off: bool
+    confined: bool
+    fixed_hostname: bool
+    fixed_user: bool
+    fixed_directory_order: bool
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What is not held fixed, in words."""
+        words = {
+            "a fixed path": self.fixed_path,
+            "no network": self.network_off,
+            "a confined file system": self.confined,
+            "a fixed host name": self.fixed_hostname,
+            "a fixed user": self.fixed_user,
+            "a fixed directory order": self.fixed_directory_order,
+        }
+        return tuple(word for word, held in words.items() if not held)
+
+
+class _Kind(Protocol):
+    """How one kind of sandbox wraps a command."""
+
+    name: str
+
+    def why_not(self) -> str:
+        """Why this kind doesn't work on this machine; empty when it does."""
+
+    def wrap(self, box: "Box", argv: Sequence[str], cwd: str) -> list[str]:
+        """The command that runs ``argv`` inside."""
+
+
+class Box:
+    """One workspace and the way to run commands in it.
+
+    Attributes:
+        root: the workspace's path as the build sees it.
+        guarantees: what is really held fixed.
+    """
+
+    def __init__(
+        self,
+        kind: _Kind,
+        surroundings: Surroundings,
+        host: Path,
+        source: Path,
+        guarantees: Guarantees,
+        readable: Sequence[Path],
+    ) -> None:
+        self.surroundings = surroundings
+        self.guarantees = guarantees
+        self.root = surroundings.root if guarantees.fixed_path or kind.name != "plain" else str(host)
+        self.readable = tuple(readable)
+        self.uv = process.find("uv")
+        self._kind = kind
+        self._host = host
+        self._source = source
+
+    def inside(self, *parts: str) -> str:
+        """A path in the workspace as the build sees it."""
+        return "/".join((self.root, *parts))
+
+    def outside(self, folder: str, *parts: str) -> Path:
+        """The same path as this process sees it."""
+        base = self._source if folder == "src" else self._host / folder
+        return base.joinpath(*parts)
+
+    @property
+    def uv_inside(self) -> str:
+        """The uv executable as the build sees it."""
+        return self.inside("tools", "uv") if self._kind.name != "plain" else str(self.uv)
+
+    def environment(self, extra: Mapping[str, str]) -> dict[str, str]:
+        """The whole environment of a program in the box; nothing of the caller's gets in."""
+        around = self.surroundings
+        jobs = str(around.job_count)
+        variables = {
+            "PATH": f"{self.inside('env', 'bin')}:{_PATH}",
+            "HOME": self.inside(around.home),
+            "TMPDIR": self.inside("tmp"),
+            "USER": around.user,
+            "LOGNAME": around.user,
+            "TZ": around.timezone,
+            "LC_ALL": around.locale,
+            "LANG": around.locale,
+            "TERM": "dumb",
+            "NO_COLOR": "1",
+            "PYTHONHASHSEED": around.hash_seed,
+            "PYTHONPYCACHEPREFIX": self.inside("cache", "pyc"),
+            "VIRTUAL_ENV": self.inside("env"),
+            "MAX_JOBS": jobs,
+            "CMAKE_BUILD_PARALLEL_LEVEL": jobs,
+            "CARGO_BUILD_JOBS": jobs,
+            "UV_CACHE_DIR": self.inside("cache", "uv"),
+            "UV_LINK_MODE": "hardlink",
+            "UV_NO_CONFIG": "1",
+            "UV_OFFLINE": "1",
+            "UV_NO_PROGRESS": "1",
+            "UV_NO_INSTALLER_METADATA": "1",
+            "UV_PYTHON_DOWNLOADS": "never",
+            "PIP_NO_INDEX": "1",
+            "PIP_CONFIG_FILE": os.devnull,
+        }
+        if not self.guarantees.network_off:
+            variables |= dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), _NOWHERE)
+        if around.noise:
+            variables["REPROBUILD_NOISE"] = around.noise
+        return {**variables, **extra}
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        on_line: Callable[[str], None] | None = None,
+        timeout: float | None = None,
+    ) -> process.Completed:
+        """Run a command inside. ``env`` is added to :meth:`environment`, ``cwd`` is a path as seen inside.
+
+        Raises:
+            ToolFailed, ToolTimeout, ToolMissing: as :func:`reprobuild.process.run`.
+        """
+        command = self._kind.wrap(self, argv, cwd or self.inside())
+        plain = self._kind.name == "plain"
+        return process.run(
+            command,
+            env=self.environment(env or {}),
+            cwd=Path(cwd or self._host) if plain else None,
+            on_line=on_line,
+            timeout=timeout,
+            umask=self.surroundings.umask,
+        )
+
+    def binds(self) -> list[tuple[Path, str]]:
+        """Every (path outside, path inside) that the workspace consists of."""
+        return [(self._host, self.root), (self._source, self.inside("src"))]
+
+
+class _Bubblewrap:
+    name = "bubblewrap"
+
+    def why_not(self) -> str:
+        return _probe(("bwrap", *self._namespaces(Surroundings()), *_system_binds(), "--", "/usr/bin/env", "true"))
+
+    def wrap(self, box: Box, argv: Sequence[str], cwd: str) -> list[str]:
+        arguments = ["bwrap", *self._namespaces(box.surroundings), *_system_binds()]
+        arguments += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/var/tmp"]  # noqa: S108
+        for path in box.readable:
+            arguments += ["--ro-bind", str(path), str(path)]
+        for outside, inside in box.binds():
+            arguments += ["--bind", str(outside), inside]
+        for name in ("passwd", "group", "hosts", "nsswitch.conf"):
+            arguments += ["--ro-bind", str(box.outside("etc", name)), f"/etc/{name}"]
+        arguments += ["--ro-bind", str(box.uv), box.uv_inside, "--chdir", cwd, "--", *argv]
+        return arguments
+
+    @staticmethod
+    def _namespaces(around: Surroundings) -> list[str]:
+        uid = str(around.uid)
+        options = ["--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
+        options += ["--unshare-cgroup-try", "--die-with-parent", "--new-session"]
+        return [*options, "--hostname", around.hostname, "--uid", uid, "--gid", uid]
+
+
+class _Unshare:
+    name = "unshare"
+    _OPTIONS = ("--user", "--map-root-user", "--mount", "--net", "--uts", "--ipc", "--pid", "--fork", "--kill-child")
+    # Everything that lies below /tmp outside is moved aside before /tmp is covered, then put in its place.
+    _SCRIPT = """
+set -eu
+host=$1 source=$2 root=$3 name=$4 uv=$5 cwd=$6 kept=$7; shift 7
+mount --bind "$host" /mnt
+mount --bind "$source" /mnt/src
+touch /mnt/tools/uv && mount --bind "$uv" /mnt/tools/uv
+n=0; while [ "$n" -lt "$kept" ]; do
+  mkdir -p "/mnt/kept/$n"; mount --rbind "$1" "/mnt/kept/$n"; eval "path$n=\\$1"; shift; n=$((n+1))
+done
+mount -t tmpfs tmpfs /tmp
+mkdir -p "$root" && mount --move /mnt "$root"
+n=0; while [ "$n" -lt "$kept" ]; do
+  eval "path=\\$path$n"; mkdir -p "$path"; mount --move "$root/kept/$n" "$path"; n=$((n+1))
+done
+mount -t proc proc /proc
+hostname "$name"
+cd "$cwd"
+exec "$@"
+"""
+
+    def why_not(self) -> str:
+        script = "mount -t tmpfs tmpfs /tmp && mount -t proc proc /proc && hostname probe"
+        return _probe(("unshare", *self._OPTIONS, "sh", "-c", script))
+
+    def wrap(self, box: Box, argv: Sequence[str], cwd: str) -> list[str]:
+        hidden = [str(path) for path in box.readable if path.is_relative_to("/tmp")]  # noqa: S108
+        (host, _), (source, _) = box.binds()
+        places = [str(host), str(source), box.root, box.surroundings.hostname, str(box.uv), cwd]
+        script = ["sh", "-c", self._SCRIPT, "sh", *places, str(len(hidden)), *hidden]
+        return ["unshare", *self._OPTIONS, *script, *argv]
+
+
+class _Plain:
+    name = "plain"
+
+    def why_not(self) -> str:
+        return ""
+
+    def wrap(self, box: Box, argv: Sequence[str], cwd: str) -> list[str]:  # noqa: ARG002 - the protocol's signature
+        return list(argv)
+
+
+KINDS: dict[str, _Kind] = {kind.name: kind for kind in (_Bubblewrap(), _Unshare(), _Plain())}
+
+
+def _system_binds() -> list[str]:
+    arguments = []
+    for name in _SYSTEM_FOLDERS:
+        path = Path(name)
+        if path.is_symlink():
+            arguments += ["--symlink", str(path.readlink()), name]
+        elif path.exists():
+            arguments += ["--ro-bind", name, name]
+    for name in _SYSTEM_FILES:
+        arguments += ["--ro-bind-try", name, name]
+    return arguments
+
+
+@functools.cache
+def _probe(argv: tuple[str, ...]) -> str:
+    """Try a sandbox out on nothing; why it failed, or an empty string."""
+    try:
+        process.run(argv, env={"PATH": _PATH}, timeout=20)
+    except ToolMissing as error:
+        return error.reason
+    except process.ToolFailed as error:
+        return error.output.strip().splitlines()[-1] if error.output.strip() else error.reason
+    except process.ToolTimeout as error:
+        return error.reason
+    return ""
+
+
+def choose(kind: str) -> _Kind:
+    """The named kind, or for ``auto`` the best that works here.
+
+    Raises:
+        SandboxUnavailable: the named kind doesn't work on this machine.
+    """
+    if kind == "auto":
+        return next(each for each in KINDS.values() if not each.why_not())
+    chosen = KINDS[kind]
+    if why := chosen.why_not():
+        raise SandboxUnavailable(
+            f"The sandbox kind {kind} doesn't work on this machine: {why}",
+            "Install what is missing (see `reprobuild doctor`), or leave the choice to --sandbox auto.",
+        )
+    return chosen
+
+
+@contextmanager
+def open_box(
+    kind: str, surroundings: Surroundings, *, readable: Sequence[Path] = (), source_size: int = 0
+) -> Iterator[Box]:
+    """A fresh workspace in a sandbox; every trace of it is gone at the end.
+
+    Args:
+        kind: ``auto`` or a key of :data:`KINDS`.
+        surroundings: what the build shall see.
+        readable: folders outside the system's own that it may read (the interpreter's prefix).
+        source_size: size in bytes of the source, to judge whether it fits in shared memory, where the
+            order of directory entries is the order of their making and so can be held fixed.
+
+    Raises:
+        SandboxUnavailable: the named kind doesn't work here.
+        WriteFailed: no room for a workspace.
+    """
+    chosen = choose(kind)
+    outside = tuple(path for path in dict.fromkeys(readable) if not path.is_relative_to("/usr"))
+    with _workspace(chosen, surroundings) as (host, fixed), _source_folder(chosen, host, source_size) as source:
+        for name in (*FOLDERS, "tools", surroundings.home):
+            (host / name).mkdir(exist_ok=True)
+        _write_etc(host / "etc", surroundings)
+        namespaces = chosen.name != "plain"
+        guarantees = Guarantees(
+            kind=chosen.name,
+            fixed_path=fixed,
+            network_off=namespaces,
+            confined=chosen.name == "bubblewrap",
+            fixed_hostname=namespaces,
+            fixed_user=chosen.name == "bubblewrap",
+            fixed_directory_order=_is_in_memory(source),
+        )
+        yield Box(chosen, surroundings, host, source, guarantees, outside)
+
+
+@contextmanager
+def _workspace(kind: _Kind, surroundings: Surroundings) -> Iterator[tuple[Path, bool]]:
+    """The workspace's folder outside, and whether the build will see it at the path it should have."""
+    if kind.name != "plain":
+        with scratch_folder(Path(tempfile.gettempdir()), "reprobuild-work-") as folder:
+            yield folder, True
+        return
+    wanted = Path(surroundings.root)
+    lock = _claim(wanted)
+    if lock is None:
+        with scratch_folder(Path(tempfile.gettempdir()), f"{wanted.name}-") as folder:
+            yield folder, False
+        return
+    try:
+        yield wanted, True
+    finally:
+        remove_tree(wanted)
+        lock.close()
+
+
+def _claim(folder: Path) -> IO[bytes] | None:
+    """Take a fixed folder for this process alone; None when that can't be done safely.
+
+    The lock lies beside the folder. What a killed build left behind is cleared away once its lock is free.
+    """
+    with suppress(OSError):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        name = folder.with_name(f".{folder.name}.{getpass.getuser()}.lock")
+        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        lock = os.fdopen(descriptor, "r+b")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.getuid():
+                remove_tree(folder)
+            folder.mkdir(mode=0o700)
+        except OSError:
+            lock.close()
+        else:
+            return lock
+    return None
+
+
+@contextmanager
+def _source_folder(kind: _Kind, host: Path, size: int) -> Iterator[Path]:
+    """The folder for the source: in shared memory where that is possible and roomy enough."""
+    free = shutil.disk_usage(_SHARED_MEMORY).free if _is_in_memory(_SHARED_MEMORY) else 0
+    if kind.name == "plain" or free < max(_MEMORY_WANTED, 20 * size) or not os.access(_SHARED_MEMORY, os.W_OK):
+        folder = host / "src"
+        folder.mkdir(mode=0o755, exist_ok=True)
+        yield folder
+        return
+    with scratch_folder(_SHARED_MEMORY, "reprobuild-source-") as folder:
+        (host / "src").mkdir(mode=0o755, exist_ok=True)
+        yield folder
+
+
+def _is_in_memory(path: Path) -> bool:
+    """Whether a path lies on a tmpfs, by the mount table (proc_pid_mounts(5))."""
+    best, kind = "", ""
+    with suppress(OSError):
+        resolved = path.resolve()
+        for line in Path("/proc/mounts").read_text(encoding="utf-8", errors="replace").splitlines():
+            _, where, fs_type, *_ = line.split(" ")
+            if resolved.is_relative_to(where) and len(where) >= len(best):
+                best, kind = where, fs_type
+    return kind == "tmpfs"
+
+
+def _write_etc(folder: Path, around: Surroundings) -> None:
+    """The account database that a build sees: one user, and nothing of the machine's."""
+    home = f"{around.root}/{around.home}"
+    lines = {
+        "passwd": f"{around.user}:x:{around.uid}:{around.uid}:{around.user}:{home}:/bin/sh\n",
+        "group": f"{around.user}:x:{around.uid}:\n",
+        "hosts": f"127.0.0.1 localhost {around.hostname}\n",
+        "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+    }
+    for name, text in lines.items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def observed(box: Box) -> Surroundings:
+    """The surroundings as the build really sees them: what a kind can't hold fixed is the machine's own."""
+    around = replace(box.surroundings, root=box.root)
+    if not box.guarantees.fixed_hostname:
+        around = replace(around, hostname=socket.gethostname())
+    return around

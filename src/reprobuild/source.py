@@ -1,0 +1,469 @@
+"""The source of a build: an export that is a function of a commit (or of an sdist, or of a folder).
+
+A git checkout is exported through a second git directory that borrows the repository's objects but none
+of its configuration, so neither hooks nor filters nor line-ending settings of the machine matter. That
+second directory goes along with the export: tools that ask git for a version get the answer that a fresh
+clone would give. docs/adr/0004-source-export.md has the reasons.
+"""
+
+import os
+import re
+import shutil
+import tarfile
+import time
+from collections.abc import Container, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from reprobuild import process
+from reprobuild.archive import extract_tar, write_tar
+from reprobuild.digest import Digest
+from reprobuild.errors import BadInput, SourceUnusable
+from reprobuild.files import write_atomically
+
+Order = Literal["sorted", "reversed"]
+
+#: 1980-01-01, the first moment that a zip can hold.
+EARLIEST_EPOCH = 315_532_800
+_LATEST_EPOCH = 4_354_819_199  # 2107-12-31, the last
+_LFS_POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\n(?:.*\n)*oid sha256:([0-9a-f]{64})\n")
+_LFS_POINTER_LIMIT = 1024
+_ATTRIBUTES = "* -export-ignore -export-subst -filter\n"
+#: What a folder without git holds that isn't source.
+_NOT_SOURCE = frozenset(
+    """.git .hg .svn .venv venv .tox .nox __pycache__ .mypy_cache .ruff_cache .pytest_cache .hypothesis
+    dist build node_modules .DS_Store""".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a build's files come from.
+
+    Attributes:
+        kind: ``git``, ``dirty`` (a checkout with changes), ``sdist`` or ``folder``.
+        tar: the exported files.
+        subdirectory: the project's folder inside the export; empty for its root.
+        epoch: SOURCE_DATE_EPOCH, in seconds since 1970.
+        digests: what identifies the source, by algorithm name of the in-toto DigestSet
+            (``gitCommit``, ``gitTree``, ``sha256``).
+        uri: where others find it; never with credentials.
+        git: the second git directory that goes along, or None.
+        objects: folders with the git objects that it borrows.
+        lfs: folders with LFS objects.
+        untracked: how many files of the working tree are neither tracked nor ignored.
+    """
+
+    kind: str
+    tar: Path
+    epoch: int
+    digests: Mapping[str, str]
+    uri: str = ""
+    subdirectory: str = ""
+    git: Path | None = None
+    objects: tuple[Path, ...] = ()
+    lfs: tuple[Path, ...] = ()
+    submodules: tuple[tuple[str, Path], ...] = field(default=())
+    untracked: int = 0
+
+    @property
+    def size(self) -> int:
+        """The size of the export, in bytes."""
+        return self.tar.stat().st_size + sum(tar.stat().st_size for _, tar in self.submodules)
+
+
+def open_source(
+    project: Path, scratch: Path, *, allow_dirty: bool = False, commit: str = "HEAD", epoch: int | None = None
+) -> Source:
+    """Export a project.
+
+    Args:
+        project: its folder, or an sdist (``.tar.gz``).
+        scratch: a folder for the exported tar.
+        allow_dirty: export the working tree as it is, if it has changes.
+        commit: what to export of a git checkout.
+        epoch: SOURCE_DATE_EPOCH; none means the source's own time (see :func:`epoch_from_environment`).
+
+    Raises:
+        BadInput: there is no such project.
+        SourceUnusable: the tree is dirty, or a submodule or LFS object isn't here.
+        ToolMissing: it is a git checkout and git isn't here.
+    """
+    if project.is_file():
+        return _open_sdist(project, epoch)
+    if not project.is_dir():
+        raise BadInput(f"There is no folder or sdist {project}.")
+    checkout = _find_checkout(project)
+    if checkout is None:
+        return _open_folder(project, scratch, epoch)
+    return _open_git(checkout, project, scratch, allow_dirty=allow_dirty, commit=commit, epoch=epoch)
+
+
+def epoch_from_environment(environ: Mapping[str, str]) -> int | None:
+    """The user's own SOURCE_DATE_EPOCH, or None (reproducible-builds.org, SOURCE_DATE_EPOCH spec).
+
+    Raises:
+        BadInput: it isn't a whole number of seconds that a zip can hold.
+    """
+    text = environ.get("SOURCE_DATE_EPOCH", "")
+    if not text:
+        return None
+    if not re.fullmatch(r"[0-9]{1,11}", text) or int(text) > _LATEST_EPOCH:
+        raise BadInput(
+            f"SOURCE_DATE_EPOCH is {text!r}, not a number of seconds since 1970 up to {_LATEST_EPOCH}.",
+            "Unset it to use the commit's own time.",
+        )
+    return max(int(text), EARLIEST_EPOCH)
+
+
+def place(source: Source, folder: Path, order: Order) -> None:
+    """Put a source's files into an empty folder: modes 644 and 755, all times the epoch.
+
+    Args:
+        order: ``sorted`` or ``reversed``: the order in which the entries of each directory are made.
+
+    Raises:
+        SourceUnusable: an LFS object isn't on this machine.
+    """
+    with source.tar.open("rb") as stream:
+        extract_tar(stream, folder, order=order)
+    for path, tar in source.submodules:
+        with tar.open("rb") as stream:
+            extract_tar(stream, folder / path, order=order)
+    if source.kind == "sdist":
+        _lift_single_folder(folder)
+    for parent, folders, files in os.walk(folder, topdown=False):
+        for name in files:
+            path_of = Path(parent, name)
+            _fill_in_lfs(path_of, source)
+            os.utime(path_of, (source.epoch, source.epoch), follow_symlinks=False)
+        for name in folders:
+            os.utime(Path(parent, name), (source.epoch, source.epoch), follow_symlinks=False)
+    os.utime(folder, (source.epoch, source.epoch))
+    if source.git is not None:
+        shutil.copytree(source.git, folder / ".git")
+
+
+def peek(source: Source, names: Container[str], folder: Path) -> None:
+    """Copy the named files of the project's own folder out of an export, without unpacking the rest."""
+    with tarfile.open(source.tar) as tar:
+        for member in tar:
+            parent, _, name = member.name.removeprefix("./").rpartition("/")
+            if source.kind == "sdist" and "/" not in parent:
+                parent = ""
+            if parent == source.subdirectory and name in names and member.isfile():
+                content = tar.extractfile(member)
+                (folder / name).write_bytes(content.read() if content else b"")
+
+
+def _clamp(epoch: float) -> int:
+    return min(max(int(epoch), EARLIEST_EPOCH), _LATEST_EPOCH)
+
+
+# --- git -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Checkout:
+    """A git working tree."""
+
+    top: Path
+    git_dir: Path
+    common_dir: Path
+
+
+def _git_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """git without any configuration but the repository's own."""
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": os.devnull,
+        "LC_ALL": "C.UTF-8",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_NO_LAZY_FETCH": "1",
+        **(extra or {}),
+    }
+
+
+def _git(arguments: list[str], cwd: Path, **extra: str) -> str:
+    # Commands below only read; a repository that belongs to somebody else is as good a source.
+    argv = ["git", "-c", "safe.directory=*", "-c", "core.fsmonitor=false", *arguments]
+    return process.run(argv, env=_git_environment(extra), cwd=cwd).stdout.decode()
+
+
+def _find_checkout(project: Path) -> _Checkout | None:
+    if not any((parent / ".git").exists() for parent in (project.resolve(), *project.resolve().parents)):
+        return None
+    questions = ["rev-parse", "--path-format=absolute", "--show-toplevel", "--git-dir", "--git-common-dir"]
+    try:
+        top, git_dir, common = _git(questions, project).splitlines()
+    except process.ToolFailed as error:
+        raise SourceUnusable(f"git can't read the repository around {project}: {error.output}") from error
+    return _Checkout(Path(top), Path(git_dir), Path(common))
+
+
+def _open_git(
+    checkout: _Checkout, project: Path, scratch: Path, *, allow_dirty: bool, commit: str, epoch: int | None
+) -> Source:
+    name, tree, seconds = _describe_commit(checkout, commit)
+    git = _shadow(checkout, name, scratch / "git")
+    own_time = epoch if epoch is not None else _clamp(int(seconds))
+    source = Source(
+        kind="git",
+        tar=scratch / "source.tar",
+        epoch=own_time,
+        digests={"gitCommit": name, "gitTree": tree},
+        uri=_remote(checkout),
+        subdirectory=_subdirectory(checkout, project),
+        git=git,
+        objects=_object_folders(checkout.common_dir),
+        lfs=(checkout.common_dir / "lfs" / "objects",),
+    )
+    exported = name
+    if commit == "HEAD":
+        changed, untracked = _changes(checkout)
+        source = replace(source, untracked=untracked)
+        if changed and not allow_dirty:
+            raise SourceUnusable(
+                f"The working tree of {checkout.top} has changes that no commit holds: {_some(changed)}.",
+                "Commit or stash them, or build the tree as it is with --allow-dirty.",
+            )
+        if changed or (untracked and allow_dirty):
+            tree = _snapshot(checkout, git)
+            exported = _commit_tree(git, tree, own_time)
+            source = replace(source, kind="dirty", digests={"gitCommit": name, "gitTree": tree}, untracked=0)
+    _archive(git, exported, source.tar)
+    return replace(source, submodules=_submodules(checkout, git, exported, scratch, own_time))
+
+
+def _describe_commit(checkout: _Checkout, commit: str) -> tuple[str, str, str]:
+    try:
+        answer = _git(["log", "-1", "--format=%H %T %ct", "--end-of-options", commit, "--"], checkout.top)
+        name, tree, seconds = answer.split()
+    except (process.ToolFailed, ValueError) as error:
+        if commit == "HEAD":
+            raise SourceUnusable(f"{checkout.top} has no commit yet.", "Commit, or build with an sdist.") from error
+        raise SourceUnusable(
+            f"The commit {commit} is not in {checkout.top}.", "Fetch it: git fetch --tags, or git fetch --unshallow."
+        ) from error
+    return name, tree, seconds
+
+
+def _shadow(checkout: _Checkout, commit: str, folder: Path) -> Path:
+    """A git directory with the repository's objects, tags and this commit as its detached HEAD; no more."""
+    object_format = _git(["rev-parse", "--show-object-format"], checkout.top).strip()
+    version = "0" if object_format == "sha1" else "1\n[extensions]\n\tobjectformat = " + object_format
+    tags = _git(["for-each-ref", "--format=%(objectname) %(refname)", "refs/tags"], checkout.top)
+    files = {
+        "HEAD": f"{commit}\n",
+        "config": f"[core]\n\tbare = false\n\tfilemode = true\n\trepositoryformatversion = {version}\n",
+        "packed-refs": f"# pack-refs with: sorted \n{tags}",
+        "objects/info/alternates": f"{checkout.common_dir / 'objects'}\n",
+        "info/attributes": _ATTRIBUTES,
+        "refs/keep": "",
+    }
+    with suppress(FileNotFoundError):
+        files["shallow"] = (checkout.common_dir / "shallow").read_text(encoding="ascii")
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    (folder / "refs/keep").unlink()
+    _git(["read-tree", commit], folder, GIT_DIR=str(folder))
+    return folder
+
+
+def _archive(git: Path, commit: str, destination: Path) -> None:
+    argv = ["git", "-c", "tar.umask=0022", "-c", "core.autocrlf=false", "archive", "--format=tar", commit]
+    try:
+        with destination.open("wb") as stream:
+            process.run(argv, env=_git_environment({"GIT_DIR": str(git)}), stdout=stream)
+    except process.ToolFailed as error:
+        raise SourceUnusable(
+            f"git can't export {commit}: {error.output}",
+            "A partial clone lacks the files: git fetch --refetch, or clone it whole.",
+        ) from error
+
+
+def _object_folders(common_dir: Path) -> tuple[Path, ...]:
+    """The object folder and every one that it borrows from (gitrepository-layout(5), alternates)."""
+    found: list[Path] = []
+    waiting = [common_dir / "objects"]
+    while waiting:
+        folder = waiting.pop().resolve()
+        if folder in found or not folder.is_dir():
+            continue
+        found.append(folder)
+        with suppress(OSError):
+            lines = (folder / "info" / "alternates").read_text(encoding="utf-8").splitlines()
+            waiting += [folder / line for line in lines if line and not line.startswith("#")]
+    return tuple(found)
+
+
+def _changes(checkout: _Checkout) -> tuple[list[str], int]:
+    """Tracked files that differ from the commit, and how many files are neither tracked nor ignored.
+
+    This asks with the user's own configuration: only it tells whether a file that went through a filter
+    or a line-ending conversion is unchanged.
+    """
+    argv = ["git", "-c", "safe.directory=*", "status", "--porcelain", "-z", "--untracked-files=all"]
+    done = process.run(argv, env=process.tool_environment({"GIT_OPTIONAL_LOCKS": "0"}), cwd=checkout.top)
+    changed, untracked = [], 0
+    for entry in done.stdout.decode(errors="replace").split("\0"):
+        if entry.startswith("?? "):
+            untracked += 1
+        elif len(entry) > 3 and entry[2] == " ":
+            changed.append(entry[3:])
+    return changed, untracked
+
+
+def _snapshot(checkout: _Checkout, git: Path) -> str:
+    """The working tree, without what is ignored, as a git tree in the second git directory."""
+    extra = {"GIT_DIR": str(git), "GIT_WORK_TREE": str(checkout.top), "GIT_INDEX_FILE": str(git / "snapshot")}
+    _git(["read-tree", "HEAD"], checkout.top, **extra)
+    _git(["-c", "core.autocrlf=input", "add", "--all", "."], checkout.top, **extra)
+    tree = _git(["write-tree"], checkout.top, **extra).strip()
+    (git / "snapshot").unlink()
+    return tree
+
+
+def _commit_tree(git: Path, tree: str, epoch: int) -> str:
+    who = {f"GIT_{role}_{key}": "x" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
+    when = dict.fromkeys(("GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"), f"{epoch} +0000")
+    return _git(["commit-tree", "-m", "working tree", tree], git, GIT_DIR=str(git), **who, **when).strip()
+
+
+def _submodules(
+    checkout: _Checkout, git: Path, commit: str, scratch: Path, epoch: int, prefix: str = ""
+) -> tuple[tuple[str, Path], ...]:
+    """The export of each submodule at the commit that the parent names, taken from the local clone."""
+    found: list[tuple[str, Path]] = []
+    for line in _git(["ls-tree", "-r", "-z", commit], git, GIT_DIR=str(git)).split("\0"):
+        meta, _, path = line.partition("\t")
+        if not meta.startswith("160000"):
+            continue
+        wanted = meta.split()[2]
+        folder = checkout.top / path
+        where = f"{prefix}{path}"
+        inner = _find_checkout(folder) if (folder / ".git").exists() else None
+        remedy = "Fetch it: git submodule update --init --recursive."
+        if inner is None or inner.top.resolve() != folder.resolve():
+            raise SourceUnusable(f"The submodule {where} is not checked out.", remedy)
+        name = scratch / f"submodule-{len(list(scratch.iterdir()))}"
+        try:
+            shadow = _shadow(inner, wanted, name)
+        except process.ToolFailed as error:
+            raise SourceUnusable(f"The submodule {where} lacks the commit {wanted}.", remedy) from error
+        tar = name.with_suffix(".tar")
+        _archive(shadow, wanted, tar)
+        found.append((where, tar))
+        found += _submodules(inner, shadow, wanted, scratch, epoch, f"{where}/")
+    return tuple(found)
+
+
+def _fill_in_lfs(path: Path, source: Source) -> None:
+    """Put an LFS object in its pointer's place, checked against the digest that the pointer names."""
+    if not source.lfs or path.is_symlink() or path.stat().st_size > _LFS_POINTER_LIMIT:
+        return
+    found = _LFS_POINTER.match(path.read_bytes())
+    if found is None:
+        return
+    digest = Digest("sha256", found.group(1).decode())
+    for folder in source.lfs:
+        kept = folder / digest.hex[:2] / digest.hex[2:4] / digest.hex
+        if kept.is_file():
+            mode = path.stat().st_mode
+            with kept.open("rb") as stream:
+                write_atomically(
+                    path, digest.check(iter(lambda: stream.read(1 << 20), b""), f"LFS object of {path.name}")
+                )
+            path.chmod(mode & 0o777)
+            return
+    raise SourceUnusable(
+        f"{path.name} is kept in Git LFS, and its object {digest} is not on this machine.", "Fetch it: git lfs pull."
+    )
+
+
+def _subdirectory(checkout: _Checkout, project: Path) -> str:
+    relative = project.resolve().relative_to(checkout.top.resolve())
+    return "" if relative == Path() else relative.as_posix()
+
+
+def _remote(checkout: _Checkout) -> str:
+    """The URL of ``origin`` without credentials; empty when there is none, or it is a path of this machine."""
+    with suppress(process.ToolFailed):
+        url = _git(["config", "--get", "remote.origin.url"], checkout.top).strip()
+        scp = re.fullmatch(r"(?:[^@/]+@)?([^:/]+):(?!//)(.+)", url)
+        if scp:
+            return f"git+ssh://{scp.group(1)}/{scp.group(2)}"
+        parts = urlsplit(url)
+        if parts.scheme and parts.scheme != "file":
+            return "git+" + urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return ""
+
+
+def _some(names: list[str], limit: int = 5) -> str:
+    more = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
+
+
+# --- without git -----------------------------------------------------------------------------------
+
+
+def _open_sdist(path: Path, epoch: int | None) -> Source:
+    if not path.name.endswith(".tar.gz"):
+        raise BadInput(f"{path} is neither a folder nor an sdist (.tar.gz).")
+    own_time = _clamp(_newest(path)) if epoch is None else epoch
+    return Source("sdist", path, own_time, {"sha256": Digest.of_file(path).hex}, uri=path.name)
+
+
+def _newest(path: Path) -> float:
+    try:
+        with tarfile.open(path) as tar:
+            return max((member.mtime for member in tar), default=0)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise BadInput(f"{path} is not an sdist: {error}.") from error
+
+
+def _open_folder(project: Path, scratch: Path, epoch: int | None) -> Source:
+    """A folder without git: everything in it that is source."""
+    newest = max((item.lstat().st_mtime for item in _walk(project)), default=time.time())
+    tar = scratch / "source.tar"
+    with tar.open("wb") as stream:
+        write_tar(stream, _members(project), mtime=0)
+    return Source("folder", tar, _clamp(newest) if epoch is None else epoch, {"sha256": Digest.of_file(tar).hex})
+
+
+def _walk(project: Path) -> Iterator[Path]:
+    for entry in sorted(project.iterdir()):
+        if entry.name in _NOT_SOURCE or entry.suffix in {".pyc", ".egg-info"}:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            yield from _walk(entry)
+        else:
+            yield entry
+
+
+def _members(project: Path) -> Iterator[tuple[str, int, bytes | str]]:
+    for path in _walk(project):
+        name = path.relative_to(project).as_posix()
+        if path.is_symlink():
+            yield name, 0o777, str(path.readlink())
+        elif path.is_file():
+            yield name, path.stat().st_mode, path.read_bytes()
+
+
+def _lift_single_folder(folder: Path) -> None:
+    """An sdist holds one folder, ``name-version``: make its content the folder's own."""
+    entries = list(folder.iterdir())
+    if len(entries) != 1 or not entries[0].is_dir():
+        raise BadInput("The sdist doesn't hold exactly one top folder.", "See PEP 625 for what an sdist is.")
+    inner = entries[0].rename(folder / ".reprobuild-lift")
+    for path in list(inner.iterdir()):
+        path.rename(folder / path.name)
+    inner.rmdir()

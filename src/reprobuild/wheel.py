@@ -1,0 +1,293 @@
+"""Building a wheel from a source and a lock, and the record of everything that went into it."""
+
+import functools
+import importlib.metadata
+import os
+import platform
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from reprobuild import __version__, attest, backend, interpreter, lockfile, process, project, source
+from reprobuild.attest import Json
+from reprobuild.digest import Digest, chunks_of
+from reprobuild.errors import BadInput, BuildFailed, LockMissing
+from reprobuild.files import remove_tree, scratch_folder, write_atomically
+from reprobuild.index import Index, LockedFile
+from reprobuild.interpreter import Interpreter
+from reprobuild.lock import BUILD_LOCK, require_satisfied
+from reprobuild.progress import SILENT, Observer
+from reprobuild.project import Config
+from reprobuild.sandbox import USUAL, Box, Guarantees, Surroundings, observed, open_box
+from reprobuild.source import Source
+from reprobuild.wheelfile import read_wheel
+
+RECORD_SUFFIX = ".intoto.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Everything that a wheel is a function of.
+
+    Attributes:
+        config: the intent, as the exported source has it.
+        files: the build requirements, each one file.
+        lock: the digest of constraints.txt.
+    """
+
+    config: Config
+    source: Source
+    files: tuple[LockedFile, ...]
+    lock: Digest
+    interpreter: Interpreter
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltWheel:
+    """A wheel on disk, and its record beside it."""
+
+    path: Path
+    digest: Digest
+    record: Path
+    inputs: Inputs
+    guarantees: Guarantees
+
+
+def build(
+    where: Path,
+    *,
+    out_dir: Path,
+    allow_dirty: bool = False,
+    python: str | None = None,
+    sandbox: str | None = None,
+    observer: Observer = SILENT,
+) -> BuiltWheel:
+    """Build a project's wheel from its commit and its lock, and write it with its record into ``out_dir``.
+
+    Args:
+        where: the project's folder, or an sdist.
+        python: the interpreter to build with (see :func:`reprobuild.interpreter.find`).
+        sandbox: a sandbox kind; none means the project's own choice.
+
+    Raises:
+        SourceUnusable, LockMissing, LockStale, BuildFailed, IndexFailed, DigestMismatch, SandboxUnavailable,
+        BadInput, ToolMissing, WriteFailed: as their docstrings say. Nothing is written then.
+    """
+    with scratch_folder(Path(tempfile.gettempdir()), "reprobuild-") as scratch:
+        observer.step("exporting the source")
+        exported = source.open_source(
+            where, scratch, allow_dirty=allow_dirty, epoch=source.epoch_from_environment(os.environ)
+        )
+        index = Index(where if where.is_dir() else Path.cwd(), observer=observer)
+        inputs = resolve(exported, scratch, index, python=python, observer=observer)
+        made, guarantees, around = make(
+            inputs, index, scratch / "made", kind=sandbox or inputs.config.wheel.sandbox, observer=observer
+        )
+        digest = Digest.of_file(made)
+        record = record_of(inputs, made.name, digest, guarantees, around)
+        target, beside = out_dir / made.name, out_dir / f"{made.name}{RECORD_SUFFIX}"
+        with made.open("rb") as stream:
+            write_atomically(target, digest.check(chunks_of(stream), made.name))
+        write_atomically(beside, [attest.encode(record)])
+    if exported.untracked:
+        observer.warn(f"{exported.untracked} untracked files are not in the commit, and so not in the wheel.")
+    if guarantees.missing:
+        observer.warn(f"The sandbox kind {guarantees.kind} doesn't give: {', '.join(guarantees.missing)}.")
+    return BuiltWheel(target, digest, beside, inputs, guarantees)
+
+
+def resolve(
+    exported: Source, scratch: Path, index: Index, *, python: str | None, observer: Observer = SILENT
+) -> Inputs:
+    """Read the exported source's intent and lock, and say which file each locked requirement is.
+
+    Raises:
+        LockMissing, LockStale: as their docstrings say.
+    """
+    config, lock_path = read_export(exported, scratch)
+    if not lock_path.is_file():
+        raise LockMissing(
+            f"The source has no {BUILD_LOCK} beside its pyproject.toml.",
+            f"Run `reprobuild lock`, then commit it: git add {BUILD_LOCK}."
+            if exported.kind == "git"
+            else "Run `reprobuild lock` in the project's folder.",
+        )
+    python_found = interpreter.find(python or config.python, config.root, config.requires_python)
+    locked = lockfile.read(lock_path)
+    require_satisfied(locked, config.build_requires, python_found, "pyproject.toml's [build-system]")
+    observer.step("choosing the locked files")
+    files = index.choose(locked.selected(python_found.markers).values(), python_found)
+    return Inputs(config, exported, files, locked.digest, python_found)
+
+
+def read_export(exported: Source, scratch: Path) -> tuple[Config, Path]:
+    """The intent in an exported source, and where its lock would lie."""
+    folder = scratch / "export"
+    folder.mkdir()
+    source.peek(exported, ("pyproject.toml", "setup.py", ".python-version", BUILD_LOCK), folder)
+    return project.load(folder), folder / BUILD_LOCK
+
+
+def make(
+    inputs: Inputs,
+    index: Index,
+    out_dir: Path,
+    *,
+    kind: str,
+    surroundings: Surroundings = USUAL,
+    observer: Observer = SILENT,
+) -> tuple[Path, Guarantees, Surroundings]:
+    """Build once, in a fresh sandbox with some surroundings.
+
+    Returns:
+        The wheel's path in ``out_dir``, what the sandbox held fixed, and the surroundings that the build saw.
+
+    Raises:
+        LockStale: the backend asks for something that isn't locked.
+        BuildFailed, BadInput: the build fails, or what it made isn't a sound wheel.
+    """
+    config, exported = inputs.config, inputs.source
+    readable = [inputs.interpreter.prefix, *exported.objects]
+    readable += [Path(folder) for folder in (*config.wheel.readable, *config.wheel.path)]
+    with open_box(kind, surroundings, readable=readable, source_size=exported.size) as box:
+        source.place(exported, box.outside("src"), surroundings.directory_order)
+        observer.step("making the build environment")
+        backend.prepare(box, inputs.interpreter, inputs.files, index, observer)
+        variables = backend.environment_of(box, config, inputs.interpreter, exported.epoch)
+        if exported.kind == "folder" and not (box.outside("src") / "PKG-INFO").is_file():
+            observer.step("building the sdist that the wheel is made from")
+            _replace_by_sdist(box, config, variables, exported, observer)
+        asked = backend.requires_for_wheel(box, exported.subdirectory, config.wheel.config_settings, variables)
+        _require_locked(asked, inputs)
+        observer.step(f"building the wheel ({box.guarantees.kind})")
+        built = backend.build(box, config, exported.subdirectory, variables, observer=observer)
+        observer.step("checking the wheel against its own RECORD")
+        _check(built)
+        out_dir.mkdir(parents=True, exist_ok=True)
+        kept = out_dir / built.name
+        with built.open("rb") as stream:
+            write_atomically(kept, chunks_of(stream))
+        return kept, box.guarantees, observed(box)
+
+
+def _replace_by_sdist(
+    box: Box, config: Config, variables: Mapping[str, str], exported: Source, observer: Observer
+) -> None:
+    """Without git a wheel is made from the sdist's own contents, as `uv build` does it."""
+    sdist = backend.build(box, config, "", variables, what="sdist", observer=observer)
+    kept = box.outside("hooks", sdist.name)
+    sdist.rename(kept)
+    folder = box.outside("src")
+    for path in list(folder.iterdir()):
+        remove_tree(path)
+    source.place(replace(exported, kind="sdist", tar=kept), folder, box.surroundings.directory_order)
+
+
+def _require_locked(asked: Sequence[Requirement], inputs: Inputs) -> None:
+    pins = tuple(lockfile.Pin(file.name, Version(file.version), None, (file.digest,)) for file in inputs.files)
+    locked = lockfile.Lockfile(inputs.lock, pins, "")
+    require_satisfied(locked, asked, inputs.interpreter, f"the backend {inputs.config.backend}")
+
+
+def _check(built: Path) -> None:
+    try:
+        read_wheel(built)
+    except BadInput as error:
+        raise BuildFailed(
+            f"The backend made a wheel that is not sound, and it was not kept: {error.reason}",
+            "This is a defect of the build backend.",
+        ) from error
+
+
+# --- the record ------------------------------------------------------------------------------------
+
+
+def record_of(inputs: Inputs, filename: str, digest: Digest, guarantees: Guarantees, around: Surroundings) -> Json:
+    """The wheel's provenance: an unsigned Statement v1 that names every input by digest."""
+    config, exported = inputs.config, inputs.source
+    external: Json = {
+        "source": {"kind": exported.kind, "uri": exported.uri, "subdirectory": exported.subdirectory},
+        "sourceDateEpoch": exported.epoch,
+        "backend": config.backend,
+        "configSettings": {
+            name: value if isinstance(value, str) else list(value)
+            for name, value in config.wheel.config_settings.items()
+        },
+        "environment": dict(config.wheel.environment),
+    }
+    internal: Json = {
+        "sandbox": asdict(guarantees),
+        "surroundings": {**asdict(around), "jobs": around.job_count},
+        "platform": {
+            "tag": inputs.interpreter.platform,
+            "kernel": platform.release(),
+            "libc": " ".join(platform.libc_ver()),
+        },
+        "zlib": inputs.interpreter.zlib,
+        "compilers": _compilers(),
+    }
+    return attest.provenance(
+        attest.descriptor({"sha256": digest.hex}, name=filename),
+        build_type=attest.WHEEL_BUILD_TYPE,
+        external=external,
+        internal=internal,
+        dependencies=_dependencies(inputs),
+        builder_version={"reprobuild": __version__, "uv": _uv_version()},
+    )
+
+
+def _dependencies(inputs: Inputs) -> list[Json]:
+    exported, python = inputs.source, inputs.interpreter
+    listed = [
+        attest.descriptor(exported.digests, name="source", uri=exported.uri, annotations={"role": "source"}),
+        attest.descriptor({"sha256": inputs.lock.hex}, name=BUILD_LOCK, annotations={"role": "lock"}),
+        attest.descriptor(
+            {"sha256": Digest.of_file(python.executable).hex},
+            name=python.executable.name,
+            uri=f"pkg:generic/{python.implementation}@{python.version}",
+            annotations={
+                "role": "interpreter",
+                "implementation": python.implementation,
+                "version": python.version,
+                "prefix": str(python.prefix),
+                "compiler": python.compiler,
+            },
+        ),
+    ]
+    listed += [
+        attest.descriptor(
+            {file.digest.algorithm: file.digest.hex},
+            name=file.filename,
+            uri=f"pkg:pypi/{file.name}@{file.version}",
+            annotations={"role": "build-requirement"},
+        )
+        for file in inputs.files
+    ]
+    return listed
+
+
+@functools.cache
+def _uv_version() -> str:
+    with suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version("uv")
+    done = process.run(["uv", "--version"], env=process.tool_environment())
+    found = re.search(r"\d[\w.+]*", done.stdout.decode())
+    return found.group() if found else "unknown"
+
+
+@functools.cache
+def _compilers() -> dict[str, str]:
+    """The first line that each compiler on the build's PATH says of itself."""
+    found = {}
+    for name in ("cc", "c++"):
+        with suppress(process.ToolFailed, BadInput, OSError):
+            path = next(p for p in ("/usr/local/bin", "/usr/bin", "/bin") if Path(p, name).exists())
+            done = process.run([f"{path}/{name}", "--version"], env={"PATH": path, "LC_ALL": "C"}, timeout=10)
+            found[name] = done.stdout.decode(errors="replace").splitlines()[0]
+    return found
