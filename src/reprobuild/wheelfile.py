@@ -82,9 +82,7 @@ def read_wheel(path: Path) -> WheelFile:
         metadata = _headers(archive, f"{dist_info}/METADATA")
         own_name, own_version = _one(path, metadata, "Name"), _one(path, metadata, "Version")
         if canonicalize_name(own_name) != name or _version(path, own_version) != version:
-            raise _bad(
-                path, f"METADATA says {own_name} {own_version}, the file name {name} {version}"
-            )
+            raise _bad(path, f"METADATA says {own_name} {own_version}, the file name {name} {version}")
         wheel = _headers(archive, f"{dist_info}/WHEEL")
         _check_format(path, _one(path, wheel, "Wheel-Version"))
         _check_tags(path, wheel, tags)
@@ -120,10 +118,7 @@ def _dist_info(archive: Archive) -> str:
 
 def _check_dist_info(path: Path, dist_info: str, name: str, version: Version) -> None:
     folder_name, _, folder_version = dist_info.removesuffix(".dist-info").partition("-")
-    if (
-        canonicalize_name(folder_name) != name
-        or _version(path, folder_version.replace("_", "-")) != version
-    ):
+    if canonicalize_name(folder_name) != name or _version(path, folder_version.replace("_", "-")) != version:
         raise _bad(path, f"{dist_info} disagrees with the file name, which says {name} {version}")
 
 
@@ -167,9 +162,7 @@ def _check_format(path: Path, wheel_version: str) -> None:
 
 def _check_tags(path: Path, wheel: Message, tags: frozenset[Tag]) -> None:
     try:
-        said = frozenset(
-            tag for line in wheel.get_all("Tag", []) for tag in parse_tag(line.strip())
-        )
+        said = frozenset(tag for line in wheel.get_all("Tag", []) for tag in parse_tag(line.strip()))
     except ValueError as error:
         raise _bad(path, "WHEEL has a Tag that is no tag") from error
     if said != tags:
@@ -213,9 +206,7 @@ def _rows(archive: Archive, record: Entry) -> Iterator[tuple[str, _Row]]:
         with io.TextIOWrapper(archive.open(record), "utf-8", newline="") as text:
             for fields in csv.reader(text, strict=True):
                 if len(fields) != 3 or not fields[0]:
-                    raise _bad(
-                        archive.name, f"RECORD has a malformed line: {','.join(fields)[:80]!r}"
-                    )
+                    raise _bad(archive.name, f"RECORD has a malformed line: {','.join(fields)[:80]!r}")
                 algorithm, _, digest = fields[1].partition("=")
                 yield fields[0], _Row(algorithm, digest, fields[2])
     except (csv.Error, UnicodeDecodeError) as error:

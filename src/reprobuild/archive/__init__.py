@@ -85,10 +85,7 @@ def open_archive(
     if kind is None:
         raise bad(name, "is not a zip or tar file", "Name an archive.")
     with refusing(name):
-        if kind == "zip":
-            archive = open_zip(source, name)
-        else:
-            archive = open_tar(source, name, kind, size_limit)
+        archive = open_zip(source, name) if kind == "zip" else open_tar(source, name, kind, size_limit)
         check_claims(archive, names, size_limit)
     yield archive
 

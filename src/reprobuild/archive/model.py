@@ -17,9 +17,7 @@ from reprobuild.errors import BadInput
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-Kind = Literal[
-    "file", "directory", "symlink", "hardlink", "character-device", "block-device", "fifo"
-]
+Kind = Literal["file", "directory", "symlink", "hardlink", "character-device", "block-device", "fifo"]
 #: ``portable``: names and links that mean the same on every system, as wheels and sdists hold.
 #: ``posix``: also what a root file system may hold: backslashes, absolute link targets.
 Names = Literal["portable", "posix"]

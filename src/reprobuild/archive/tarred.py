@@ -182,9 +182,7 @@ def _entry(guard: BinaryIO, info: tarfile.TarInfo, order: int) -> Entry:
         owner=f"{info.uid}:{info.gid} {info.uname}:{info.gname}",
         attributes=tuple(item for item in others if item[0].startswith(_XATTR)),
         digest=_digest_at(guard, info.offset_data, size) if kind == "file" else None,
-        extra="".join(f"{k}={v}\n" for k, v in others if not k.startswith(_XATTR)).encode(
-            "utf-8", "backslashreplace"
-        ),
+        extra="".join(f"{k}={v}\n" for k, v in others if not k.startswith(_XATTR)).encode("utf-8", "backslashreplace"),
     )
 
 

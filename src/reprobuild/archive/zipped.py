@@ -96,8 +96,7 @@ def _find_directory(stream: BinaryIO, name: str) -> tuple[int, int, int, int, by
         magic, *_, a, b, c, d, e, f = _END64.unpack(stream.read(_END64.size))
         wide = (a, b, c, d, e, f)
         if magic != b"PK\x06\x06" or any(
-            narrow not in (value, limit)
-            for narrow, value, limit in zip(end, wide, _NARROW, strict=True)
+            narrow not in (value, limit) for narrow, value, limit in zip(end, wide, _NARROW, strict=True)
         ):
             raise bad(name, "has two zip directories that disagree", UNSAFE)
         end = wide

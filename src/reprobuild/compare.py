@@ -1,0 +1,188 @@
+"""Compare two files: the raw SHA-256 is the verdict, and everything else says why it isn't the same.
+
+Nothing is normalised in order to pass. The level says how deep the difference goes, the differences
+say where it is, and the causes say what to do about it.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from reprobuild.archive import Archive, Names, archive_kind, open_archive
+from reprobuild.causes import CAUSES, Cause, Hint
+from reprobuild.contents import archive_differences, first_difference, stream_differences
+from reprobuild.difference import Difference, Level
+from reprobuild.digest import Digest
+from reprobuild.errors import BadInput
+
+__all__ = ["CAUSES", "Cause", "Difference", "Hint", "Level", "Verdict", "compare"]
+
+_KEPT_FRAMING = 5  # differences kept of one field, such as the time of every entry
+_KEPT_CONTENT = 200
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a comparison found.
+
+    Attributes:
+        left_size, right_size: bytes.
+        differences: those that are worth showing.
+        omitted: for each field, how many more there are of it.
+        reason: why the two can't be compared; empty when they can.
+    """
+
+    level: Level
+    left: Digest
+    right: Digest
+    left_size: int
+    right_size: int
+    differences: tuple[Difference, ...] = ()
+    omitted: tuple[tuple[str, int], ...] = ()
+    reason: str = ""
+
+    @property
+    def causes(self) -> tuple[str, ...]:
+        """The distinct causes: of the deepest level first, consequences last."""
+        order: dict[str, tuple[bool, int]] = {}
+        for difference in self.differences:
+            if difference.cause:
+                rank = (difference.follows, -difference.level.rank)
+                order[difference.cause] = min(rank, order.get(difference.cause, rank))
+        return tuple(sorted(order, key=lambda cause: order[cause]))
+
+    def to_json(self) -> dict[str, Any]:
+        """The verdict as plain JSON values."""
+        return {
+            "level": str(self.level),
+            "left": {"digest": str(self.left), "size": self.left_size},
+            "right": {"digest": str(self.right), "size": self.right_size},
+            "reason": self.reason,
+            "differences": [
+                {
+                    "path": list(difference.path),
+                    "field": difference.field,
+                    "left": difference.left,
+                    "right": difference.right,
+                    "cause": difference.cause,
+                    "follows": difference.follows,
+                    "level": str(difference.level),
+                }
+                for difference in self.differences
+            ],
+            "omitted": dict(self.omitted),
+            "causes": [
+                {"name": name, "summary": CAUSES[name].summary, "remedy": CAUSES[name].remedy} for name in self.causes
+            ],
+        }
+
+
+def compare(left: Path, right: Path, *, hints: Sequence[Hint] = ()) -> Verdict:
+    """Compare two files, and explain what differs.
+
+    Args:
+        hints: values known to differ between the two builds, which then are recognised in content.
+
+    Raises:
+        BadInput: a file is missing, or is a damaged or unsafe archive and the two aren't identical.
+    """
+    for path in (left, right):
+        if not path.is_file():
+            raise BadInput(f"{path} is not a file.", "Name two files that exist.")
+    # Hashing releases the interpreter lock, so two threads halve the time for large files.
+    with ThreadPoolExecutor(2) as pool:
+        one, two = pool.map(Digest.of_file, (left, right))
+    identical = Verdict(Level.IDENTICAL, one, two, left.stat().st_size, right.stat().st_size)
+    if one == two:
+        return identical
+    kinds = (_kind(left), _kind(right))
+    if kinds[0] != kinds[1]:
+        reason = f"{left} is {_words(kinds[0])}, {right} is {_words(kinds[1])}"
+        return replace(identical, level=Level.NOT_COMPARABLE, reason=reason)
+    found = _Found()
+    with ExitStack() as stack:
+        if kinds[0] is None:
+            x, y = (stack.enter_context(path.open("rb")) for path in (left, right))
+            found.extend(stream_differences(x, y, "", hints))
+        else:
+            # Comparing never unpacks anything, so the links of a tar may lead where they like.
+            names: Names = "portable" if kinds[0] == "zip" else "posix"
+            a, b = (stack.enter_context(open_archive(p, names=names)) for p in (left, right))
+            is_wheel = kinds[0] == "zip" and _is_wheel(a) and _is_wheel(b)
+            found.extend(_levelled(archive_differences(a, b, hints), is_wheel=is_wheel))
+    if not found.differences:
+        found.extend([_framing(left, right)])
+    return replace(
+        identical,
+        level=found.level,
+        differences=tuple(found.differences),
+        omitted=found.omitted,
+    )
+
+
+def _kind(path: Path) -> str | None:
+    kind = archive_kind(path)
+    if kind != "zip" and path.suffix in (".whl", ".zip"):
+        with open_archive(path):
+            pass  # it raises: what claims to be a zip and isn't one is damaged, not different
+    return kind
+
+
+def _words(kind: str | None) -> str:
+    return "not an archive" if kind is None else f"a {kind} file"
+
+
+def _is_wheel(archive: Archive) -> bool:
+    return any(re.fullmatch(r"[^/]+\.dist-info/WHEEL", entry.name) for entry in archive.entries)
+
+
+def _levelled(differences: Iterable[Difference], *, is_wheel: bool) -> Iterator[Difference]:
+    for each in differences:
+        in_dist_info = each.path and each.path[0].split("/")[0].endswith(".dist-info")
+        if is_wheel and in_dist_info and each.level is Level.PAYLOAD:
+            yield replace(each, level=Level.METADATA)
+        else:
+            yield each
+
+
+def _framing(left: Path, right: Path) -> Difference:
+    with left.open("rb") as one, right.open("rb") as two:
+        at, a, b = first_difference(one, two)
+    return Difference((), f"bytes at {at:#x}", a, b, level=Level.CONTAINER)
+
+
+class _Found:
+    """Differences, of which it keeps a few of each field and cause, and counts the rest."""
+
+    def __init__(self) -> None:
+        self.differences: list[Difference] = []
+        self.level = Level.IDENTICAL
+        self._counts: Counter[tuple[str, str | None, Level]] = Counter()
+
+    def extend(self, differences: Iterable[Difference]) -> None:
+        for each in differences:
+            self.level = max(self.level, each.level, key=lambda level: level.rank)
+            key = (_family(each.field), each.cause, each.level)
+            self._counts[key] += 1
+            if self._counts[key] <= _kept(each.level):
+                self.differences.append(each)
+
+    @property
+    def omitted(self) -> tuple[tuple[str, int], ...]:
+        more: Counter[str] = Counter()
+        for (name, _, level), count in self._counts.items():
+            more[name] += max(0, count - _kept(level))
+        return tuple(sorted((name, count) for name, count in more.items() if count))
+
+
+def _kept(level: Level) -> int:
+    return _KEPT_FRAMING if level is Level.CONTAINER else _KEPT_CONTENT
+
+
+def _family(name: str) -> str:
+    return "bytes" if name.startswith("bytes at") else re.sub(r" \d+$", "", name)
