@@ -70,12 +70,13 @@ def _write_pins(path: Path, files: Iterable[LockedFile]) -> None:
 
 
 def requires_for_wheel(
-    box: Box, project: str, settings: Mapping[str, Any], environment: Mapping[str, str]
+    box: Box, folder: str, project: str, settings: Mapping[str, Any], environment: Mapping[str, str]
 ) -> tuple[Requirement, ...]:
     """What the backend's ``get_requires_for_build_wheel`` answers (PEP 517), asked in the box.
 
     Args:
-        project: the project's folder, relative to the box's source folder.
+        folder: the box's folder with the source; the hook may write into it.
+        project: the project's folder, relative to that one.
 
     Raises:
         BuildFailed: the hook fails.
@@ -85,17 +86,17 @@ def requires_for_wheel(
 
     def runner(cmd: Sequence[str], cwd: str | None = None, extra_environ: Mapping[str, str] | None = None) -> None:  # noqa: ARG001
         """Run pyproject_hooks' script in the box: copy in what it reads, copy out what it writes."""
-        python, script, hook, folder = cmd
+        python, script, hook, exchange = cmd
         hooks = box.outside("hooks")
         shutil.copyfile(script, hooks / "in_process.py")
-        shutil.copyfile(Path(folder, "input.json"), hooks / "input.json")
+        shutil.copyfile(Path(exchange, "input.json"), hooks / "input.json")
         argv = [python, box.inside("hooks", "in_process.py"), hook, box.inside("hooks")]
-        box.run(argv, env={**environment, **(extra_environ or {})}, cwd=_source(box, project))
-        shutil.copyfile(hooks / "output.json", Path(folder, "output.json"))
+        box.run(argv, env={**environment, **(extra_environ or {})}, cwd=_path(box, folder, project))
+        shutil.copyfile(hooks / "output.json", Path(exchange, "output.json"))
 
     python = box.inside("env", "bin", "python")
     try:
-        builder = ProjectBuilder(box.outside("src", project), python_executable=python, runner=runner)
+        builder = ProjectBuilder(box.outside(folder, project), python_executable=python, runner=runner)
         answers = builder.get_requires_for_build("wheel", _settings(settings))
     except process.ToolFailed as error:
         raise BuildFailed(
@@ -137,9 +138,11 @@ def build(
     for name, value in config.wheel.config_settings.items():
         for each in (value,) if isinstance(value, str) else value:
             argv += ["--config-setting", f"{name}={each}"]
-    argv += [_source(box, project)]
+    argv += [_path(box, "src", project)]
     try:
-        box.run(argv, env=environment, cwd=_source(box, project), on_line=observer.line, timeout=config.wheel.timeout)
+        box.run(
+            argv, env=environment, cwd=_path(box, "src", project), on_line=observer.line, timeout=config.wheel.timeout
+        )
     except process.ToolFailed as error:
         raise BuildFailed(
             f"The build failed:\n{_tail(error.output)}",
@@ -192,8 +195,8 @@ def sdist_requires(sdist: Path) -> tuple[Requirement, ...]:
     return tuple(_parsed(requires))
 
 
-def _source(box: Box, project: str) -> str:
-    return box.inside("src", *([project] if project else []))
+def _path(box: Box, folder: str, project: str) -> str:
+    return box.inside(folder, *([project] if project else []))
 
 
 def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:

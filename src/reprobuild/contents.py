@@ -33,7 +33,7 @@ _QUOTED = 96  # characters
 _Stream = IO[bytes]
 _SINGLE = ("gz", "xz", "bz2")
 _RECORD = re.compile(r"[^/]+\.dist-info/RECORD")
-_DEBUG = re.compile(r"\.z?debug_|\.symtab$|\.strtab$|\.shstrtab$|\.gnu_debuglink$")
+_DEBUG = re.compile(r"(\.rela?)?\.z?debug_|\.symtab$|\.strtab$|\.shstrtab$|\.gnu_debuglink$")
 _DEVICE = re.compile(r"\.nv_fatbin$|\.nvFatBinSegment$|__nv_relfatbin$|\.nv\.")
 _BUILD_ID = ".note.gnu.build-id"
 
@@ -359,6 +359,8 @@ def _elf_differences(
         elif debug_only:
             # Offsets into a string table shift with the strings.
             yield replace(each, cause="debug-info", follows=named)
+        elif _DEBUG.match(section):
+            yield replace(each, follows=True)
         elif _DEVICE.search(section) and ".text" not in names:
             yield replace(each, cause="cuda")
         else:

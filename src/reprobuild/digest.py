@@ -44,7 +44,10 @@ class Digest:
     @classmethod
     def of_stream(cls, stream: BinaryIO) -> Self:
         """The SHA-256 of the rest of a binary stream, read in 1 MiB pieces."""
-        return cls("sha256", hashlib.file_digest(stream, "sha256").hexdigest())
+        hasher = hashlib.sha256()
+        for chunk in chunks_of(stream):
+            hasher.update(chunk)
+        return cls("sha256", hasher.hexdigest())
 
     @classmethod
     def of_file(cls, path: Path) -> Self:

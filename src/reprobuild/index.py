@@ -8,9 +8,9 @@ digest is checked each time before the bytes are used.
 import hashlib
 import json
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from packaging.utils import (
 )
 from packaging.version import InvalidVersion, Version
 
+from reprobuild import process
 from reprobuild.digest import Digest, chunks_of
 from reprobuild.errors import BadInput, DigestMismatch, IndexFailed
 from reprobuild.files import cache_root, write_atomically
@@ -83,6 +84,7 @@ class Index:
         self._offers: dict[str, list[_Offer]] = {}
         self._places: tuple[Place, ...] | None = None
         self._lock = threading.Lock()
+        self._stopped = threading.Event()
 
     def choose(self, pins: Iterable[Pin], interpreter: Interpreter) -> tuple[LockedFile, ...]:
         """For each pin the file that the interpreter likes best: a wheel by tag order, else the sdist.
@@ -90,7 +92,7 @@ class Index:
         Raises:
             IndexFailed: a pin's files are unknown here and no place offers them.
         """
-        with ThreadPoolExecutor(_PARALLEL) as pool:
+        with self._workers() as pool:
             return tuple(sorted(pool.map(lambda pin: self._choose(pin, interpreter), pins)))
 
     def fetch(self, files: Sequence[LockedFile], destination: Path) -> None:
@@ -100,8 +102,17 @@ class Index:
             IndexFailed: no place offers one of them.
             DigestMismatch: a place sent other bytes than the lock names.
         """
-        with ThreadPoolExecutor(_PARALLEL) as pool:
+        with self._workers() as pool:
             list(pool.map(lambda file: self._put(file, destination / file.filename), files))
+
+    @contextmanager
+    def _workers(self) -> Iterator[ThreadPoolExecutor]:
+        with process.workers(_PARALLEL) as pool:
+            try:
+                yield pool
+            except BaseException:
+                self._stopped.set()
+                raise
 
     def _choose(self, pin: Pin, interpreter: Interpreter) -> LockedFile:
         names = self._names(pin)
@@ -206,7 +217,10 @@ class Index:
             with _session(offer.place, offer.package.url) as session:
                 answer = session.get(offer.package.url, stream=True, timeout=_TIMEOUT)
                 answer.raise_for_status()
-                yield from answer.iter_content(1 << 18)
+                for chunk in answer.iter_content(1 << 18):
+                    if self._stopped.is_set():
+                        raise IndexFailed(f"The download of {offer.filename} was broken off.")
+                    yield chunk
         except requests.RequestException as error:
             raise IndexFailed(f"{offer.filename} could not be fetched: {_why(error)}.", _NO_NETWORK) from error
 

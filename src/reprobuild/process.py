@@ -7,8 +7,9 @@ import subprocess
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -36,6 +37,8 @@ _REMEDIES = {
     "bwrap": "Install bubblewrap, or choose another kind with --sandbox.",
     "unshare": "Install util-linux, or choose another kind with --sandbox.",
 }
+#: Programs that run now, so that an interruption in one thread can end those of all.
+_running: set[subprocess.Popen[bytes]] = set()
 _KEPT_LINES = 400
 _GRACE_SECONDS = 3.0
 
@@ -133,6 +136,7 @@ def run(
         process = _start(command, env=env, cwd=cwd, stdin=held, stdout=stdout, umask=umask)
         expired = threading.Event()
         timer = threading.Timer(timeout, _expire, (process, expired)) if timeout else None
+        _running.add(process)
         try:
             if timer:
                 timer.start()
@@ -141,6 +145,7 @@ def run(
             _end_group(process)
             raise
         finally:
+            _running.discard(process)
             if timer:
                 timer.cancel()
     if expired.is_set():
@@ -148,6 +153,21 @@ def run(
     if process.returncode != 0:
         raise ToolFailed(command, process.returncode, result.log or result.stdout.decode(errors="replace"))
     return result
+
+
+@contextmanager
+def workers(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads for independent work; an error or Ctrl-C in the block ends the programs that they wait for."""
+    pool = ThreadPoolExecutor(count)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for each in tuple(_running):
+            _end_group(each)
+        raise
+    finally:
+        pool.shutdown()
 
 
 def _start(

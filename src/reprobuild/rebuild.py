@@ -3,13 +3,12 @@
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from reprobuild import interpreter, lockfile, source
+from reprobuild import interpreter, lockfile, process, source
 from reprobuild.attest import WheelRecord
 from reprobuild.compare import Hint, Level, Verdict, compare
 from reprobuild.digest import Digest
@@ -311,8 +310,8 @@ def _explain(outcome: Rebuilt, again: Callable[..., tuple[Verdict, Guarantees]],
     unvaried, _ = again(())
     if unvaried.level is not Level.IDENTICAL:
         return replace(outcome, steady=False, verdict=unvaried)
-    workers = min(_BUILDS_AT_ONCE, os.cpu_count() or 1)
-    with ThreadPoolExecutor(workers) as pool:
+    at_once = min(_BUILDS_AT_ONCE, os.cpu_count() or 1)
+    with process.workers(at_once) as pool:
         alone = list(pool.map(lambda name: again((name,))[0], outcome.varied))
     guilty = tuple(
         Guilt(name, VARIATIONS[name].cause, verdict)

@@ -25,7 +25,7 @@ from reprobuild.errors import SandboxUnavailable, ToolMissing
 from reprobuild.files import remove_tree, scratch_folder
 
 #: Folders of a workspace; each lies at ``<root>/<name>`` inside.
-FOLDERS = ("src", "env", "wheels", "out", "home", "tmp", "cache", "hooks", "etc")
+FOLDERS = ("src", "asked", "env", "wheels", "out", "home", "tmp", "cache", "hooks", "etc")
 
 _SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
 _SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives")
@@ -157,7 +157,7 @@ class Box:
             "TERM": "dumb",
             "NO_COLOR": "1",
             "PYTHONHASHSEED": around.hash_seed,
-            "PYTHONPYCACHEPREFIX": self.inside("cache", "pyc"),
+            "PYTHONDONTWRITEBYTECODE": "1",
             "VIRTUAL_ENV": self.inside("env"),
             "MAX_JOBS": jobs,
             "CMAKE_BUILD_PARALLEL_LEVEL": jobs,

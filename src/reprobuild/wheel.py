@@ -1,17 +1,15 @@
 """Building a wheel from a source and a lock, and the record of everything that went into it."""
 
 import functools
-import importlib.metadata
 import os
 import platform
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from packaging.requirements import Requirement
 from packaging.version import Version
 
 from reprobuild import __version__, attest, backend, interpreter, lockfile, process, project, source
@@ -162,11 +160,16 @@ def make(
         variables = backend.environment_of(box, config, inputs.interpreter, exported.epoch)
         if exported.kind == "folder" and not (box.outside("src") / "PKG-INFO").is_file():
             observer.step("building the sdist that the wheel is made from")
-            _replace_by_sdist(box, config, variables, exported, observer)
-        asked = backend.requires_for_wheel(box, exported.subdirectory, config.wheel.config_settings, variables)
-        _require_locked(asked, inputs)
+            exported = _replace_by_sdist(box, config, variables, exported, observer)
         observer.step(f"building the wheel ({box.guarantees.kind})")
-        built = backend.build(box, config, exported.subdirectory, variables, observer=observer)
+        with process.workers(1) as pool:
+            asked = pool.submit(_check_requirements, box, replace(inputs, source=exported), variables)
+            try:
+                built = backend.build(box, config, exported.subdirectory, variables, observer=observer)
+            except BuildFailed:
+                asked.result()  # a lock that lacks something is the better explanation
+                raise
+            asked.result()
         observer.step("checking the wheel against its own RECORD")
         _check(built)
         out_dir.mkdir(parents=True, exist_ok=True)
@@ -178,7 +181,7 @@ def make(
 
 def _replace_by_sdist(
     box: Box, config: Config, variables: Mapping[str, str], exported: Source, observer: Observer
-) -> None:
+) -> Source:
     """Without git a wheel is made from the sdist's own contents, as `uv build` does it."""
     sdist = backend.build(box, config, "", variables, what="sdist", observer=observer)
     kept = box.outside("hooks", sdist.name)
@@ -186,10 +189,21 @@ def _replace_by_sdist(
     folder = box.outside("src")
     for path in list(folder.iterdir()):
         remove_tree(path)
-    source.place(replace(exported, kind="sdist", tar=kept), folder, box.surroundings.directory_order)
+    unpacked = replace(exported, kind="sdist", tar=kept)
+    source.place(unpacked, folder, box.surroundings.directory_order)
+    return unpacked
 
 
-def _require_locked(asked: Sequence[Requirement], inputs: Inputs) -> None:
+def _check_requirements(box: Box, inputs: Inputs, variables: Mapping[str, str]) -> None:
+    """Ask the backend what it needs, in a copy of the source of its own while the build runs in the other.
+
+    Raises:
+        LockStale: it asks for something that isn't locked.
+        BuildFailed: it can't be asked.
+    """
+    source.place(inputs.source, box.outside("asked"), box.surroundings.directory_order)
+    settings = inputs.config.wheel.config_settings
+    asked = backend.requires_for_wheel(box, "asked", inputs.source.subdirectory, settings, variables)
     pins = tuple(lockfile.Pin(file.name, Version(file.version), None, (file.digest,)) for file in inputs.files)
     locked = lockfile.Lockfile(inputs.lock, pins, "")
     require_satisfied(locked, asked, inputs.interpreter, f"the backend {inputs.config.backend}")
@@ -274,8 +288,6 @@ def _dependencies(inputs: Inputs) -> list[Json]:
 
 @functools.cache
 def _uv_version() -> str:
-    with suppress(importlib.metadata.PackageNotFoundError):
-        return importlib.metadata.version("uv")
     done = process.run(["uv", "--version"], env=process.tool_environment())
     found = re.search(r"\d[\w.+]*", done.stdout.decode())
     return found.group() if found else "unknown"

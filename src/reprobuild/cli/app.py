@@ -1,0 +1,111 @@
+"""The command line: each command parses, calls one function of the library, and renders.
+
+This is the only place where an error becomes an exit code.
+"""
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from reprobuild import __version__
+from reprobuild.errors import ExitCode, ReprobuildError
+
+#: Command name → (module below reprobuild.cli, attribute, one line of help). Modules load when they are used.
+_COMMANDS = {
+    "lock": ("lock", "lock", "Write the locks: exact, hashed, without URLs."),
+    "wheel": ("wheel", "wheel", "Build the project's wheel from its commit and its lock."),
+    "verify-wheel": ("wheel", "verify_wheel", "Make a wheel again elsewhere and compare the raw bytes."),
+    "diff": ("diff", "diff", "Compare two wheels, archives or files, and name what differs."),
+    "doctor": ("doctor", "doctor", "Say what this machine has, and what each missing thing costs."),
+}
+
+_EPILOG = """\b
+Examples:
+  reprobuild lock                 write constraints.txt and requirements.txt
+  reprobuild wheel                build dist/*.whl and its record
+  reprobuild verify-wheel         make it again elsewhere, compare raw bytes
+  reprobuild diff old.whl new.whl
+
+Exit codes are listed in docs/exit-codes.md. Shell completion: put
+`eval "$(_REPROBUILD_COMPLETE=bash_source reprobuild)"` into ~/.bashrc (zsh_source, fish_source likewise)."""
+
+
+class _Lazy(click.Group):
+    """A group whose commands are imported when one is called, so that --help stays quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        from importlib import import_module  # noqa: PLC0415 - part of the laziness
+
+        module, attribute, _ = _COMMANDS[cmd_name]
+        command: click.Command = getattr(import_module(f"reprobuild.cli.{module}"), attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            from difflib import get_close_matches  # noqa: PLC0415 - only after a typing mistake
+
+            near = get_close_matches(args[0], _COMMANDS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            ctx.fail(f"There is no command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, _, line) in _COMMANDS.items()])
+
+
+@click.group(cls=_Lazy, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "-V", "--version", message="reprobuild %(version)s")
+def cli() -> None:
+    """Make wheels twice and compare the raw bytes.
+
+    An artifact is a function of its locked inputs: one command makes it and writes down every input by
+    digest, another makes it again somewhere else and compares.
+    """
+
+
+def run() -> NoReturn:
+    """Run the command line and leave with its exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = ExitCode.USAGE
+    except (KeyboardInterrupt, click.Abort):
+        _say("interrupted; nothing was left half-written")
+        code = ExitCode.INTERRUPTED
+    except ReprobuildError as error:
+        _say(error.reason, error.remedy)
+        code = error.exit_code
+    except BrokenPipeError:
+        # Whoever read our output went away: that is no error of ours, and there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = ExitCode.OK
+    except OSError as error:
+        _say(f"{error.filename or 'A file'}: {error.strerror or error}.", "Free space or permissions may be missing.")
+        code = ExitCode.WRITE_FAILED
+    sys.exit(code if isinstance(code, int) else ExitCode.OK)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the signal module's signature
+    raise KeyboardInterrupt
+
+
+def _say(reason: str, remedy: str = "") -> None:
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {reason}", err=True)
+    if remedy:
+        click.echo(f"{click.style('remedy:', bold=True)} {remedy}", err=True)
