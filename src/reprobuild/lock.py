@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from reprobuild import backend, lockfile, process, source
-from reprobuild.errors import BadInput, BuildFailed, LockStale
+from reprobuild.errors import BadInput, BuildFailed, IndexFailed, LockStale
 from reprobuild.files import read_text, scratch_folder, write_atomically
 from reprobuild.index import Index, LockedFile
 from reprobuild.interpreter import Interpreter
@@ -22,6 +22,8 @@ from reprobuild.sandbox import Surroundings, open_box
 
 BUILD_LOCK = "constraints.txt"
 _ROUNDS = 8
+#: How uv says that it got no answer, as against an answer that it doesn't like.
+_UNREACHABLE = re.compile(r"error sending request|Failed to fetch|dns error|[Cc]onnection refused|timed out|HTTP status")
 _STDIN = re.compile(r"(# via|#  ) -r -$|(# via|#  ) -$", re.MULTILINE)
 
 
@@ -283,6 +285,10 @@ def _run_uv(argv: Sequence[str], cwd: Path, stdin: str, on_line: Callable[[str],
     try:
         process.run(argv, env=process.tool_environment(), cwd=cwd, stdin=stdin.encode(), on_line=on_line)
     except process.ToolFailed as error:
+        if _UNREACHABLE.search(error.output):
+            raise IndexFailed(
+                f"uv can't reach the index:\n{error.output.strip()}", "Check the network and uv's index settings."
+            ) from error
         remedy = "Loosen the requirement that uv names."
         if "exclude-newer" in error.output or "upload" in error.output:
             remedy = (

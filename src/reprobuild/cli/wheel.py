@@ -66,7 +66,7 @@ def wheel(
     "verify-wheel",
     epilog="""\b
 Examples:
-  reprobuild verify-wheel                       the one wheel in dist/
+  reprobuild verify-wheel                       the newest wheel in dist/
   reprobuild verify-wheel dist/demo-1.0-py3-none-any.whl
   reprobuild verify-wheel /tmp/demo-1.0-py3-none-any.whl --project ~/src/demo
   reprobuild verify-wheel --accept container    zip framing may differ""",
@@ -94,7 +94,7 @@ def verify_wheel(
     The rebuild differs on purpose in path, umask, time zone, locale, hash seed, home, host name, user, job count
     and directory order. When the bytes differ, each of these is tried alone, and the guilty ones are named.
     """
-    found = path or _only_wheel(where)
+    found = path or _newest_wheel(where)
     with Console(quiet=quiet or as_json, verbose=verbose) as console:
         outcome = rebuild.verify(found, where, sandbox=sandbox or "auto", explain=explain, observer=console)
     if as_json:
@@ -105,13 +105,12 @@ def verify_wheel(
         raise click.exceptions.Exit(outcome.verdict.level.exit_code)
 
 
-def _only_wheel(where: Path) -> Path:
+def _newest_wheel(where: Path) -> Path:
     folder = (where if where.is_dir() else where.parent) / "dist"
-    wheels_here = sorted(folder.glob("*.whl"))
-    if len(wheels_here) != 1:
-        found = ", ".join(path.name for path in wheels_here) or "none"
-        raise BadInput(f"{folder} doesn't hold exactly one wheel ({found}).", "Name the wheel to verify.")
-    return wheels_here[0]
+    wheels_here = sorted(folder.glob("*.whl"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+    if not wheels_here:
+        raise BadInput(f"There is no wheel in {folder}.", "Build one with `reprobuild wheel`, or name the wheel to verify.")
+    return wheels_here[-1]
 
 
 def _as_json(outcome: rebuild.Rebuilt) -> dict[str, object]:
