@@ -1,0 +1,302 @@
+import bz2
+import gzip
+import hashlib
+import io
+import lzma
+import os
+import stat
+import struct
+import tarfile
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
+
+import pytest
+
+from reprobuild.archive import archive_kind, extract_tar, open_archive, write_tar
+from reprobuild.errors import BadInput, WriteFailed
+
+MEMBERS = [
+    ("pkg/", 0o700, b""),
+    ("pkg/a.py", 0o600, b"a = 1\n"),
+    ("pkg/run", 0o700, b"#!/bin/sh\n"),
+    ("link", 0o777, "pkg/a.py"),
+    ("n" * 150, 0o644, b"a long name needs a PAX record"),
+]
+
+
+def zip_of(*members, compression=zipfile.ZIP_DEFLATED):
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w", compression) as archive:
+        warnings.simplefilter("ignore")  # of duplicate names
+        for name, data in members:
+            info = zipfile.ZipInfo(name, (2024, 1, 2, 3, 4, 6))
+            info.compress_type = compression
+            info.external_attr = 0o100644 << 16
+            archive.writestr(info, data)
+    return buffer.getvalue()
+
+
+def tar_of(*infos):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, kind, target in infos:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            archive.addfile(info)
+    return buffer.getvalue()
+
+
+def tar_bytes(members=MEMBERS):
+    buffer = io.BytesIO()
+    write_tar(buffer, members, mtime=1_700_000_000)
+    return buffer.getvalue()
+
+
+def read_all(data, name="x"):
+    with open_archive(io.BytesIO(data), name=name) as archive:
+        return {entry.name: archive.open(entry).read() for entry in archive.entries if entry.kind == "file"}
+
+
+def patched(data, signature, offset, layout, value):
+    """A copy of a zip with one field behind the last occurrence of a signature replaced."""
+    copy = bytearray(data)
+    struct.pack_into(layout, copy, data.rindex(signature) + offset, value)
+    return bytes(copy)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])
+def test_reads_what_zipfile_writes(compression):
+    big = bytes(range(256)) * 20_000
+    data = zip_of(("a", b""), ("d/", b""), ("d/b", big), ("é.txt", b"x"), compression=compression)
+    assert read_all(data) == {"a": b"", "d/b": big, "é.txt": b"x"}
+    with open_archive(io.BytesIO(data)) as archive:
+        entry = archive.entries[2]
+        assert (archive.kind, entry.mode, entry.mtime) == ("zip", 0o644, "2024-01-02 03:04:06")
+        assert (entry.crc, entry.order, entry.create_system) == (zlib.crc32(big), 2, 3)
+
+
+def test_reads_zip64_and_what_stands_in_front():
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive, archive.open("a", "w", force_zip64=True) as member:
+        member.write(b"hello")
+    assert read_all(buffer.getvalue()) == {"a": b"hello"}
+    with open_archive(io.BytesIO(zip_of(("a", b"1")))) as archive:
+        at = archive.entries[0].offset
+    assert at == 0
+
+
+def test_the_kind_comes_from_the_bytes(tmp_path):
+    tar = tar_bytes()
+    kinds = {
+        "zip": zip_of(("a", b"")),
+        "tar": tar,
+        "tar.gz": gzip.compress(tar),
+        "tar.xz": lzma.compress(tar),
+        "tar.bz2": bz2.compress(tar),
+        "gz": gzip.compress(b"text"),
+        None: b"plain",
+    }
+    for kind, data in kinds.items():
+        path = tmp_path / "file"
+        path.write_bytes(data)
+        assert archive_kind(path) == kind
+        if kind and kind.startswith("tar"):
+            assert read_all(data)["pkg/a.py"] == b"a = 1\n"
+    assert read_all(kinds["gz"]) == {"content": b"text"}
+
+
+def test_a_gzip_header_is_part_of_the_archive():
+    buffer = io.BytesIO()
+    with gzip.GzipFile("name.txt", "wb", fileobj=buffer, mtime=1_700_000_000) as file:
+        file.write(b"x")
+    with open_archive(io.BytesIO(buffer.getvalue())) as archive:
+        assert archive.header["gzip time"] == "2023-11-14T22:13:20Z"
+        assert archive.header["gzip name"] == "name.txt"
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../up", "a/../../up", "a\\b", "C:/x", "a\0b"])
+def test_unsafe_names_are_refused(name):
+    data = zip_of(("safe" + "x" * (len(name) - 4) if len(name) > 4 else "s" * len(name), b""))
+    placeholder = ("safe" + "x" * (len(name) - 4) if len(name) > 4 else "s" * len(name)).encode()
+    with pytest.raises(BadInput, match="unsafe member name"):
+        read_all(data.replace(placeholder, name.encode()))
+
+
+@pytest.mark.parametrize("names", [("a", "a"), ("a", "./a"), ("a/b", "a//b")])
+def test_one_name_twice_is_refused(names):
+    with pytest.raises(BadInput, match="two members"):
+        read_all(zip_of(*((name, b"") for name in names)))
+
+
+def test_a_file_as_a_folder_is_refused():
+    with pytest.raises(BadInput, match="not a folder"):
+        read_all(zip_of(("a", b""), ("a/b", b"")))
+
+
+CENTRAL = b"PK\x01\x02"
+HOSTILE_ZIPS = {
+    "encrypted": (CENTRAL, 8, "<H", 1),
+    "unknown compression method": (CENTRAL, 10, "<H", 99),
+    "another CRC": (CENTRAL, 16, "<L", 1),
+    "shorter than": (CENTRAL, 24, "<L", 4001),
+    "longer than": (CENTRAL, 24, "<L", 3999),
+    "claims 4000000 bytes from": (CENTRAL, 24, "<L", 4_000_000),
+    "several parts": (b"PK\x05\x06", 8, "<H", 7),
+    "another length": (b"PK\x05\x06", 8, "<HH", (0, 0)),
+    "headers of 'a' that disagree": (b"PK\x03\x04", 8, "<H", 0),
+}
+
+
+@pytest.mark.parametrize("complaint", HOSTILE_ZIPS)
+def test_a_zip_that_lies_is_refused(complaint):
+    signature, offset, layout, value = HOSTILE_ZIPS[complaint]
+    data = bytearray(zip_of(("a", b"x" * 4000)))
+    struct.pack_into(layout, data, data.rindex(signature) + offset, *(value if isinstance(value, tuple) else (value,)))
+    with pytest.raises(BadInput, match=complaint) as caught:
+        read_all(bytes(data), "evil.whl")
+    assert "evil.whl" in caught.value.reason
+    assert caught.value.remedy
+
+
+def test_overlapping_members_are_refused():
+    data = zip_of(("a", b"x" * 100), ("b", b"y" * 100), compression=zipfile.ZIP_STORED)
+    with pytest.raises(BadInput, match="overlap"):
+        read_all(patched(data, CENTRAL, 42, "<L", 0))
+
+
+def test_truncated_archives_are_refused():
+    zipped, tar = zip_of(("a", b"x" * 4000)), tar_bytes()
+    for data in (zipped[:-10], zipped[:50], tar[:1000], tar[:2048], gzip.compress(tar)[:-9]):
+        with pytest.raises(BadInput):
+            read_all(data)
+
+
+def test_a_plain_file_named_as_a_wheel_is_refused(tmp_path):
+    path = tmp_path / "x.whl"
+    path.write_bytes(b"not a zip")
+    with pytest.raises(BadInput, match="not a zip file, though"), open_archive(path):
+        pass
+    with pytest.raises(BadInput, match="can't be read"), open_archive(tmp_path / "none.whl"):
+        pass
+
+
+def test_too_much_declared_content_is_refused():
+    for data in (zip_of(("a", b"x" * 4000)), tar_bytes(), gzip.compress(b"x" * 4000)):
+        with pytest.raises(BadInput), open_archive(io.BytesIO(data), size_limit=20):
+            pass
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "../x", "a/../../x", ""])
+def test_a_link_that_leads_outside_is_refused(target):
+    data = tar_of(("link", tarfile.SYMTYPE, target))
+    with pytest.raises(BadInput, match="leads outside"):
+        read_all(data)
+
+
+def test_a_root_file_system_may_hold_what_a_wheel_may_not():
+    data = tar_of(("sh", tarfile.SYMTYPE, "/usr/bin/dash"), ("system-a\\x2db.slice", tarfile.REGTYPE, ""))
+    with open_archive(io.BytesIO(data), names="posix") as archive:
+        assert [entry.target for entry in archive.entries] == ["/usr/bin/dash", ""]
+
+
+def test_bytes_after_the_end_of_a_tar_are_refused():
+    with pytest.raises(BadInput, match="more bytes after the end"):
+        read_all(tar_bytes() + b"hidden".ljust(512, b"\0"))
+
+
+def test_a_damaged_header_in_the_middle_of_a_tar_is_refused():
+    data = bytearray(tar_bytes())
+    data[512 + 148 : 512 + 156] = b"garbage!"  # tarfile would take this for the end of the archive
+    with pytest.raises(BadInput, match="damaged"):
+        read_all(bytes(data))
+
+
+def test_the_written_tar_never_changes():
+    digest = hashlib.sha256(tar_bytes()).hexdigest()
+    assert digest == "e2d22ce1672c632326caf7d6c2c1537fad635cc529f77d874871fd89c669f071"
+
+
+def test_the_writer_refuses_what_the_reader_would():
+    for members in ([("../a", 0, b"")], [("a", 0, b""), ("./a", 0, b"")]):
+        with pytest.raises(BadInput):
+            tar_bytes(members)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+@pytest.mark.parametrize("order", ["sorted", "reversed"])
+def test_unpacking_sets_modes_and_times_exactly(tmp_path, umask, order):
+    before = os.umask(umask)
+    try:
+        extract_tar(io.BytesIO(tar_bytes()), tmp_path, order=order)
+    finally:
+        os.umask(before)
+    found = {
+        path.relative_to(tmp_path).as_posix(): (stat.S_IMODE(path.lstat().st_mode), path.lstat().st_mtime)
+        for path in tmp_path.rglob("*")
+        if not path.is_symlink()
+    }
+    time = 1_700_000_000
+    modes = {"pkg": 0o755, "pkg/a.py": 0o644, "pkg/run": 0o755, "n" * 150: 0o644}
+    assert found == {name: (mode, time) for name, mode in modes.items()}
+    assert (tmp_path / "link").readlink() == Path("pkg/a.py")
+    assert (tmp_path / "link").read_bytes() == b"a = 1\n"
+    assert (tmp_path.stat().st_mtime, (tmp_path / "link").lstat().st_mtime) == (time, time)
+
+
+@pytest.mark.parametrize("order", ["sorted", "reversed"])
+def test_names_are_created_in_the_given_order(tmp_path, monkeypatch, order):
+    created = []
+    for maker in ("mkdir", "touch", "symlink_to"):
+        original = getattr(Path, maker)
+        monkeypatch.setattr(
+            Path,
+            maker,
+            lambda self, *a, _original=original, **k: (created.append(self), _original(self, *a, **k))[1],
+        )
+    names = ["b/2", "a", "b/1", "c", "b/3"]
+    extract_tar(io.BytesIO(tar_bytes([(name, 0o644, b"") for name in names])), tmp_path, order=order)
+    for folder in (tmp_path, tmp_path / "b"):
+        inside = [path.name for path in created if path.parent == folder]
+        assert inside == sorted(inside, reverse=order == "reversed")
+        assert len(inside) == 3
+
+
+@pytest.mark.parametrize(
+    "infos",
+    [
+        [("null", tarfile.CHRTYPE, "")],
+        [("pipe", tarfile.FIFOTYPE, "")],
+        [("hard", tarfile.LNKTYPE, "../outside")],
+        [("hard", tarfile.LNKTYPE, "missing")],
+        [("out", tarfile.SYMTYPE, ".."), ("out/file", tarfile.REGTYPE, "")],
+        [("in", tarfile.SYMTYPE, "d"), ("d", tarfile.DIRTYPE, ""), ("in/file", tarfile.REGTYPE, "")],
+    ],
+)
+def test_unpacking_refuses_escapes(tmp_path, infos):
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    with pytest.raises(BadInput):
+        extract_tar(io.BytesIO(tar_of(*infos)), inside)
+    assert [path.name for path in tmp_path.iterdir()] == ["inside"]
+
+
+def test_a_hard_link_becomes_a_copy(tmp_path):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        info = tarfile.TarInfo("z")
+        info.size, info.mode = 2, 0o755
+        archive.addfile(info, io.BytesIO(b"hi"))
+        link = tarfile.TarInfo("a")
+        link.type, link.linkname = tarfile.LNKTYPE, "z"
+        archive.addfile(link)
+    extract_tar(buffer, tmp_path)
+    assert (tmp_path / "a").read_bytes() == b"hi"
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o755
+
+
+def test_unpacking_needs_an_empty_folder(tmp_path):
+    (tmp_path / "here").touch()
+    with pytest.raises(WriteFailed, match="not empty"):
+        extract_tar(io.BytesIO(tar_bytes()), tmp_path)

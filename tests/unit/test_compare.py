@@ -1,0 +1,375 @@
+import gzip
+import io
+import json
+import struct
+import zipfile
+
+import pytest
+
+from reprobuild.archive import write_tar
+from reprobuild.causes import cause_of
+from reprobuild.compare import CAUSES, Hint, Level, compare
+from reprobuild.errors import BadInput, ExitCode
+
+INFO = "demo-1.0.dist-info"
+FILES = {
+    "demo/__init__.py": b"x = 1\n",
+    "demo/data.bin": bytes(range(256)) * 40,
+    f"{INFO}/METADATA": b"Metadata-Version: 2.3\nName: demo\nVersion: 1.0\n",
+    f"{INFO}/WHEEL": b"Wheel-Version: 1.0\nGenerator: hatchling 1.26.0\n",
+    f"{INFO}/RECORD": b"demo/__init__.py,sha256=abc,6\ndemo/data.bin,sha256=def,10240\n",
+}
+
+
+def zip_of(files, *, time=(2024, 1, 1, 0, 0, 0), mode=0o644, system=3, level=6):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in files.items():
+            info = zipfile.ZipInfo(name, time)
+            info.external_attr, info.create_system = (0o100000 | mode) << 16, system
+            archive.writestr(info, data, zipfile.ZIP_DEFLATED, level)
+    return buffer.getvalue()
+
+
+def tar_of(files, mtime=0):
+    buffer = io.BytesIO()
+    write_tar(buffer, [(name, 0o644, data) for name, data in files.items()], mtime=mtime)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def verdict(tmp_path):
+    def run(left, right, *hints, suffix=".whl"):
+        paths = (tmp_path / f"left{suffix}", tmp_path / f"right{suffix}")
+        for path, data in zip(paths, (left, right), strict=True):
+            path.write_bytes(zip_of(data) if isinstance(data, dict) else data)
+        return compare(*paths, hints=hints)
+
+    return run
+
+
+def only(found):
+    assert len(found.differences) == 1, found.differences
+    return found.differences[0]
+
+
+def test_equal_bytes_are_identical_whatever_they_hold(verdict):
+    found = verdict(b"PK\x03\x04 broken", b"PK\x03\x04 broken")
+    assert (found.level, found.differences, found.left_size) == (Level.IDENTICAL, (), 11)
+
+
+def test_two_missing_files_are_not_the_same(tmp_path):
+    with pytest.raises(BadInput, match="not a file"):
+        compare(tmp_path / "a.whl", tmp_path / "a.whl")
+
+
+FRAMINGS = {
+    "clock": (zip_of(FILES, time=(2025, 2, 3, 4, 5, 6)), "time"),
+    "compression": (zip_of(FILES, level=1), "compression"),
+    "zip-tool": (zip_of(FILES, system=0), "create system"),
+    "file-order": (zip_of(dict(reversed(FILES.items()))), "order"),
+}
+
+
+@pytest.mark.parametrize("cause", FRAMINGS)
+def test_framing_is_the_container_level(verdict, cause):
+    data, field = FRAMINGS[cause]
+    found = verdict(zip_of(FILES), data)
+    assert found.level is Level.CONTAINER
+    assert found.causes == (cause,)
+    assert {difference.field for difference in found.differences} == {field}
+
+
+def test_framing_that_has_no_name_is_still_found(verdict):
+    data = zip_of(FILES)
+    changed = bytearray(data)
+    changed[10] ^= 1  # the time in the first local header, which the central directory repeats
+    assert only(verdict(data, bytes(changed))).field == "bytes at 0xa"
+
+
+def test_modes_are_payload_and_umask_is_named(verdict):
+    found = verdict(zip_of(FILES, mode=0o644), zip_of(FILES, mode=0o664))
+    assert (found.level, found.causes) == (Level.PAYLOAD, ("umask",))
+    assert verdict(zip_of(FILES, mode=0o644), zip_of(FILES, mode=0o755)).causes == ()
+
+
+def test_dist_info_is_the_metadata_level(verdict):
+    found = verdict(FILES, FILES | {f"{INFO}/WHEEL": FILES[f"{INFO}/WHEEL"].replace(b"1.26", b"1.27")})
+    assert (found.level, found.causes) == (Level.METADATA, ("backend-version",))
+    assert only(found).field == "line 2"
+    assert verdict(FILES, FILES | {f"{INFO}/extra.txt": b""}).level is Level.METADATA
+    newer = FILES[f"{INFO}/METADATA"].replace(b"2.3", b"2.4")
+    assert verdict(FILES, FILES | {f"{INFO}/METADATA": newer}).causes == ("metadata-version",)
+
+
+def test_only_a_wheel_has_a_metadata_level(verdict):
+    plain = {name: data for name, data in FILES.items() if not name.endswith("WHEEL")}
+    assert verdict(plain, plain | {f"{INFO}/METADATA": b"x"}).level is Level.PAYLOAD
+
+
+def test_a_record_line_follows_its_member(verdict):
+    changed = FILES | {
+        "demo/__init__.py": b"x = 2\n",
+        f"{INFO}/RECORD": FILES[f"{INFO}/RECORD"].replace(b"abc", b"abd"),
+    }
+    found = verdict(FILES, changed)
+    assert found.level is Level.PAYLOAD
+    assert [(d.path, d.field, d.follows) for d in found.differences] == [
+        (("demo/__init__.py",), "line 1", False),
+        ((f"{INFO}/RECORD",), "line", True),
+    ]
+    alone = verdict(FILES, FILES | {f"{INFO}/RECORD": changed[f"{INFO}/RECORD"]})
+    assert only(alone).follows is False
+
+
+def test_the_order_of_record_is_file_order(verdict):
+    lines = FILES[f"{INFO}/RECORD"].splitlines(keepends=True)
+    found = verdict(FILES, FILES | {f"{INFO}/RECORD": b"".join(reversed(lines))})
+    assert (found.level, found.causes) == (Level.METADATA, ("file-order",))
+
+
+def test_a_missing_file_is_named(verdict):
+    found = only(verdict(FILES, FILES | {"demo/old.py": b""}))
+    assert (found.path, found.field, found.left, found.cause) == (("demo/old.py",), "missing", "absent", "missing-file")
+
+
+def test_different_kinds_are_not_comparable(verdict):
+    found = verdict(zip_of(FILES), tar_of(FILES), suffix="")
+    assert found.level is Level.NOT_COMPARABLE
+    assert "zip" in found.reason
+    assert "tar" in found.reason
+    assert not any(level.accepts(found.level) for level in Level)
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-30], lambda data: b"\0" + data])
+def test_a_damaged_wheel_is_bad_input_on_either_side(verdict, damage):
+    good = zip_of(FILES)
+    for pair in ((good, damage(good)[:300]), (damage(good)[:300], good)):
+        with pytest.raises(BadInput):
+            verdict(*pair)
+
+
+def test_tars_compare_like_zips(verdict):
+    found = verdict(gzip.compress(tar_of(FILES), mtime=4), gzip.compress(tar_of(FILES, 99), mtime=5), suffix=".tar.gz")
+    assert (found.level, found.causes) == (Level.CONTAINER, ("clock",))
+    assert {d.field for d in found.differences} == {"time", "gzip time"}
+    changed = tar_of(FILES | {"demo/__init__.py": b"x = 2\n"})
+    assert verdict(tar_of(FILES), changed, suffix=".tar").level is Level.PAYLOAD
+
+
+def test_a_gzip_of_the_same_content_is_compression(verdict):
+    data = bytes(range(256)) * 400
+    found = verdict(
+        gzip.compress(data, 9, mtime=0)[:8] + b"\0" + gzip.compress(data, 1, mtime=0)[9:],
+        gzip.compress(data, 9, mtime=0)[:8] + b"\0" + gzip.compress(data, 9, mtime=0)[9:],
+        suffix=".gz",
+    )
+    assert (found.level, found.causes) == (Level.CONTAINER, ("compression",))
+
+
+def test_nested_archives_are_descended(verdict):
+    def outer(text):
+        inner = tar_of({"notes.txt": text})
+        return {"demo/data.zip": zip_of({"inner.tar.gz": gzip.compress(inner, mtime=0)})}
+
+    found = verdict(
+        outer(b"built in /tmp/one/src\n"), outer(b"built in /var/two/src\n"), Hint("path", "/tmp/one", "/var/two")
+    )
+    difference = next(d for d in found.differences if d.path[-1] == "notes.txt")
+    assert difference.path == ("demo/data.zip", "inner.tar.gz", "notes.txt")
+    assert (difference.cause, difference.level, found.level) == ("build-path", Level.PAYLOAD, Level.PAYLOAD)
+
+
+def test_a_nested_archive_that_is_broken_is_compared_as_bytes(verdict):
+    found = verdict({"a.zip": b"PK\x03\x04\0one"}, {"a.zip": b"PK\x03\x04\0two"})
+    assert only(found).field == "bytes at 0x5"
+
+
+def test_a_hundred_times_are_counted_not_listed(verdict):
+    files = {f"f{i}": b"" for i in range(100)}
+    found = verdict(files, zip_of(files, time=(2025, 1, 1, 0, 0, 0)))
+    assert len(found.differences) + dict(found.omitted)["time"] == 100
+    assert len(found.differences) < 20
+
+
+def test_many_lines_are_capped_with_their_number(verdict):
+    left = "".join(f"left {i}\n" for i in range(50)).encode()
+    found = verdict({"a": left}, {"a": left.replace(b"left", b"right")})
+    assert len(found.differences) == 21
+    assert found.differences[-1].left == "30 more lines differ"
+
+
+def test_an_inserted_line_is_one_difference(verdict):
+    found = only(verdict({"a": b"1\n2\n3\n"}, {"a": b"1\nnew\n2\n3\n"}))
+    assert (found.field, found.left, found.right) == ("line 2", "absent", "new")
+
+
+def test_line_endings_are_named(verdict):
+    assert verdict({"a": b"1\n2\n"}, {"a": b"1\r\n2\r\n"}).causes == ("line-endings",)
+
+
+def test_lines_in_another_order(verdict):
+    assert verdict({"a.txt": b"b.py\na.py\n"}, {"a.txt": b"a.py\nb.py\n"}).causes == ("file-order",)
+    a, b = b"Provides-Extra: a\n", b"Provides-Extra: b\n"
+    left, right = FILES | {f"{INFO}/METADATA": a + b}, FILES | {f"{INFO}/METADATA": b + a}
+    assert verdict(left, right).causes == ("set-order",)
+
+
+def test_a_pyc_holds_the_time_of_its_source(verdict):
+    left = struct.pack("<4sLLL", b"\xa7\r\r\n", 0, 1_700_000_000, 9) + b"\xe3\0"
+    right = struct.pack("<4sLLL", b"\xa7\r\r\n", 0, 1_700_000_009, 9) + b"\xe3\0"
+    assert verdict({"a.pyc": left}, {"a.pyc": right}).causes == ("clock",)
+
+
+def elf_of(sections, *, wide=True, order="<"):
+    """A minimal ELF file with the given sections."""
+    names = b"\0" + b"".join(name.encode() + b"\0" for name in [*sections, ".shstrtab"])
+    bodies = [*sections.values(), names]
+    head = 64 if wide else 52
+    table = head + sum(map(len, bodies))
+    ident = b"\x7fELF" + bytes([2 if wide else 1, 1 if order == "<" else 2, 1]) + bytes(9)
+    step = 64 if wide else 40
+    address = "Q" if wide else "L"
+    data = ident + struct.pack(
+        f"{order}HHL3{address}L6H", 3, 62, 1, 0, 0, table, 0, head, 0, 0, step, len(bodies) + 1, len(bodies)
+    )
+    rows, offset, layout = [bytes(step)], head, f"{order}2L4{address}2L2{address}"
+    for name, body in zip([*sections, ".shstrtab"], bodies, strict=True):
+        rows.append(
+            struct.pack(layout, names.index(b"\0" + name.encode() + b"\0") + 1, 1, 0, 0, offset, len(body), 0, 0, 1, 0)
+        )
+        offset += len(body)
+    return data + b"".join(bodies) + b"".join(rows)
+
+
+@pytest.mark.parametrize(("wide", "order"), [(True, "<"), (True, ">"), (False, "<"), (False, ">")])
+def test_elf_sections_are_named_and_quoted(verdict, wide, order):
+    def so(path, build_id, text=b"\x90\x90"):
+        sections = {".text": text, ".debug_str": b"gcc\0" + path + b"/x.c\0", ".note.gnu.build-id": build_id}
+        return {"demo/_speed.so": elf_of(sections, wide=wide, order=order)}
+
+    hint = Hint("path", "/tmp/one", "/var/two")
+    found = verdict(so(b"/tmp/one", b"\1" * 20), so(b"/var/two", b"\2" * 20), hint)
+    assert [(d.path, d.cause, d.follows) for d in found.differences] == [
+        (("demo/_speed.so", ".debug_str"), "build-path", False),
+        (("demo/_speed.so", ".note.gnu.build-id"), "build-id", True),
+    ]
+    assert found.differences[0].left == "/tmp/one/x.c"
+    code = only(verdict(so(b"/a", b"1"), so(b"/a", b"1", b"\x90\x91")))
+    assert (code.path[-1], code.left, code.cause) == (".text", "0x1: 90", None)
+
+
+def test_only_debug_sections_is_debug_info(verdict):
+    def so(debug, text=b"\x90"):
+        return {"a.so": elf_of({".text": text, ".debug_info": debug})}
+
+    assert verdict(so(b"\1\2"), so(b"\1\3")).causes == ("debug-info",)
+    assert verdict(so(b"\1\2"), so(b"\1\3", b"\x91")).causes == ()
+
+
+def test_a_hostile_elf_is_compared_as_bytes(verdict):
+    sound = elf_of({".text": b"\x90"})
+    for at in range(len(sound)):
+        broken = bytearray(sound)
+        broken[at] ^= 0xFF
+        assert verdict({"a.so": sound}, {"a.so": bytes(broken)}).level is Level.PAYLOAD
+
+
+EVERYWHERE = [
+    Hint("path", "/tmp/reprobuild", "/tmp/elsewhere"),
+    Hint("home", "/home/one", "/root/two"),
+    Hint("hostname", "alpha", "bravo"),
+    Hint("user", "alice", "mallory"),
+    Hint("timezone", "UTC", "Asia/Tokyo"),
+    Hint("locale", "C", "de_DE.UTF-8"),
+    Hint("hash-seed", "0", "42"),
+    Hint("jobs", "2", "4"),
+]
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "cause"),
+    [
+        ("-I/tmp/reprobuild/src", "-I/tmp/elsewhere/src", "build-path"),
+        ("/tmp/reprobuild2/x", "/tmp/elsewhere2/y", None),
+        ("cache = /home/one/.cache", "cache = /root/two/.cache", "home"),
+        ("on alpha at noon", "on bravo at noon", "hostname"),
+        ("by alice", "by mallory", "user"),
+        ("malice", "mallory", None),
+        ("LANG=C", "LANG=de_DE.UTF-8", "locale"),
+        ("grade C", "grade de_DE.UTF-8", None),
+        ("seed 0", "seed 42", "hash-seed"),
+        ("x = 0", "x = 42", None),
+        ("-j 2", "-j 4", "jobs"),
+        ("2", "4", "jobs"),
+        ("version 2", "version 4", None),
+        ("2024-01-01T00:00:00Z", "2024-01-01T09:00:00Z", "timezone"),
+        ("2024-01-01T00:00:00Z", "2024-01-01T09:00:07Z", "clock"),
+    ],
+)
+def test_hints_are_recognised_on_word_boundaries(left, right, cause):
+    assert cause_of(left, right, EVERYWHERE) == cause
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "cause"),
+    [
+        ("built 2024-01-02 03:04:05", "built 2024-01-02 03:04:09", "clock"),
+        ("Jan  1 2024 10:00:00", "Feb 12 2024 10:00:01", "clock"),
+        ("Mon, 01 Jan 2024 10:00:00 +0000", "Tue, 02 Jan 2024 10:00:00 +0000", "clock"),
+        ("t=1700000000", "t=1700000009", "clock"),
+        ('{"time": 1700000000.25}', '{"time": 1700000001.5}', "clock"),
+        ("version 1.2.3", "version 1.2.4", None),
+        ("Copyright 2024", "Copyright 2025", None),
+        ("built 2024-01-02 from abc", "built 2024-01-03 from xyz", None),
+        ("id 123e4567-e89b-12d3-a456-426614174000", "id 9d5dcf4e-0d4a-4b51-a1c5-5d7d1bb4a3c5", "random-id"),
+        ("/tmp/tmpab12cd34/x.c", "/tmp/tmpzz98yx76/x.c", "random-id"),
+        ("/build/a/src/x.c:10", "/home/me/src/x.c:10", "build-path"),
+        ("/build/a/src/x.c", "/build/a/src/y.c", None),
+        ("https://a.example/x/y", "https://b.example/x/y", None),
+        ("{'b', 'a'}", "{'a', 'b'}", "set-order"),
+        ("Requires-Dist: x (<2,>=1)", "Requires-Dist: x (>=1,<2)", "set-order"),
+        ("Keywords: b a", "Keywords: a b", "set-order"),
+        ('{"a": 1, "b": 2}', '{"a": 2, "b": 1}', None),
+        ("x = a - b", "x = b - a", None),
+        ("same", "same", None),
+    ],
+)
+def test_causes_need_evidence(left, right, cause):
+    assert cause_of(left, right) == cause
+    assert cause_of(right, left) == cause
+
+
+def test_the_deepest_cause_comes_first(verdict):
+    left = FILES | {"demo/__init__.py": b"id = '/build/a/src/x.c'\n"}
+    right = FILES | {"demo/__init__.py": b"id = '/other/src/x.c'\n"}
+    assert verdict(left, zip_of(right, time=(2025, 1, 1, 0, 0, 0))).causes == ("build-path", "clock")
+
+
+def test_levels_have_exit_codes_and_an_order():
+    assert [level.exit_code for level in Level] == [
+        ExitCode.OK,
+        ExitCode.DIFFERS_CONTAINER,
+        ExitCode.DIFFERS_METADATA,
+        ExitCode.DIFFERS_PAYLOAD,
+        ExitCode.NOT_COMPARABLE,
+    ]
+    assert Level.METADATA.accepts(Level.CONTAINER)
+    assert not Level.METADATA.accepts(Level.PAYLOAD)
+    assert not Level.NOT_COMPARABLE.accepts(Level.NOT_COMPARABLE)
+
+
+def test_json_holds_everything(verdict):
+    found = verdict(FILES, FILES | {f"{INFO}/WHEEL": b"Wheel-Version: 1.0\nGenerator: flit 3\n"})
+    value = json.loads(json.dumps(found.to_json()))
+    assert value["level"] == "metadata"
+    assert value["left"] == {"digest": str(found.left), "size": found.left_size}
+    assert value["differences"][0]["path"] == [f"{INFO}/WHEEL"]
+    assert value["causes"][0]["remedy"] == CAUSES["backend-version"].remedy
+
+
+def test_every_cause_is_documented():
+    for name, cause in CAUSES.items():
+        assert cause.name == name
+        assert cause.summary.endswith(".")
+        assert cause.remedy.endswith(".")
