@@ -7,6 +7,7 @@ digest is checked each time before the bytes are used.
 
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -310,6 +311,7 @@ def _session(place: Place, url: str) -> Any:  # noqa: ANN401 - requests is impor
     import requests  # noqa: PLC0415 - as above
 
     session = requests.Session()
+    session.verify = os.environ.get("SSL_CERT_FILE") or True  # the certificates that uv trusts
     if urlsplit(url).netloc == urlsplit(place.url).netloc:
         session.auth = place.credentials
     return session

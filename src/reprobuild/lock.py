@@ -23,7 +23,9 @@ from reprobuild.sandbox import Surroundings, open_box
 BUILD_LOCK = "constraints.txt"
 _ROUNDS = 8
 #: How uv says that it got no answer, as against an answer that it doesn't like.
-_UNREACHABLE = re.compile(r"error sending request|Failed to fetch|dns error|[Cc]onnection refused|timed out|HTTP status")
+_UNREACHABLE = re.compile(
+    r"error sending request|Failed to fetch|dns error|[Cc]onnection refused|timed out|HTTP status"
+)
 _STDIN = re.compile(r"(# via|#  ) -r -$|(# via|#  ) -$", re.MULTILINE)
 
 

@@ -109,7 +109,9 @@ def _newest_wheel(where: Path) -> Path:
     folder = (where if where.is_dir() else where.parent) / "dist"
     wheels_here = sorted(folder.glob("*.whl"), key=lambda path: (path.stat().st_mtime_ns, path.name))
     if not wheels_here:
-        raise BadInput(f"There is no wheel in {folder}.", "Build one with `reprobuild wheel`, or name the wheel to verify.")
+        raise BadInput(
+            f"There is no wheel in {folder}.", "Build one with `reprobuild wheel`, or name the wheel to verify."
+        )
     return wheels_here[-1]
 
 
