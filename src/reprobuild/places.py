@@ -51,6 +51,7 @@ def configured(project: Path) -> tuple[Place, ...]:
     Raises:
         BadInput: a configuration file of uv's isn't TOML.
     """
+    project = project.resolve()
     settings = [_from_environment(os.environ), *_from_files(project)]
     found: dict[str, Place] = {}
     replaced = offline = False

@@ -18,7 +18,7 @@ from reprobuild.index import Index, LockedFile
 from reprobuild.interpreter import Interpreter
 from reprobuild.progress import SILENT, Observer
 from reprobuild.sandbox import Guarantees, Surroundings
-from reprobuild.wheel import RECORD_SUFFIX, Inputs, make, read_export
+from reprobuild.wheel import RECORD_SUFFIX, Inputs, compilers, make, read_export
 
 _BUILDS_AT_ONCE = 2
 #: Locales that spell numbers, dates or letters unlike C, in the order in which they are looked for.
@@ -97,7 +97,8 @@ class Rebuilt:
         varied: the variations that were in force at once.
         not_varied: those that this machine's sandbox has no way to vary.
         guilty: where the wheels differ: the variations that each change it alone.
-        steady: where they differ: whether an unvaried rebuild equals the wheel (None: not tried).
+        unvaried: where they differ: what rebuilds here with nothing varied give: ``identical`` (the wheel),
+            ``different`` (always the same other one), ``unsteady`` (another one each time); empty when not tried.
         guarantees: what the sandbox of the rebuild held fixed.
     """
 
@@ -107,7 +108,7 @@ class Rebuilt:
     not_varied: tuple[str, ...]
     guarantees: Guarantees
     guilty: tuple[Guilt, ...] = ()
-    steady: bool | None = None
+    unvaried: str = ""
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -143,7 +144,8 @@ def verify(
         observer.step("exporting the source that the record names")
         exported = _source_of(record, where, scratch)
         index = Index(where if where.is_dir() else Path.cwd(), observer=observer)
-        inputs, notes = _inputs_of(record, exported, scratch)
+        inputs = _inputs_of(record, exported, scratch)
+        notes = _then_and_now(record, inputs)
         again = partial(_make_again, wheel, inputs, index, scratch, record, sandbox)
         varied = tuple(VARIATIONS)
         observer.step("making it again in other surroundings")
@@ -219,17 +221,17 @@ def _shown(digests: Any) -> str:  # noqa: ANN401 - a mapping of texts
     return ", ".join(f"{name} {value}" for name, value in sorted(digests.items()))
 
 
-def _inputs_of(record: WheelRecord, exported: source.Source, scratch: Path) -> tuple[Inputs, tuple[str, ...]]:
+def _inputs_of(record: WheelRecord, exported: source.Source, scratch: Path) -> Inputs:
     config, lock_path = read_export(exported, scratch)
     if not lock_path.is_file():
         raise LockMissing(f"The source that the record names has no {lock_path.name}.")
     locked, recorded = Digest.of_file(lock_path), record.sha256(record.dependency("lock"))
     if locked != recorded:
         raise DigestMismatch(f"{lock_path.name} in the source has {locked}, but the record names {recorded}.")
-    python, notes = _interpreter_of(record)
+    python = _interpreter_of(record)
     files = tuple(_locked_file(record, part) for part in record.dependencies("build-requirement"))
     _require_in_lock(files, lockfile.read(lock_path))
-    return Inputs(config, exported, files, locked, python), notes
+    return Inputs(config, exported, files, locked, python)
 
 
 def _require_in_lock(files: Iterable[LockedFile], lock: lockfile.Lockfile) -> None:
@@ -251,19 +253,29 @@ def _locked_file(record: WheelRecord, part: dict[str, Any]) -> LockedFile:
     return LockedFile(name, version, filename, record.sha256(part))
 
 
-def _interpreter_of(record: WheelRecord) -> tuple[Interpreter, tuple[str, ...]]:
+def _interpreter_of(record: WheelRecord) -> Interpreter:
+    """The interpreter that the record names, else another patch release of it."""
     part = record.dependency("interpreter")
     said = part.get("annotations", {})
     version, implementation = record.text(said, "version"), record.text(said, "implementation")
     own = interpreter.find(None)
     if (own.version, own.implementation) == (version, implementation):
-        return own, ()
+        return own
     try:
-        return interpreter.find(f"{implementation}@{version}"), ()
+        return interpreter.find(f"{implementation}@{version}")
     except ToolMissing:
-        minor = version.rpartition(".")[0]
-        found = interpreter.find(f"{implementation}@{minor}")
-        return found, (f"built with Python {version}, made again with {found.version}",)
+        return interpreter.find(f"{implementation}@{version.rpartition('.')[0]}")
+
+
+def _then_and_now(record: WheelRecord, inputs: Inputs) -> tuple[str, ...]:
+    """What this machine has in another version than the one that built the wheel."""
+    said = record.dependency("interpreter").get("annotations", {})
+    then = {"Python": said.get("version"), "zlib": record.internal.get("zlib")}
+    now = {"Python": inputs.interpreter.version, "zlib": inputs.interpreter.zlib}
+    recorded = record.internal.get("compilers")
+    for name, version in compilers().items():
+        then[name], now[name] = recorded.get(name) if isinstance(recorded, dict) else None, version
+    return tuple(f"{name}: {then[name]} then, {now[name]} now" for name in now if then[name] != now[name])
 
 
 # --- making it again ---------------------------------------------------------------------------------
@@ -309,13 +321,20 @@ def _explain(outcome: Rebuilt, again: Callable[..., tuple[Verdict, Guarantees]],
     observer.step("the bytes differ: looking for the guilty variable")
     unvaried, _ = again(())
     if unvaried.level is not Level.IDENTICAL:
-        return replace(outcome, steady=False, verdict=unvaried)
-    at_once = min(_BUILDS_AT_ONCE, os.cpu_count() or 1)
+        steady = again(())[0].right == unvaried.right
+        return replace(outcome, unvaried="different" if steady else "unsteady", verdict=unvaried)
+    # Only one build at a time can have the fixed path where no namespace gives each its own.
+    at_once = 1 if outcome.guarantees.kind == "plain" else min(_BUILDS_AT_ONCE, os.cpu_count() or 1)
+    alone = []
     with process.workers(at_once) as pool:
-        alone = list(pool.map(lambda name: again((name,))[0], outcome.varied))
+        for name, (verdict, _) in zip(
+            outcome.varied, pool.map(lambda name: again((name,)), outcome.varied), strict=True
+        ):
+            observer.step(f"{name} alone: {verdict.level}")
+            alone.append(verdict)
     guilty = tuple(
         Guilt(name, VARIATIONS[name].cause, verdict)
         for name, verdict in zip(outcome.varied, alone, strict=True)
         if verdict.level is not Level.IDENTICAL
     )
-    return replace(outcome, steady=True, guilty=guilty)
+    return replace(outcome, unvaried="identical", guilty=guilty)

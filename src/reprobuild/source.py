@@ -32,11 +32,12 @@ _LATEST_EPOCH = 4_354_819_199  # 2107-12-31, the last
 _LFS_POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\n(?:.*\n)*oid sha256:([0-9a-f]{64})\n")
 _LFS_POINTER_LIMIT = 1024
 _ATTRIBUTES = "* -export-ignore -export-subst -filter\n"
-#: What a folder without git holds that isn't source.
+#: What a folder without git holds that isn't source: at any depth, and at its top unless it is a package.
 _NOT_SOURCE = frozenset(
     """.git .hg .svn .venv venv .tox .nox __pycache__ .mypy_cache .ruff_cache .pytest_cache .hypothesis
-    dist build node_modules .DS_Store""".split()
+    node_modules .DS_Store""".split()
 )
+_NOT_SOURCE_AT_TOP = frozenset(("dist", "build"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,12 +440,13 @@ def _open_folder(project: Path, scratch: Path, epoch: int | None) -> Source:
     return Source("folder", tar, _clamp(newest) if epoch is None else epoch, {"sha256": Digest.of_file(tar).hex})
 
 
-def _walk(project: Path) -> Iterator[Path]:
-    for entry in sorted(project.iterdir()):
-        if entry.name in _NOT_SOURCE or entry.suffix in {".pyc", ".egg-info"}:
+def _walk(folder: Path, *, top: bool = True) -> Iterator[Path]:
+    for entry in sorted(folder.iterdir()):
+        is_package = (entry / "__init__.py").is_file()
+        if entry.name in _NOT_SOURCE or (top and entry.name in _NOT_SOURCE_AT_TOP and not is_package):
             continue
         if entry.is_dir() and not entry.is_symlink():
-            yield from _walk(entry)
+            yield from _walk(entry, top=False)
         else:
             yield entry
 

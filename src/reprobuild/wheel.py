@@ -244,7 +244,7 @@ def record_of(inputs: Inputs, filename: str, digest: Digest, guarantees: Guarant
             "libc": " ".join(platform.libc_ver()),
         },
         "zlib": inputs.interpreter.zlib,
-        "compilers": _compilers(),
+        "compilers": compilers(),
     }
     return attest.provenance(
         attest.descriptor({"sha256": digest.hex}, name=filename),
@@ -294,7 +294,7 @@ def _uv_version() -> str:
 
 
 @functools.cache
-def _compilers() -> dict[str, str]:
+def compilers() -> dict[str, str]:
     """The first line that each compiler on the build's PATH says of itself."""
     found = {}
     for name in ("cc", "c++"):

@@ -16,9 +16,10 @@ Examples:
   reprobuild lock                         write what is missing or has changed
   reprobuild lock --check                 say what has drifted, write nothing
   reprobuild lock --upgrade               the newest of everything, as of now
-  reprobuild lock --upgrade-package numpy the newest of one"""
+  reprobuild lock --upgrade numpy scipy   the newest of two, as of now"""
 )
-@click.argument("where", metavar="[PROJECT]", type=FOLDER, default=Path())
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--project", "where", type=FOLDER, default=Path(), help="The project's folder. Default: here.")
 @click.option("--check", is_flag=True, help="Write nothing; end with 6 and a diff if a lock would change.")
 @click.option("--upgrade", "-U", is_flag=True, help="Resolve everything anew, as of now.")
 @click.option(
@@ -29,10 +30,10 @@ Examples:
 @click.option("--python", metavar="PYTHON", help="The interpreter to ask the backend with: a version or a path.")
 @output_options
 def lock(
+    names: tuple[str, ...],
     where: Path,
     check: bool,
     upgrade: bool,
-    names: tuple[str, ...],
     exclude_newer: str | None,
     pylock: bool,
     python: str | None,
@@ -46,6 +47,8 @@ def lock(
     besides, and what sdists among these need. The others hold runtime requirements. All are exact and
     hashed, and name no index. The same lock comes out again until you upgrade: its header says as of when.
     """
+    if names and not upgrade:
+        raise click.UsageError(f"{names[0]!r}: names go with --upgrade; a project's folder with --project.")
     config = project.load(where.resolve())
     when = project.check_time(exclude_newer, "--exclude-newer") if exclude_newer else None
     with Console(quiet=quiet or as_json, verbose=verbose) as console:
@@ -54,7 +57,7 @@ def lock(
             config,
             python_found,
             exclude_newer=when,
-            upgrade=locks.Upgrade(upgrade, names),
+            upgrade=locks.Upgrade(upgrade and not names, names),
             pylock=pylock,
             observer=console,
         )

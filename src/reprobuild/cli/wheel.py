@@ -105,6 +105,12 @@ def verify_wheel(
         raise click.exceptions.Exit(outcome.verdict.level.exit_code)
 
 
+_UNVARIED = {
+    "unsteady": "Even with nothing varied, it comes out different each time: a clock or a random value is in it.",
+    "different": "With nothing varied it comes out the same each time here, but not as it was built.",
+}
+
+
 def _newest_wheel(where: Path) -> Path:
     folder = (where if where.is_dir() else where.parent) / "dist"
     wheels_here = sorted(folder.glob("*.whl"), key=lambda path: (path.stat().st_mtime_ns, path.name))
@@ -125,7 +131,7 @@ def _as_json(outcome: rebuild.Rebuilt) -> dict[str, object]:
         "guilty": [
             {"variation": guilt.variation, "cause": guilt.cause, **guilt.verdict.to_json()} for guilt in outcome.guilty
         ],
-        "unvariedRebuildIsIdentical": outcome.steady,
+        "unvaried": outcome.unvaried,
         "sandbox": asdict(outcome.guarantees),
         "notes": list(outcome.notes),
     }
@@ -144,7 +150,7 @@ def _print(outcome: rebuild.Rebuilt) -> None:
         cause = CAUSES[guilt.cause]
         click.echo(f"{click.style(f'{guilt.variation} changes the wheel', fg='red', bold=True)}: {where}")
         click.echo(f"  {cause.summary} Remedy: {cause.remedy}")
-    if outcome.steady is False:
-        click.echo("Even with nothing varied, the wheel comes out different each time.")
+    if outcome.unvaried in _UNVARIED:
+        click.echo(_UNVARIED[outcome.unvaried])
     for line in verdict_lines(outcome.verdict, "built", "made again"):
         click.echo(line)
