@@ -21,10 +21,7 @@ Examples:
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--project", "where", type=FOLDER, default=Path(), help="The project's folder. Default: here.")
 @click.option("--check", is_flag=True, help="Write nothing; end with 6 and a diff if a lock would change.")
-@click.option("--upgrade", "-U", is_flag=True, help="Resolve everything anew, as of now.")
-@click.option(
-    "--upgrade-package", "-P", "names", multiple=True, metavar="NAME", help="Let one package move; repeatable."
-)
+@click.option("--upgrade", "-U", is_flag=True, help="Let the named packages move, or all of them, up to now.")
 @click.option("--exclude-newer", metavar="TIME", help="Only files uploaded before this time (RFC 3339, or a date).")
 @click.option("--pylock", is_flag=True, help="Write PEP 751 files too. That format holds URLs.")
 @click.option("--python", metavar="PYTHON", help="The interpreter to ask the backend with: a version or a path.")
