@@ -1,0 +1,192 @@
+"""What every test gets: an environment of its own, copies of the test projects, and the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tarfile
+import zlib
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PROJECTS = Path(__file__).parent / "projects"
+#: When every commit of a test was made: 2026-10-01 12:00 UTC.
+COMMITTED_AT = 1_790_856_000
+#: Variables that say where uv finds packages and how it logs in; the tests go through the index that they name.
+_INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_NATIVE_TLS")
+_CLEARED = ("UV_", "PIP_", "LC_", "REPROBUILD_", "GIT_", "XDG_", "SOURCE_DATE_EPOCH", "TZ", "LANG", "NETRC")
+_KEPT = ("GIT_SSL_CAINFO",)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended, and what it printed."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        """Its standard output as a JSON document."""
+        return json.loads(self.stdout)
+
+
+class Cli(Protocol):
+    """The fixture ``reprobuild``."""
+
+    def __call__(
+        self, *args: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None, code: int | None = 0
+    ) -> Ended:
+        """Run a command; ``code`` is the exit code it must end with (None: any)."""
+
+
+class Projects(Protocol):
+    """The fixture ``project``."""
+
+    def __call__(self, name: str, to: Path | None = None, *, git: bool = True) -> Path:
+        """Copy a test project, by default into a git repository with one commit."""
+
+
+@pytest.fixture(scope="session")
+def shared_caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this test run, the same for every worker, for what is slow to fetch."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    folder = base / "caches"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(
+    tmp_path_factory: pytest.TempPathFactory, shared_caches: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of the user's settings but the way to the package index."""
+    home = tmp_path_factory.mktemp("home")
+    before = dict(os.environ)
+    settings = Path(before.get("XDG_CONFIG_HOME") or Path.home() / ".config", "uv", "uv.toml")
+    netrc = Path(before.get("NETRC") or Path.home() / ".netrc")
+    if settings.is_file():
+        copy = home / ".config" / "uv" / "uv.toml"
+        copy.parent.mkdir(parents=True)
+        shutil.copyfile(settings, copy)
+    for name in before:
+        if name.startswith(_CLEARED) and not name.startswith(_INDEX_VARIABLES) and name not in _KEPT:
+            monkeypatch.delenv(name)
+    if netrc.is_file():
+        monkeypatch.setenv("NETRC", str(netrc))
+    (home / ".gitconfig").write_text('[init]\n\tdefaultBranch = main\n[protocol "file"]\n\tallow = always\n')
+    who = {
+        f"GIT_{role}_{key}": f"{key.lower()}@example.org"
+        for role in ("AUTHOR", "COMMITTER")
+        for key in ("NAME", "EMAIL")
+    }
+    when = {f"GIT_{role}_DATE": f"{COMMITTED_AT} +0000" for role in ("AUTHOR", "COMMITTER")}
+    own = {
+        **who,
+        **when,
+        "HOME": str(home),
+        "XDG_CONFIG_HOME": str(home / ".config"),
+        "XDG_CACHE_HOME": str(home / ".cache"),
+        "XDG_DATA_HOME": str(home / ".local"),
+        "REPROBUILD_CACHE_DIR": str(shared_caches / "reprobuild"),
+        "UV_CACHE_DIR": str(shared_caches / "uv"),
+        "LC_ALL": "C.UTF-8",
+    }
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def reprobuild(tmp_path: Path) -> Cli:
+    """The real command line, in a process of its own."""
+
+    def run(
+        *args: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None, code: int | None = 0
+    ) -> Ended:
+        done = subprocess.run(
+            [sys.executable, "-m", "reprobuild", *map(str, args)],
+            cwd=cwd or tmp_path,
+            env=os.environ | (env or {}),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        if code is not None:
+            assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Projects:
+    """Copies of the projects in tests/projects."""
+
+    def copy(name: str, to: Path | None = None, *, git: bool = True) -> Path:
+        folder = to or tmp_path / name
+        shutil.copytree(PROJECTS / name, folder, ignore=shutil.ignore_patterns("__pycache__"))
+        if git:
+            commit_all(folder)
+        return folder
+
+    return copy
+
+
+def git(folder: Path, *args: str | Path, env: Mapping[str, str] | None = None) -> str:
+    """Run git in a folder and return what it prints."""
+    command = ["git", *map(str, args)]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def commit_all(folder: Path, env: Mapping[str, str] | None = None) -> str:
+    """Commit everything in a folder, which becomes a repository if it is none; the commit's name."""
+    if not (folder / ".git").exists():
+        git(folder, "init", "--quiet", env=env)
+    git(folder, "add", "--all", env=env)
+    git(folder, "commit", "--quiet", "--allow-empty", "--message", "a state of the test", env=env)
+    return git(folder, "rev-parse", "HEAD", env=env).strip()
+
+
+def make_sdist(project: Path, out: Path) -> Path:
+    """An sdist of a folder (``name`` and ``version`` from its PKG-INFO) that has the same bytes everywhere."""
+    fields = dict(line.split(": ", 1) for line in (project / "PKG-INFO").read_text().splitlines())
+    top = f"{fields['Name'].replace('-', '_')}-{fields['Version']}"
+    packed = BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for path in sorted(path for path in project.rglob("*") if path.is_file()):
+            member = tarfile.TarInfo(f"{top}/{path.relative_to(project).as_posix()}")
+            member.size, member.mtime, member.mode = path.stat().st_size, COMMITTED_AT, 0o644
+            with path.open("rb") as stream:
+                tar.addfile(member, stream)
+    out.mkdir(parents=True, exist_ok=True)
+    target = out / f"{top}.tar.gz"
+    target.write_bytes(_stored_gzip(packed.getvalue()))
+    return target
+
+
+def _stored_gzip(data: bytes) -> bytes:
+    """A gzip file without compression, which no two versions of zlib spell differently (RFC 1951, 3.2.4)."""
+    pieces = [data[at : at + 0xFFFF] for at in range(0, len(data), 0xFFFF)]
+    blocks = b"".join(
+        struct.pack("<BHH", number == len(pieces), len(piece), len(piece) ^ 0xFFFF) + piece
+        for number, piece in enumerate(pieces, 1)
+    )
+    return b"\x1f\x8b\x08" + bytes(6) + b"\xff" + blocks + struct.pack("<II", zlib.crc32(data), len(data))

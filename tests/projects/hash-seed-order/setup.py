@@ -1,0 +1,11 @@
+"""Defect: the order of a set gets into the wheel."""
+
+import os
+from pathlib import Path
+
+from setuptools import setup
+
+os.umask(0o022)  # setuptools' own defect, which the project umask is about
+leak = list({"red", "green", "blue", "cyan", "magenta", "yellow"})
+Path("hash_seed_order.py").write_text(f"LEAK = {leak!r}\n")
+setup()

@@ -1,0 +1,11 @@
+"""Defect: the number of jobs gets into the wheel."""
+
+import os
+from pathlib import Path
+
+from setuptools import setup
+
+os.umask(0o022)  # setuptools' own defect, which the project umask is about
+leak = os.environ["MAX_JOBS"]
+Path("jobs_leak.py").write_text(f"LEAK = {leak!r}\n")
+setup()

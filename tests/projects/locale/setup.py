@@ -1,0 +1,12 @@
+"""Defect: the locale of the build gets into the wheel."""
+
+import locale
+import os
+from pathlib import Path
+
+from setuptools import setup
+
+os.umask(0o022)  # setuptools' own defect, which the project umask is about
+leak = locale.setlocale(locale.LC_ALL, "")
+Path("locale.py").write_text(f"LEAK = {leak!r}\n")
+setup()

@@ -1,0 +1,1 @@
+"""A build requirement that nobody published as a wheel."""

@@ -1,0 +1,1 @@
+"""A package that setuptools.build_meta builds."""

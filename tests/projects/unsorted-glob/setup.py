@@ -1,0 +1,11 @@
+"""Defect: the order of a folder's entries gets into the wheel."""
+
+import os
+from pathlib import Path
+
+from setuptools import setup
+
+os.umask(0o022)  # setuptools' own defect, which the project umask is about
+leak = [path.name for path in Path("data").glob("*.txt")]
+Path("unsorted_glob.py").write_text(f"LEAK = {leak!r}\n")
+setup()

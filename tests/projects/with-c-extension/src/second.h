@@ -1,0 +1,2 @@
+int second(int half);
+const char *second_path(void);

@@ -1,0 +1,1 @@
+"""A package that flit_core.buildapi builds."""

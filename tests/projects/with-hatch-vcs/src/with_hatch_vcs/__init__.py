@@ -1,0 +1,1 @@
+"""A package whose version is a git tag."""

@@ -1,0 +1,1 @@
+"""A package that poetry.core.masonry.api builds."""
