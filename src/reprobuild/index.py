@@ -118,12 +118,13 @@ class Index:
     def _choose(self, pin: Pin, interpreter: Interpreter) -> LockedFile:
         names = self._names(pin)
         best = _best(names, interpreter)
-        if best is None and any(not name for name in names.values()):
+        # An sdist doesn't stand in for a wheel that the lock names and nobody offers: its hash may be wrong.
+        if not all(names.values()) and not _is_wheel(names, best):
             names = self._names(pin, again=True)
             best = _best(names, interpreter)
-        if best is None:
+        if best is None or (not all(names.values()) and not _is_wheel(names, best)):
             raise IndexFailed(
-                f"No file of {pin.name} {pin.version} whose hash is in the lock is offered for "
+                f"No suitable file of {pin.name} {pin.version} whose hash is in the lock is offered for "
                 f"Python {interpreter.version} on {interpreter.platform}.",
                 "Run `reprobuild lock` if the release was replaced; check uv's index settings if it is private.",
             )
@@ -224,6 +225,10 @@ class Index:
                     yield chunk
         except requests.RequestException as error:
             raise IndexFailed(f"{offer.filename} could not be fetched: {_why(error)}.", _NO_NETWORK) from error
+
+
+def _is_wheel(names: Mapping[Digest, str], digest: Digest | None) -> bool:
+    return digest is not None and names[digest].endswith(".whl")
 
 
 def _best(names: Mapping[Digest, str], interpreter: Interpreter) -> Digest | None:
