@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
+from reprobuild.sandbox import KINDS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -57,6 +59,13 @@ class Projects(Protocol):
 
     def __call__(self, name: str, to: Path | None = None, *, git: bool = True) -> Path:
         """Copy a test project, by default into a git repository with one commit."""
+
+
+class Git(Protocol):
+    """The fixture ``git``."""
+
+    def __call__(self, folder: Path, *args: str | Path, env: Mapping[str, str] | None = None) -> str:
+        """Run git in a folder; what it prints."""
 
 
 @pytest.fixture(scope="session")
@@ -146,6 +155,31 @@ def project(tmp_path: Path) -> Projects:
         return folder
 
     return copy
+
+
+@pytest.fixture(name="git")
+def _git_fixture() -> Git:
+    """git, which must succeed."""
+    return git
+
+
+@pytest.fixture
+def projects_folder() -> Path:
+    """tests/projects."""
+    return PROJECTS
+
+
+@pytest.fixture
+def compiler() -> str:
+    """The C compiler; empty when there is none."""
+    return shutil.which("cc") or ""
+
+
+@pytest.fixture
+def bubblewrap() -> None:
+    """Skip where bubblewrap doesn't work."""
+    if why := KINDS["bubblewrap"].why_not():
+        pytest.skip(f"bubblewrap doesn't work here: {why}")
 
 
 def git(folder: Path, *args: str | Path, env: Mapping[str, str] | None = None) -> str:
