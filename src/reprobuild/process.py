@@ -6,6 +6,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from reprobuild.errors import BuildFailed, ReprobuildError, ToolMissing
+from reprobuild.errors import BuildFailed, ToolMissing
 
 #: Variables of the user's own environment that reach tools which work for the user (uv on the network,
 #: git): where things are, how to reach the network, how to log in. A build gets none of them.
@@ -190,38 +191,44 @@ def _start(
             umask=umask,
             start_new_session=True,
         )
-    except FileNotFoundError as error:
-        raise ToolMissing(f"{command[0]} can't be started: {error.strerror}.") from error
     except OSError as error:
-        raise ReprobuildError(f"{command[0]} can't be started: {error.strerror}.") from error
+        raise ToolMissing(f"{command[0]} can't be started: {error.filename}: {error.strerror}.") from error
 
 
 def _collect(process: subprocess.Popen[bytes], on_line: Callable[[str], None] | None) -> Completed:
     """Read both streams until the program ends: stdout whole, of stderr the last lines."""
     log: deque[str] = deque(maxlen=_KEPT_LINES)
+    output: list[bytes] = []
+    one_at_a_time = threading.Lock()
 
     def drain(stream: IO[bytes]) -> None:
-        for raw in stream:
-            text = raw.decode(errors="replace").rstrip("\r\n")
-            log.append(text)
-            if on_line:
-                on_line(text)
+        with stream:
+            for raw in stream:
+                text = raw.decode(errors="replace").rstrip("\r\n")
+                with one_at_a_time:
+                    log.append(text)
+                    if on_line:
+                        on_line(text)
 
-    assert process.stderr is not None  # noqa: S101 - it was opened as a pipe above
-    reader = threading.Thread(target=drain, args=(process.stderr,), daemon=True)
-    reader.start()
-    output = b""
-    if process.stdout is not None:
-        if on_line:
-            drain(process.stdout)
-        else:
-            output = process.stdout.read()
+    def keep(stream: IO[bytes]) -> None:
+        with stream:
+            output.extend(iter(lambda: stream.read1(1 << 16), b""))  # type: ignore[attr-defined]  # it is buffered
+
+    readers = [
+        threading.Thread(target=read, args=(stream,), daemon=True)
+        for stream, read in ((process.stderr, drain), (process.stdout, drain if on_line else keep))
+        if stream is not None
+    ]
+    for reader in readers:
+        reader.start()
+    with suppress(ChildProcessError):  # the timer has reaped it
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        _kill_group(process)  # while the program isn't reaped, its group's number is nobody else's
     process.wait()
-    reader.join()
-    for stream in (process.stdout, process.stderr):
-        if stream is not None:
-            stream.close()
-    return Completed(output, "\n".join(log))
+    deadline = time.monotonic() + _GRACE_SECONDS
+    for reader in readers:
+        reader.join(max(0, deadline - time.monotonic()))  # a daemon that left the group may never close its end
+    return Completed(b"".join(output), "\n".join(log))
 
 
 def _expire(process: subprocess.Popen[bytes], expired: threading.Event) -> None:
@@ -235,6 +242,10 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             process.wait(_GRACE_SECONDS)
+    _kill_group(process)
+    process.wait()
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()

@@ -1,0 +1,299 @@
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from reprobuild import process
+from reprobuild.errors import ExitCode, ToolMissing
+
+ENV = {"PATH": os.defpath}
+
+
+def python(script, *arguments, **options):
+    """Run a Python script with an environment that is empty but for PATH."""
+    return process.run([sys.executable, "-I", "-S", "-c", script, *arguments], **{"env": ENV, **options})
+
+
+def shell(script, **options):
+    return process.run(["sh", "-c", script], **{"env": ENV, **options})
+
+
+def is_running(pid):
+    """Whether a process exists; one that ended but that nobody has waited for doesn't count."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def ends_soon(pid, seconds=3.0):
+    deadline = time.monotonic() + seconds
+    while is_running(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not is_running(pid)
+
+
+def wait_for(path):
+    while not (path.exists() and path.read_text().endswith("\n")):
+        time.sleep(0.01)
+    return int(path.read_text())
+
+
+# --- what comes out --------------------------------------------------------------------------------
+
+
+def test_both_streams_are_kept_apart():
+    done = shell("echo out; echo err >&2")
+    assert (done.stdout, done.log) == (b"out\n", "err")
+
+
+def test_output_that_is_not_text_arrives_as_it_is():
+    done = python(r"import os; os.write(1, b'\xff\0\r\n'); os.write(2, b'\xff\r\n')")
+    assert (done.stdout, done.log) == (b"\xff\0\r\n", "\ufffd")
+
+
+def test_much_output_on_both_streams_does_not_deadlock():
+    script = "import os\nfor _ in range(200): os.write(2, b'e' * 9999 + b'\\n'); os.write(1, b'o' * 10000)"
+    done = python(script, timeout=30)
+    assert len(done.stdout) == 2_000_000
+    assert len(done.log) == 200 * 10_000 - 1
+
+
+def test_only_the_last_lines_of_the_log_are_kept():
+    done = shell("i=0; while [ $i -lt 1000 ]; do echo line $i >&2; i=$((i+1)); done")
+    lines = done.log.splitlines()
+    assert (len(lines), lines[-1]) == (400, "line 999")
+
+
+def test_lines_come_one_at_a_time_and_from_both_streams():
+    lines: list[str] = []
+    done = shell("echo out; echo err >&2", on_line=lines.append)
+    assert sorted(lines) == ["err", "out"]
+    assert sorted(done.log.splitlines()) == ["err", "out"]
+    assert done.stdout == b""
+
+
+def test_lines_come_while_the_program_runs(tmp_path):
+    """The program waits for a file that is made when its first line has come."""
+    go = tmp_path / "go"
+    script = f"echo ready; while [ ! -e {go} ]; do sleep 0.01; done; echo done"
+    done = shell(script, on_line=lambda line: go.touch() if line == "ready" else None, timeout=10)
+    assert done.log.splitlines() == ["ready", "done"]
+
+
+def test_output_can_go_to_a_file(tmp_path):
+    with (tmp_path / "out").open("wb") as stream:
+        done = shell("echo out; echo err >&2", stdout=stream)
+    assert (tmp_path / "out").read_bytes() == b"out\n"
+    assert (done.stdout, done.log) == (b"", "err")
+
+
+# --- what goes in ----------------------------------------------------------------------------------
+
+
+def test_the_environment_is_exactly_what_was_given(monkeypatch):
+    monkeypatch.setenv("SECRET_TOKEN", "s3cret")
+    done = process.run(["/usr/bin/env"], env={"ONLY": "this one"})
+    assert done.stdout == b"ONLY=this one\n"
+
+
+@pytest.mark.parametrize("data", [None, b"", b"x" * 300_000])
+def test_standard_input_is_what_was_given_or_empty(data):
+    script = "import sys; d = sys.stdin.buffer.read(); print(len(d), set(d) <= {120})"
+    assert python(script, stdin=data, timeout=10).stdout == f"{len(data or b'')} True\n".encode()
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0])
+def test_the_umask_is_the_programs_alone(umask, tmp_path):
+    before = os.umask(0o027)
+    try:
+        shell("echo > file", cwd=tmp_path, umask=umask)
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_arguments_pass_through_no_shell(tmp_path):
+    words = ["$HOME", "a b", "; touch pwned", "*", "'\"\\"]
+    done = python("import sys; print(sys.argv[1:])", *words, cwd=tmp_path)
+    assert done.stdout.decode().strip() == repr(words)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- failures --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "remedy"), [("bwrap", "bubblewrap"), ("git", "sdist"), ("unshare", "util-linux")])
+def test_a_missing_program_is_named_with_what_to_do(monkeypatch, tmp_path, name, remedy):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ToolMissing, match=f"The program '{name}' is not on this machine's PATH") as caught:
+        process.run([name], env={})
+    assert remedy in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("command", "why"), [("/nowhere/program", "No such file"), ("/etc/passwd", "Permission denied"), ("/", "denied")]
+)
+def test_a_program_that_does_not_start_is_missing(command, why):
+    with pytest.raises(ToolMissing, match=f"{command} can't be started: {command}: .*{why}"):
+        process.run([command], env={})
+
+
+def test_a_missing_folder_is_not_taken_for_a_missing_program(tmp_path):
+    with pytest.raises(ToolMissing, match="absent: No such file"):
+        shell("true", cwd=tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("echo to stderr >&2; echo to stdout; exit 3", "sh ended with status 3:\nto stderr"),
+        ("echo only stdout; exit 3", "sh ended with status 3:\nonly stdout"),
+        ("exit 4", "sh ended with status 4:\n(it printed nothing)"),
+        ("kill -KILL $$", "sh ended with signal 9:\n(it printed nothing)"),
+    ],
+)
+def test_a_failing_program_says_how_it_ended_and_what_it_printed(script, says):
+    with pytest.raises(process.ToolFailed) as caught:
+        shell(script)
+    assert caught.value.reason == says
+    assert caught.value.exit_code is ExitCode.BUILD_FAILED
+    assert caught.value.argv[1:] == ("-c", script)
+
+
+def test_a_failing_programs_lines_are_in_the_error_when_they_were_also_passed_on():
+    with pytest.raises(process.ToolFailed) as caught:
+        shell("echo out; echo err >&2; exit 1", on_line=lambda _: None)
+    assert sorted(caught.value.output.splitlines()) == ["err", "out"]
+
+
+# --- the end of a program --------------------------------------------------------------------------
+
+BACKGROUND = "sleep 60 & echo $! > pid; "
+
+
+def test_a_timeout_ends_the_whole_group(tmp_path):
+    with pytest.raises(process.ToolTimeout, match=r"sh ran longer than 0\.3 s and was ended"):
+        shell(BACKGROUND + "wait", cwd=tmp_path, timeout=0.3)
+    assert ends_soon(wait_for(tmp_path / "pid"))
+
+
+def test_a_timeout_ends_a_program_that_will_not_go(tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "_GRACE_SECONDS", 0.2)
+    script = "trap '' TERM; " + BACKGROUND + "echo $$ > own; while :; do sleep 1; done"
+    with pytest.raises(process.ToolTimeout):
+        shell(script, cwd=tmp_path, timeout=0.3)
+    assert ends_soon(wait_for(tmp_path / "own"))
+    assert ends_soon(wait_for(tmp_path / "pid"))
+
+
+@pytest.mark.parametrize("redirected", ["", ">/dev/null 2>&1"])
+def test_nothing_outlives_a_program_that_ended_well(tmp_path, redirected):
+    """A child in the background could still write into a folder that is being removed."""
+    started = time.monotonic()
+    shell(f"sleep 60 {redirected} & echo $! > pid", cwd=tmp_path)
+    assert ends_soon(wait_for(tmp_path / "pid"))
+    assert time.monotonic() - started < 10
+
+
+def test_a_daemon_that_left_the_group_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "_GRACE_SECONDS", 0.2)
+    started = time.monotonic()
+    shell("setsid sh -c 'echo $$ > pid; exec sleep 60' & while [ ! -s pid ]; do sleep 0.01; done", cwd=tmp_path)
+    assert time.monotonic() - started < 10
+    os.kill(wait_for(tmp_path / "pid"), signal.SIGKILL)
+
+
+def interrupt_when(path):
+    """Press Ctrl-C when a program has written its number into a file."""
+    main = threading.get_ident()
+
+    def wait():
+        wait_for(path)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def test_an_interruption_ends_the_whole_group(tmp_path):
+    interrupt_when(tmp_path / "pid")
+    with pytest.raises(KeyboardInterrupt):
+        shell(BACKGROUND + "echo $$ > own; wait", cwd=tmp_path, timeout=30)
+    assert ends_soon(wait_for(tmp_path / "pid"))
+    assert ends_soon(wait_for(tmp_path / "own"))
+
+
+def test_an_interruption_ends_the_programs_of_all_workers(tmp_path):
+    (tmp_path / "0").mkdir()
+    (tmp_path / "1").mkdir()
+    interrupt_when(tmp_path / "1" / "pid")
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), process.workers(2) as pool:
+        list(pool.map(lambda name: shell(BACKGROUND + "wait", cwd=tmp_path / name, timeout=30), ("0", "1")))
+    assert time.monotonic() - started < 15
+    assert ends_soon(wait_for(tmp_path / "1" / "pid"))
+
+
+def test_workers_give_results_in_order():
+    with process.workers(2) as pool:
+        assert list(pool.map(lambda n: shell(f"echo {n}").stdout, (1, 2, 3))) == [b"1\n", b"2\n", b"3\n"]
+
+
+def test_no_file_and_no_timer_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    threads = threading.active_count()
+    files = len(list(Path("/proc/self/fd").iterdir()))
+    shell("cat", stdin=b"x", timeout=60)
+    assert list(tmp_path.iterdir()) == []
+    assert len(list(Path("/proc/self/fd").iterdir())) == files
+    deadline = time.monotonic() + 5
+    while threading.active_count() > threads and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == threads
+
+
+# --- programs and environments that work for the user ----------------------------------------------
+
+
+def test_uv_is_the_one_that_is_installed_beside(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert process.find("uv").name == "uv"
+
+
+def test_a_program_on_the_path_is_found():
+    assert process.find("sh").is_absolute()
+
+
+@pytest.mark.parametrize(
+    "name",
+    """PATH HOME HTTPS_PROXY no_proxy SSL_CERT_FILE NETRC XDG_CONFIG_HOME UV_DEFAULT_INDEX UV_INDEX_OWN_PASSWORD
+    UV_CACHE_DIR PYTHON_KEYRING_BACKEND""".split(),
+)
+def test_tools_get_what_they_need_to_reach_the_network(monkeypatch, name):
+    monkeypatch.setenv(name, "value")
+    assert process.tool_environment()[name] == "value"
+
+
+@pytest.mark.parametrize(
+    "name",
+    """UV_EXCLUDE_NEWER UV_REQUIRE_HASHES UV_CONSTRAINT UV_OVERRIDE UV_PRERELEASE UV_RESOLUTION UV_PYTHON
+    UV_NO_BINARY UV_NO_VERIFY_HASHES AWS_SECRET_ACCESS_KEY GITHUB_TOKEN PYTHONPATH PYTHONHOME LD_PRELOAD GIT_DIR
+    GIT_CONFIG_COUNT SOURCE_DATE_EPOCH PIP_INDEX_URL TZ LANG""".split(),
+)
+def test_tools_do_not_get_what_changes_a_result_or_is_a_secret(monkeypatch, name):
+    monkeypatch.setenv(name, "value")
+    assert name not in process.tool_environment()
+
+
+def test_tools_speak_plainly(monkeypatch):
+    monkeypatch.setenv("LC_ALL", "tr_TR.UTF-8")
+    environment = process.tool_environment({"EXTRA": "1", "NO_COLOR": "0"})
+    assert environment["LC_ALL"] == "C.UTF-8"
+    assert (environment["EXTRA"], environment["NO_COLOR"]) == ("1", "0")
