@@ -1,0 +1,176 @@
+"""The shape of the house: data moves one way, and each outside thing has one door."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import reprobuild
+from reprobuild import errors
+from reprobuild.cli import app
+
+PACKAGE = Path(reprobuild.__file__).parent
+#: Top to bottom: a module imports only from above it. A folder counts as one module.
+LAYERS = """
+    __init__ errors digest files process progress archive wheelfile sandbox interpreter project lockfile places
+    index source backend lock attest wheel elf causes difference contents compare rebuild doctor cli __main__
+    """.split()
+SLOW = ["build", "packaging", "pypi_simple", "requests", "rfc8785", "rich"]
+COMMANDS = list(app._COMMANDS)
+
+
+def unit_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(tree, package=""):
+    """Every module that a tree imports, wherever in the file; for ``from a import b`` both a and a.b."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module if not node.level else f"{package}.{node.module or ''}".strip(".")
+            yield from (base, *(f"{base}.{alias.name}" for alias in node.names))
+
+
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
+IMPORTS = {path: sorted(set(imports(tree))) for path, tree in TREES.items()}
+UNITS = {unit_of(path) for path in SOURCES}
+each_source = pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+
+
+def calls(tree):
+    """The dotted name of everything that a tree calls."""
+    return {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+
+
+def own_imports(path):
+    """The units of this project that a file imports from."""
+    parts = [name.split(".") for name in IMPORTS[path] if name.split(".")[0] == "reprobuild"]
+    return {each[1] for each in parts if len(each) > 1 and each[1] in UNITS} - {unit_of(path)}
+
+
+def test_every_module_has_its_place_among_the_layers():
+    assert sorted(UNITS) == sorted(LAYERS)
+
+
+@each_source
+def test_imports_come_from_above(path):
+    above = LAYERS[: LAYERS.index(unit_of(path))]
+    assert own_imports(path) <= set(above)
+
+
+@each_source
+def test_imports_are_absolute(path):
+    relative = [ast.unparse(node) for node in ast.walk(TREES[path]) if isinstance(node, ast.ImportFrom) and node.level]
+    assert relative == []
+
+
+@pytest.mark.parametrize(
+    ("module", "doors"),
+    [
+        ("subprocess", {"process"}),
+        ("multiprocessing", set()),
+        ("asyncio", set()),
+        ("click", {"cli"}),
+        ("rich", {"cli"}),
+        ("reprobuild.cli", {"cli", "__main__"}),
+    ],
+)
+def test_each_outside_thing_has_its_doors(module, doors):
+    users = {
+        unit_of(path)
+        for path, names in IMPORTS.items()
+        if any(name == module or name.startswith(f"{module}.") for name in names)
+    }
+    assert users == doors
+
+
+def outside(*units):
+    """Parametrize over every file that isn't of these units."""
+    others = [path for path in SOURCES if unit_of(path) not in units]
+    return pytest.mark.parametrize("path", others, ids=lambda path: str(path.relative_to(PACKAGE)))
+
+
+@outside("cli")
+def test_only_the_command_line_prints_and_exits(path):
+    assert calls(TREES[path]) & {"print", "input", "exit", "quit", "sys.exit", "os._exit"} == set()
+    attributes = {ast.unparse(node) for node in ast.walk(TREES[path]) if isinstance(node, ast.Attribute)}
+    assert attributes & {"sys.stdout", "sys.stderr", "sys.stdin"} == set()
+    assert "SystemExit" not in {node.id for node in ast.walk(TREES[path]) if isinstance(node, ast.Name)}
+
+
+@outside("process")
+def test_only_process_starts_programs(path):
+    starters = {"os.system", "os.popen", "os.fork", "os.posix_spawn", "os.execv", "os.execve", "pty.spawn"}
+    assert calls(TREES[path]) & starters == set()
+
+
+def test_statements_are_made_without_io():
+    path = PACKAGE / "attest.py"
+    assert set(IMPORTS[path]) & {"os", "io", "pathlib", "shutil", "tempfile", "socket", "time", "datetime"} == set()
+    assert calls(TREES[path]) & {"open", "print"} == set()
+    assert own_imports(path) == {"digest", "errors"}
+
+
+def test_every_exit_code_has_a_meaning_and_every_error_its_own_code():
+    assert list(errors.EXIT_CODE_MEANINGS) == list(errors.ExitCode)
+    assert all(errors.EXIT_CODE_MEANINGS.values())
+    kinds = errors.ReprobuildError.__subclasses__()
+    assert len(kinds) > 10
+    assert all(kind.__module__ == errors.__name__ for kind in kinds)
+    codes = [errors.ReprobuildError.exit_code, *(kind.exit_code for kind in kinds)]
+    assert len(set(codes)) == len(codes)
+    assert not set(codes) & {errors.ExitCode.OK, errors.ExitCode.USAGE, errors.ExitCode.INTERRUPTED}
+
+
+def test_every_error_says_in_its_docstring_what_it_is():
+    kinds = errors.ReprobuildError.__subclasses__()
+    assert [kind.__name__ for kind in kinds if not kind.__doc__] == []
+
+
+def loaded_by(*arguments):
+    """The top-level modules that a command line imports."""
+    script = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: sys.stderr.write(' '.join(sorted({n.partition('.')[0] for n in sys.modules}))))\n"
+        f"sys.argv = {['reprobuild', *arguments]!r}\n"
+        "from reprobuild.cli import main\nmain()\n"
+    )
+    environment = {**os.environ, "COLUMNS": "100"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True, env=environment, timeout=60
+    )
+    return set(done.stderr.split())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["--version"]])
+def test_help_is_quick_because_it_loads_nothing_slow(arguments):
+    assert loaded_by(*arguments) & set(SLOW) == set()
+
+
+def help_of(*command):
+    result = CliRunner().invoke(app.cli, [*command, "--help"], terminal_width=100)
+    return result.exit_code, result.stdout
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=lambda names: " ".join(names) or "(top)")
+def test_every_help_has_examples_that_name_the_command(command):
+    code, text = help_of(*command)
+    assert code == 0
+    _, heading, examples = text.partition("Examples:\n")
+    assert heading
+    lines = [line for line in examples.splitlines() if line.strip().startswith("reprobuild ")]
+    assert len(lines) >= 2
+    assert all(line.split()[1:2] == command for line in lines if command)
+    assert all(line.split()[1] in COMMANDS for line in lines)
+
+
+def test_top_level_help_lists_every_command():
+    text = help_of()[1]
+    assert all(f"\n  {name} " in text for name in COMMANDS)
