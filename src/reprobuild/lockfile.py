@@ -2,20 +2,20 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from packaging.markers import Marker
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
-from packaging.version import Version
+from packaging.version import InvalidVersion, Version
 
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput
 from reprobuild.files import read_text
 
 _HASH = re.compile(r"\s--hash=(\S+)")
-_EXCLUDE_NEWER = re.compile(r"^# exclude-newer: (\S+)$", re.MULTILINE)
+_EXCLUDE_NEWER = re.compile(r"^# exclude-newer: (\S+)\r?$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,8 @@ def read(path: Path) -> Lockfile:
     Raises:
         BadInput: a line isn't an exact, hashed pin.
     """
-    return parse(read_text(path), str(path))
+    # Whoever hashes the file sees its bytes: line endings are not translated.
+    return replace(parse(read_text(path), str(path)), digest=Digest.of_file(path))
 
 
 def parse(text: str, where: str) -> Lockfile:
@@ -104,9 +105,8 @@ def _pin(content: str, where: str) -> Pin:
         raise BadInput(f"{where}: {declared!r} is not pinned to one version with ==.", remedy)
     if not hashes:
         raise BadInput(f"{where}: {declared!r} has no hash.", remedy)
-    return Pin(
-        name=canonicalize_name(requirement.name),
-        version=Version(versions[0]),
-        marker=requirement.marker,
-        hashes=tuple(sorted(Digest.parse(each) for each in hashes)),
-    )
+    try:
+        version, digests = Version(versions[0]), sorted(Digest.parse(each) for each in hashes)
+    except (InvalidVersion, BadInput) as error:
+        raise BadInput(f"{where}: {declared!r}: {error}", remedy) from error
+    return Pin(canonicalize_name(requirement.name), version, requirement.marker, tuple(digests))

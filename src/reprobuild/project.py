@@ -5,7 +5,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,7 @@ def _parse(document: Mapping[str, Any], root: Path, path: Path) -> Config:
     reader = _Reader(path)
     system = reader.table(document, "build-system", {})
     project = reader.table(document, "project", {})
-    tool = reader.table(reader.table(document, "tool", {}), "reprobuild", {})
+    tool = reader.table(reader.table(document, "tool", {}), "reprobuild", {}, "tool.")
     reader.known(tool, "tool.reprobuild", ("exclude-newer", "python", "wheel", "environments", "images"))
     requires = reader.strings(system, "requires", "build-system", _LEGACY_REQUIRES)
     requires_python = str(project.get("requires-python", ""))
@@ -152,7 +152,7 @@ def _exclude_newer(tool: Mapping[str, Any], path: Path) -> str | bool | None:
     value = tool.get("exclude-newer")
     if value is None or value is False:
         return value
-    if isinstance(value, datetime):
+    if isinstance(value, date):  # which a datetime is too
         value = value.isoformat()
     if not isinstance(value, str):
         raise BadInput(f"{path}: tool.reprobuild.exclude-newer is neither a time nor false.")
@@ -167,15 +167,14 @@ def check_time(text: str, where: str) -> str:
     """
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError as error:
+        in_utc = moment.astimezone(UTC) if moment.tzinfo else moment
+    except (ValueError, OverflowError) as error:
         raise BadInput(
             f"{where}: {text!r} is not a time.", "Write it like 2026-05-01T00:00:00Z or 2026-05-01."
         ) from error
-    if moment.tzinfo is None:
-        if len(text) > len("2026-05-01"):
-            raise BadInput(f"{where}: {text!r} has no time zone.", "Add Z for UTC.")
-        moment = moment.replace(tzinfo=UTC)
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    if moment.tzinfo is None and len(text) > len("2026-05-01"):
+        raise BadInput(f"{where}: {text!r} has no time zone.", "Add Z for UTC.")
+    return in_utc.replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
 def _build_settings(reader: "_Reader", table: Mapping[str, Any]) -> BuildSettings:

@@ -1,0 +1,305 @@
+from datetime import UTC, datetime
+
+import pytest
+from packaging.requirements import Requirement
+
+from reprobuild.errors import BadInput
+from reprobuild.project import BuildSettings, Selection, check_time, load
+
+TOOL = "[tool.reprobuild]\n"
+WHEEL = "[tool.reprobuild.wheel]\n"
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Read a pyproject.toml with some text."""
+
+    def read(text):
+        (tmp_path / "pyproject.toml").write_text(text, encoding="utf-8")
+        return load(tmp_path)
+
+    return read
+
+
+@pytest.fixture
+def refusal(config, tmp_path):
+    """The message about a pyproject.toml, which must name the file, and its remedy."""
+
+    def read(text):
+        with pytest.raises(BadInput) as caught:
+            config(text)
+        path = f"{tmp_path / 'pyproject.toml'}"
+        assert caught.value.reason.startswith((f"{path}: ", f"{path} is "))
+        return caught.value.reason.removeprefix(path).removeprefix(": "), caught.value.remedy
+
+    return read
+
+
+# --- what is there ---------------------------------------------------------------------------------
+
+
+def test_an_empty_file_is_a_legacy_project(config, tmp_path):
+    read = config("")
+    assert (read.root, read.name, read.requires_python, read.python, read.exclude_newer) == (
+        tmp_path,
+        "",
+        "",
+        None,
+        None,
+    )
+    assert read.build_requires == (Requirement("setuptools>=40.8.0"),)
+    assert read.backend == "setuptools.build_meta:__legacy__"
+    assert not read.has_metadata
+    assert read.wheel == BuildSettings()
+    assert read.selections == (Selection(name="", output="requirements.txt"),)
+
+
+def test_a_setup_py_alone_is_a_project_too(tmp_path, config):
+    (tmp_path / "setup.py").write_text("")
+    assert load(tmp_path) == config("")
+
+
+def test_everything_at_once(config):
+    read = config(
+        """
+        [build-system]
+        requires = ["hatchling >= 1.27", "editables; python_version < '3'"]
+        build-backend = "own.backend"
+        backend-path = ["tools"]
+        [project]
+        name = "Demo_App"
+        requires-python = ">=3.11"
+        [tool.reprobuild]
+        python = "3.12"
+        exclude-newer = 2026-05-01T02:00:00+02:00
+        [tool.reprobuild.wheel]
+        environment = { MAKEFLAGS = "-s", CFLAGS = "" }
+        config-settings = { one = "1", many = ["2", "3"] }
+        readable = ["/opt/cuda"]
+        path = ["/opt/cuda/bin"]
+        sandbox = "plain"
+        timeout = 60
+        [tool.other]
+        anything = "goes"
+        """
+    )
+    assert (read.name, read.requires_python, read.python, read.has_metadata) == ("demo-app", ">=3.11", "3.12", True)
+    assert [str(each) for each in read.build_requires] == ["hatchling>=1.27", 'editables; python_version < "3"']
+    assert (read.backend, read.backend_path) == ("own.backend", ("tools",))
+    assert read.exclude_newer == "2026-05-01T00:00:00Z"
+    assert read.wheel == BuildSettings(
+        environment={"MAKEFLAGS": "-s", "CFLAGS": ""},
+        config_settings={"one": "1", "many": ("2", "3")},
+        readable=("/opt/cuda",),
+        path=("/opt/cuda/bin",),
+        sandbox="plain",
+        timeout=60,
+    )
+
+
+def test_selections_are_environments_then_images(config):
+    read = config(
+        """
+        [tool.reprobuild.images.serve]
+        project = false
+        groups = ["inference"]
+        python = "3.12"
+        platform = "x86_64-manylinux_2_28"
+        [tool.reprobuild.environments.dev]
+        extras = ["gpu"]
+        groups = ["dev", "docs"]
+        """
+    )
+    assert read.selections == (
+        Selection(name="", output="requirements.txt"),
+        Selection("dev", "environments/dev/requirements.txt", project=True, extras=("gpu",), groups=("dev", "docs")),
+        Selection(
+            "serve",
+            "images/serve/requirements.txt",
+            project=False,
+            groups=("inference",),
+            python="3.12",
+            platform="x86_64-manylinux_2_28",
+        ),
+    )
+
+
+# --- what is refused -------------------------------------------------------------------------------
+
+
+def test_a_folder_without_a_project_is_named(tmp_path):
+    with pytest.raises(BadInput, match=r"There is no pyproject\.toml in") as caught:
+        load(tmp_path)
+    assert str(tmp_path) in caught.value.reason
+    assert caught.value.remedy
+
+
+def test_text_that_is_not_toml_is_refused_with_its_line(refusal):
+    reason, remedy = refusal("[tool]\nx = \n")
+    assert reason.startswith(" is not valid TOML:")
+    assert "line 2" in reason
+    assert remedy
+
+
+def test_bytes_that_are_not_text_are_refused(tmp_path):
+    (tmp_path / "pyproject.toml").write_bytes(b"# caf\xe9")
+    with pytest.raises(BadInput, match=r"pyproject\.toml is not UTF-8"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("tool = 1", "tool is not a table."),
+        ("[tool]\nreprobuild = 1", "tool.reprobuild is not a table."),
+        ("build-system = []", "build-system is not a table."),
+        ("project = 'x'", "project is not a table."),
+        ("[build-system]\nrequires = 'x'", "build-system.requires is not a list of strings."),
+        ("[build-system]\nrequires = [1]", "build-system.requires is not a list of strings."),
+        ("[build-system]\nbuild-backend = 1", "build-system.build-backend is not a string."),
+        ("[build-system]\nbackend-path = 'x'", "build-system.backend-path is not a list of strings."),
+        (TOOL + "python = 3.12", "tool.reprobuild.python is not a string."),
+        (TOOL + "wheel = 1", "tool.reprobuild.wheel is not a table."),
+        (TOOL + "images = []", "tool.reprobuild.images is not a table."),
+        (TOOL + "images.a = 1", "tool.reprobuild.images.a is not a table."),
+        (TOOL + "images.a.project = 'no'", "tool.reprobuild.images.a.project is not true or false."),
+        (TOOL + "images.a.groups = 'x'", "tool.reprobuild.images.a.groups is not a list of strings."),
+        (TOOL + "environments.a.extras = [true]", "tool.reprobuild.environments.a.extras is not a list of strings."),
+        (TOOL + "images.a.python = 3", "tool.reprobuild.images.a.python is not a string."),
+        (TOOL + "images.a.platform = []", "tool.reprobuild.images.a.platform is not a string."),
+        (TOOL + "exclude-newer = 5", "tool.reprobuild.exclude-newer is neither a time nor false."),
+        (TOOL + "exclude-newer = true", "tool.reprobuild.exclude-newer is neither a time nor false."),
+        (TOOL + "exclude-newer = 12:00:00", "tool.reprobuild.exclude-newer is neither a time nor false."),
+        (WHEEL + "environment = 1", "tool.reprobuild.wheel.environment is not a table."),
+        (
+            WHEEL + "environment.A = 1",
+            "tool.reprobuild.wheel.environment.A is not a variable with a string value.",
+        ),
+        (
+            WHEEL + "environment.'A=B' = ''",
+            "tool.reprobuild.wheel.environment.A=B is not a variable with a string value.",
+        ),
+        (
+            WHEEL + "environment.1A = ''",
+            "tool.reprobuild.wheel.environment.1A is not a variable with a string value.",
+        ),
+        (WHEEL + "config-settings = 1", "tool.reprobuild.wheel.config-settings is not a table."),
+        (WHEEL + "config-settings.a = 1", "tool.reprobuild.wheel.config-settings.a is not a list of strings."),
+        (WHEEL + "sandbox = 1", "tool.reprobuild.wheel.sandbox is not a string."),
+        (
+            WHEEL + "sandbox = 'docker'",
+            "tool.reprobuild.wheel.sandbox is 'docker', not one of auto, bubblewrap, unshare, plain.",
+        ),
+        *(
+            (WHEEL + f"timeout = {value}", "tool.reprobuild.wheel.timeout is not a number of seconds.")
+            for value in ("0", "-1", "'9'", "true", "1.5")
+        ),
+        *(
+            (WHEEL + f"{key} = ['opt/x']", f"tool.reprobuild.wheel.{key}: 'opt/x' is not an absolute path.")
+            for key in ("readable", "path")
+        ),
+    ],
+)
+def test_a_wrong_value_is_named_by_file_and_key(refusal, text, reason):
+    assert refusal(text)[0] == reason
+
+
+@pytest.mark.parametrize(
+    ("text", "starts"),
+    [
+        ("[project]\nrequires-python = '3.x'", "project.requires-python: Invalid specifier"),
+        ("[project]\nrequires-python = []", "project.requires-python: Invalid specifier"),
+        ("[build-system]\nrequires = ['a b']", "build-system.requires: 'a b' is not a requirement"),
+        (TOOL + "exclude-newer = 'soon'", "tool.reprobuild.exclude-newer: 'soon' is not a time."),
+        (TOOL + "exclude-newer = 2026-05-01T00:00:00", "tool.reprobuild.exclude-newer: '2026-05-01T00:00:00' has no"),
+    ],
+)
+def test_a_value_that_others_define_is_refused_in_their_words(refusal, text, starts):
+    assert refusal(text)[0].startswith(starts)
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "a/b", "..", "a ", "-a", "a-", "é"])
+@pytest.mark.parametrize("kind", ["images", "environments"])
+def test_a_selection_becomes_a_folder_so_its_name_must_be_one(refusal, kind, name):
+    reason, _ = refusal(f"[tool.reprobuild.{kind}.'{name}']")
+    assert reason == f"tool.reprobuild.{kind}.{name}: {name!r} can't be a folder's name."
+
+
+def test_extras_need_the_project(refusal):
+    reason, remedy = refusal(TOOL + "images.a = { project = false, extras = ['x'] }")
+    assert reason == "tool.reprobuild.images.a names extras but has project = false."
+    assert "drop one" in remedy
+
+
+@pytest.mark.parametrize(
+    "name",
+    """PATH HOME TMPDIR USER LOGNAME TZ LC_ALL LANG PYTHONHASHSEED SOURCE_DATE_EPOCH VIRTUAL_ENV PYTHONPATH
+    PYTHONHOME LD_PRELOAD LD_LIBRARY_PATH UV_OFFLINE UV_INDEX""".split(),
+)
+def test_variables_that_are_held_fixed_cannot_be_set(refusal, name):
+    reason, remedy = refusal(WHEEL + f"environment.{name} = ''")
+    assert reason == f"tool.reprobuild.wheel.environment.{name} can't be set here."
+    assert "fixed" in remedy
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "key", "hint"),
+    [
+        (TOOL + "exclude_newer = false", "tool.reprobuild", "exclude_newer", "Did you mean 'exclude-newer'?"),
+        (TOOL + "image = {}", "tool.reprobuild", "image", "Did you mean 'images'?"),
+        (WHEEL + "enviroment = {}", "tool.reprobuild.wheel", "enviroment", "Did you mean 'environment'?"),
+        (TOOL + "images.a.group = []", "tool.reprobuild.images.a", "group", "Did you mean 'groups'?"),
+        (
+            TOOL + "images.a.zzz = []",
+            "tool.reprobuild.images.a",
+            "zzz",
+            "It can hold: project, extras, groups, python, platform.",
+        ),
+    ],
+)
+def test_a_typing_mistake_gets_a_hint(refusal, text, where, key, hint):
+    assert refusal(text) == (f"[{where}] has no key {key!r}.", hint)
+
+
+# --- times -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("'2026-05-01'", "2026-05-01T00:00:00Z"),
+        ("2026-05-01", "2026-05-01T00:00:00Z"),
+        ("'2026-05-01T12:30:00Z'", "2026-05-01T12:30:00Z"),
+        ("2026-05-01T12:30:00Z", "2026-05-01T12:30:00Z"),
+        ("2026-05-01T00:30:00.25+01:00", "2026-04-30T23:30:00Z"),
+        ("'0999-01-01'", "0999-01-01T00:00:00Z"),
+        ("false", False),
+    ],
+)
+def test_exclude_newer_is_a_time_in_utc_or_false(config, written, expected):
+    assert config(TOOL + f"exclude-newer = {written}").exclude_newer == expected
+
+
+@pytest.mark.parametrize("zone", ["America/Los_Angeles", "Asia/Tokyo"])
+def test_a_date_means_the_same_moment_everywhere(monkeypatch, zone):
+    monkeypatch.setenv("TZ", zone)
+    assert check_time("2026-05-01", "x") == "2026-05-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "now", "2026-13-01", "0001-01-01T00:00:00+23:00", "9999-12-31T23:59:59-23:00", "2026-05-01T25:00Z"]
+)
+def test_what_is_no_time_is_refused(text):
+    with pytest.raises(BadInput, match=r"--exclude-newer: .* is not a time") as caught:
+        check_time(text, "--exclude-newer")
+    assert "2026-05-01" in caught.value.remedy
+
+
+def test_a_time_without_a_zone_is_refused():
+    with pytest.raises(BadInput, match="has no time zone"):
+        check_time("2026-05-01T00:00", "--exclude-newer")
+
+
+def test_a_normalised_time_reads_back_as_the_same_moment():
+    text = "2026-05-01T10:00:00+05:30"
+    assert datetime.fromisoformat(check_time(text, "x")) == datetime(2026, 5, 1, 4, 30, tzinfo=UTC)
