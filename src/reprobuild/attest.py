@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reprobuild.digest import Digest, canonical_json
-from reprobuild.errors import RecordUnusable
+from reprobuild.errors import BadInput, RecordUnusable
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PROVENANCE_TYPE = "https://slsa.dev/provenance/v1"
@@ -82,7 +82,7 @@ class WheelRecord:
         if len(subjects) != 1 or not isinstance(subjects[0], dict):
             raise self._wrong("it doesn't have exactly one subject")
         self.subject_name = str(subjects[0].get("name", ""))
-        self.subject = self._digest(subjects[0])
+        self.subject = self.sha256(subjects[0])
 
     def dependency(self, role: str) -> Json:
         """The one resolved dependency with a role, such as ``source``, ``lock`` or ``interpreter``."""
@@ -115,12 +115,12 @@ class WheelRecord:
             raise self._wrong("a descriptor has no digest")
         return value
 
-    def _digest(self, part: Json) -> Digest:
-        return Digest.parse(f"sha256:{self.digests(part).get('sha256', '')}")
-
     def sha256(self, part: Json) -> Digest:
         """A descriptor's SHA-256."""
-        return self._digest(part)
+        try:
+            return Digest.parse(f"sha256:{self.digests(part).get('sha256', '')}")
+        except BadInput as error:
+            raise self._wrong("a descriptor has no SHA-256") from error
 
     def _at(self, *keys: str, kind: type = object) -> Any:  # noqa: ANN401 - JSON
         value: Any = self.statement
