@@ -1,5 +1,6 @@
 """A build backend in a box: its environment from locked files, its hooks, its wheel."""
 
+import json
 import shutil
 import tarfile
 import tomllib
@@ -70,7 +71,12 @@ def _write_pins(path: Path, files: Iterable[LockedFile]) -> None:
 
 
 def requires_for_wheel(
-    box: Box, folder: str, project: str, settings: Mapping[str, Any], environment: Mapping[str, str]
+    box: Box,
+    folder: str,
+    project: str,
+    settings: Mapping[str, Any],
+    environment: Mapping[str, str],
+    observer: Observer = SILENT,
 ) -> tuple[Requirement, ...]:
     """What the backend's ``get_requires_for_build_wheel`` answers (PEP 517), asked in the box.
 
@@ -92,7 +98,10 @@ def requires_for_wheel(
         shutil.copyfile(Path(exchange, "input.json"), hooks / "input.json")
         argv = [python, box.inside("hooks", "in_process.py"), hook, box.inside("hooks")]
         box.run(argv, env={**environment, **(extra_environ or {})}, cwd=_path(box, folder, project))
-        shutil.copyfile(hooks / "output.json", Path(exchange, "output.json"))
+        answer = json.loads((hooks / "output.json").read_bytes())
+        for warning in answer.pop("warnings", ()):  # they would otherwise become warnings of this process
+            observer.line(str(warning.get("message", "")))
+        Path(exchange, "output.json").write_text(json.dumps(answer), encoding="utf-8")
 
     python = box.inside("env", "bin", "python")
     try:

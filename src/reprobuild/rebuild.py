@@ -1,6 +1,7 @@
 """Making a wheel again from its record, in surroundings that differ on purpose, and saying what mattered."""
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -96,6 +97,8 @@ class Rebuilt:
         verdict: the comparison of the wheel with the one made again.
         varied: the variations that were in force at once.
         not_varied: those that this machine's sandbox has no way to vary.
+        held: the umask, when it alone decides the members' modes: the verdict is then that of a rebuild under the
+            umask that every build here has, with all else varied (docs/adr/0005-the-umask-is-held.md).
         guilty: where the wheels differ: the variations that each change it alone.
         unvaried: where they differ: what rebuilds here with nothing varied give: ``identical`` (the wheel),
             ``different`` (always the same other one), ``unsteady`` (another one each time); empty when not tried.
@@ -106,6 +109,7 @@ class Rebuilt:
     verdict: Verdict
     varied: tuple[str, ...]
     not_varied: tuple[str, ...]
+    held: tuple[str, ...]
     guarantees: Guarantees
     guilty: tuple[Guilt, ...] = ()
     unvaried: str = ""
@@ -123,6 +127,7 @@ def verify(
     wheel: Path,
     where: Path,
     *,
+    python: str | None = None,
     sandbox: str = "auto",
     explain: bool = True,
     observer: Observer = SILENT,
@@ -132,6 +137,7 @@ def verify(
     Args:
         wheel: with its record beside it.
         where: the folder of the project, or the sdist, that it was built from.
+        python: another interpreter than the one that the record names.
         explain: when the bytes differ, build once more for each variation to find the guilty ones.
 
     Raises:
@@ -144,26 +150,34 @@ def verify(
         observer.step("exporting the source that the record names")
         exported = _source_of(record, where, scratch)
         index = Index(where if where.is_dir() else Path.cwd(), observer=observer)
-        inputs = _inputs_of(record, exported, scratch)
+        inputs = _inputs_of(record, exported, scratch, python)
         notes = _then_and_now(record, inputs)
         again = partial(_make_again, wheel, inputs, index, scratch, record, sandbox)
-        varied = tuple(VARIATIONS)
         observer.step("making it again in other surroundings")
-        verdict, guarantees = again(varied, observer)
-        not_varied = tuple(
-            name for name in varied if (held := VARIATIONS[name].held_by) and not getattr(guarantees, held)
-        )
-        outcome = Rebuilt(
-            wheel,
-            verdict,
-            tuple(name for name in varied if name not in not_varied),
-            not_varied,
-            guarantees,
-            notes=notes,
-        )
+        verdict, guarantees = again(tuple(VARIATIONS), observer)
+        possible = tuple(name for name, each in VARIATIONS.items() if _can_vary(each, guarantees))
+        not_varied = tuple(name for name in VARIATIONS if name not in possible)
+        held: tuple[str, ...] = ()
+        if verdict.level is not Level.IDENTICAL and _only_modes(again(("umask",))[0]):
+            observer.step("modes follow the umask: making it again with everything else varied")
+            held = ("umask",)
+            possible = tuple(name for name in possible if name not in held)
+            verdict, _ = again(possible)
+        outcome = Rebuilt(wheel, verdict, possible, not_varied, held, guarantees, notes=notes)
         if verdict.level is Level.IDENTICAL or not explain:
             return outcome
         return _explain(outcome, again, observer)
+
+
+def _can_vary(variation: Variation, guarantees: Guarantees) -> bool:
+    return not variation.held_by or bool(getattr(guarantees, variation.held_by))
+
+
+def _only_modes(verdict: Verdict) -> bool:
+    """Whether two wheels differ in nothing but modes that differ by a umask."""
+    return bool(verdict.differences) and all(
+        each.field == "mode" and each.cause == "umask" for each in verdict.differences
+    )
 
 
 def read_record(wheel: Path) -> WheelRecord:
@@ -221,14 +235,14 @@ def _shown(digests: Any) -> str:  # noqa: ANN401 - a mapping of texts
     return ", ".join(f"{name} {value}" for name, value in sorted(digests.items()))
 
 
-def _inputs_of(record: WheelRecord, exported: source.Source, scratch: Path) -> Inputs:
+def _inputs_of(record: WheelRecord, exported: source.Source, scratch: Path, asked: str | None) -> Inputs:
     config, lock_path = read_export(exported, scratch)
     if not lock_path.is_file():
         raise LockMissing(f"The source that the record names has no {lock_path.name}.")
     locked, recorded = Digest.of_file(lock_path), record.sha256(record.dependency("lock"))
     if locked != recorded:
         raise DigestMismatch(f"{lock_path.name} in the source has {locked}, but the record names {recorded}.")
-    python = _interpreter_of(record)
+    python = interpreter.find(asked) if asked else _interpreter_of(record)
     files = tuple(_locked_file(record, part) for part in record.dependencies("build-requirement"))
     _require_in_lock(files, lockfile.read(lock_path))
     return Inputs(config, exported, files, locked, python)
@@ -258,9 +272,12 @@ def _interpreter_of(record: WheelRecord) -> Interpreter:
     part = record.dependency("interpreter")
     said = part.get("annotations", {})
     version, implementation = record.text(said, "version"), record.text(said, "implementation")
-    own = interpreter.find(None)
-    if (own.version, own.implementation) == (version, implementation):
-        return own
+    in_place = Path(record.text(said, "prefix"), "bin", record.text(part, "name"))
+    for candidate in (Path(sys.executable), in_place):
+        if candidate.is_file():
+            found = interpreter.describe(candidate)
+            if (found.version, found.implementation) == (version, implementation):
+                return found
     try:
         return interpreter.find(f"{implementation}@{version}")
     except ToolMissing:

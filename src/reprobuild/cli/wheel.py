@@ -75,6 +75,7 @@ Examples:
 @click.option(
     "--project", "where", type=PATH, default=Path(), help="The checkout or sdist it was built from. Default: here."
 )
+@click.option("--python", metavar="PYTHON", help="The interpreter. Default: the version that the record names.")
 @click.option("--explain/--no-explain", default=True, help="When the bytes differ, find the guilty variable.")
 @accept_option
 @sandbox_option
@@ -82,6 +83,7 @@ Examples:
 def verify_wheel(
     path: Path | None,
     where: Path,
+    python: str | None,
     explain: bool,
     accept: str,
     sandbox: str | None,
@@ -96,7 +98,9 @@ def verify_wheel(
     """
     found = path or _newest_wheel(where)
     with Console(quiet=quiet or as_json, verbose=verbose) as console:
-        outcome = rebuild.verify(found, where, sandbox=sandbox or "auto", explain=explain, observer=console)
+        outcome = rebuild.verify(
+            found, where, python=python, sandbox=sandbox or "auto", explain=explain, observer=console
+        )
     if as_json:
         print_json(_as_json(outcome))
     else:
@@ -128,6 +132,7 @@ def _as_json(outcome: rebuild.Rebuilt) -> dict[str, object]:
         "causes": list(outcome.causes),
         "varied": list(outcome.varied),
         "notVaried": list(outcome.not_varied),
+        "held": list(outcome.held),
         "guilty": [
             {"variation": guilt.variation, "cause": guilt.cause, **guilt.verdict.to_json()} for guilt in outcome.guilty
         ],
@@ -143,6 +148,8 @@ def _print(outcome: rebuild.Rebuilt) -> None:
     click.echo(f"varied: {', '.join(outcome.varied)}")
     if outcome.not_varied:
         click.echo(f"not varied (the sandbox kind {outcome.guarantees.kind} can't): {', '.join(outcome.not_varied)}")
+    if outcome.held:
+        click.echo("held: umask (the modes in this wheel follow it, so every build here has umask 022)")
     for guilt in outcome.guilty:
         where = "; ".join(
             dict.fromkeys(" > ".join(each.path) or each.field for each in guilt.verdict.differences if not each.follows)
