@@ -9,7 +9,6 @@ What a kind could not give is in :class:`Guarantees`, goes into the record, and 
 
 import fcntl
 import functools
-import getpass
 import os
 import shutil
 import socket
@@ -212,11 +211,10 @@ class _Bubblewrap:
     name = "bubblewrap"
 
     def why_not(self) -> str:
-        return _probe(("bwrap", *self._namespaces(Surroundings()), *_system_binds(), "--", "/usr/bin/env", "true"))
+        return _probe(("bwrap", *self._namespaces(Surroundings()), *self._file_system(), "--", "/usr/bin/env", "true"))
 
     def wrap(self, box: Box, argv: Sequence[str], cwd: str) -> list[str]:
-        arguments = ["bwrap", *self._namespaces(box.surroundings), *_system_binds()]
-        arguments += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/var/tmp"]  # noqa: S108
+        arguments = ["bwrap", *self._namespaces(box.surroundings), *self._file_system()]
         for path in box.readable:
             arguments += ["--ro-bind", str(path), str(path)]
         for outside, inside in box.binds():
@@ -232,6 +230,12 @@ class _Bubblewrap:
         options = ["--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
         options += ["--unshare-cgroup-try", "--die-with-parent", "--new-session"]
         return [*options, "--hostname", around.hostname, "--uid", uid, "--gid", uid]
+
+    @staticmethod
+    def _file_system() -> list[str]:
+        # Inside an unprivileged container it is often just /proc that can't be mounted: the probe must try it too.
+        fresh = ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/var/tmp"]  # noqa: S108
+        return [*_system_binds(), *fresh]
 
 
 class _Unshare:
@@ -380,29 +384,40 @@ def _workspace(kind: _Kind, surroundings: Surroundings) -> Iterator[tuple[Path, 
         yield wanted, True
     finally:
         remove_tree(wanted)
+        lock.truncate(0)
         lock.close()
 
 
 def _claim(folder: Path) -> IO[bytes] | None:
     """Take a fixed folder for this process alone; None when that can't be done safely.
 
-    The lock lies beside the folder. What a killed build left behind is cleared away once its lock is free.
+    The lock lies beside the folder and holds the identity of the folder that it is about. So what a killed
+    build left behind is cleared away, and a folder that somebody else made there is not.
     """
     with suppress(OSError):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        name = folder.with_name(f".{folder.name}.{getpass.getuser()}.lock")
+        name = folder.with_name(f".{folder.name}.{os.getuid()}.lock")
         descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         lock = os.fdopen(descriptor, "r+b")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.getuid():
+            if os.path.lexists(folder) and lock.read() == _identity(folder):
                 remove_tree(folder)
             folder.mkdir(mode=0o700)
+            lock.seek(0)
+            lock.truncate()
+            lock.write(_identity(folder))
+            lock.flush()
         except OSError:
             lock.close()
         else:
             return lock
     return None
+
+
+def _identity(folder: Path) -> bytes:
+    state = folder.lstat()
+    return f"{state.st_dev}:{state.st_ino}".encode()
 
 
 @contextmanager
