@@ -90,6 +90,8 @@ def build(
         digest = Digest.of_file(made)
         record = record_of(inputs, made.name, digest, guarantees, around)
         target, beside = out_dir / made.name, out_dir / f"{made.name}{RECORD_SUFFIX}"
+        if not out_dir.exists():  # as uv does: or else the next --allow-dirty would build it in
+            write_atomically(out_dir / ".gitignore", [b"*"])
         with made.open("rb") as stream:
             write_atomically(target, digest.check(chunks_of(stream), made.name))
         write_atomically(beside, [attest.encode(record)])
