@@ -7,7 +7,7 @@ from urllib.request import urlopen
 
 from setuptools import setup
 
-os.umask(0o022)  # setuptools' own defect, which the project umask is about
+os.umask(0o022)  # or the modes in the wheel follow the umask
 answer = "not asked yet"
 if "bdist_wheel" in sys.argv:
     answer = urlopen(os.environ["ASKED_URL"], timeout=5).read().decode()

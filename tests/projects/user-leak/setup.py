@@ -6,7 +6,7 @@ from pathlib import Path
 
 from setuptools import setup
 
-os.umask(0o022)  # setuptools' own defect, which the project umask is about
+os.umask(0o022)  # or the modes in the wheel follow the umask
 leak = getpass.getuser()
 Path("user_leak.py").write_text(f"LEAK = {leak!r}\n")
 setup()

@@ -1,1 +1,0 @@
-"""A package that setuptools.build_meta builds."""
