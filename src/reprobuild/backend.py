@@ -1,7 +1,9 @@
 """A build backend in a box: its environment from locked files, its hooks, its wheel."""
 
 import json
+import os
 import shutil
+import stat
 import tarfile
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +23,7 @@ from reprobuild.sandbox import Box
 #: Where compilers say that files lie, whatever the real path was.
 _MAPPED_SOURCE, _MAPPED_ENVIRONMENT, _MAPPED_PYTHON = "/reprobuild/src", "/reprobuild/env", "/reprobuild/python"
 _LOG_LINES = 40
+_ANSWER_LIMIT = 1 << 20
 
 
 def prepare(
@@ -72,17 +75,15 @@ def _write_pins(path: Path, files: Iterable[LockedFile]) -> None:
 
 def requires_for_wheel(
     box: Box,
-    folder: str,
-    project: str,
-    settings: Mapping[str, Any],
+    config: Config,
+    where: str,
     environment: Mapping[str, str],
     observer: Observer = SILENT,
 ) -> tuple[Requirement, ...]:
     """What the backend's ``get_requires_for_build_wheel`` answers (PEP 517), asked in the box.
 
     Args:
-        folder: the box's folder with the source; the hook may write into it.
-        project: the project's folder, relative to that one.
+        where: the project's folder as seen inside; the hook may write into it.
 
     Raises:
         BuildFailed: the hook fails.
@@ -92,21 +93,22 @@ def requires_for_wheel(
 
     def runner(cmd: Sequence[str], cwd: str | None = None, extra_environ: Mapping[str, str] | None = None) -> None:  # noqa: ARG001
         """Run pyproject_hooks' script in the box: copy in what it reads, copy out what it writes."""
-        python, script, hook, exchange = cmd
-        hooks = box.outside("hooks")
-        shutil.copyfile(script, hooks / "in_process.py")
-        shutil.copyfile(Path(exchange, "input.json"), hooks / "input.json")
-        argv = [python, box.inside("hooks", "in_process.py"), hook, box.inside("hooks")]
-        box.run(argv, env={**environment, **(extra_environ or {})}, cwd=_path(box, folder, project))
-        answer = json.loads((hooks / "output.json").read_bytes())
+        python, script, hook, folder = cmd
+        with box.exchange() as (here, there):
+            shutil.copyfile(script, here / "in_process.py")
+            shutil.copyfile(Path(folder, "input.json"), here / "input.json")
+            variables = {**environment, **(extra_environ or {})}
+            argv = [python, f"{there}/in_process.py", hook, there]
+            box.run(argv, env=variables, cwd=where, exchange=here)
+            answer = _read_answer(here / "output.json")
         for warning in answer.pop("warnings", ()):  # they would otherwise become warnings of this process
-            observer.line(str(warning.get("message", "")))
-        Path(exchange, "output.json").write_text(json.dumps(answer), encoding="utf-8")
+            observer.line(str(warning))
+        Path(folder, "output.json").write_text(json.dumps(answer), encoding="utf-8")
 
     python = box.inside("env", "bin", "python")
     try:
-        builder = ProjectBuilder(box.outside(folder, project), python_executable=python, runner=runner)
-        answers = builder.get_requires_for_build("wheel", _settings(settings))
+        builder = ProjectBuilder(config.root, python_executable=python, runner=runner)
+        answers = builder.get_requires_for_build("wheel", _settings(config.wheel.config_settings))
     except process.ToolFailed as error:
         raise BuildFailed(
             f"The backend failed when it was asked what it needs to build a wheel:\n{_tail(error.output)}",
@@ -116,6 +118,19 @@ def requires_for_wheel(
         raise BuildFailed(f"The backend can't be asked what it needs: {error}") from error
     own = {str(Requirement(text)) for text in builder.build_system_requires}
     return tuple(sorted((each for each in _parsed(answers) if str(each) not in own), key=str))
+
+
+def _read_answer(path: Path) -> dict[str, Any]:
+    """What a hook wrote, which is as trustworthy as the code that ran it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        with os.fdopen(descriptor, "rb") as stream:
+            answer = json.loads(stream.read(_ANSWER_LIMIT))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BuildFailed(f"The backend's hook left no answer that can be read: {error}.") from error
+    if not isinstance(answer, dict):
+        raise BuildFailed("The backend's hook left an answer that is not an object.")
+    return answer
 
 
 def _parsed(answers: Iterable[str]) -> Iterable[Requirement]:
@@ -147,17 +162,18 @@ def build(
     for name, value in config.wheel.config_settings.items():
         for each in (value,) if isinstance(value, str) else value:
             argv += ["--config-setting", f"{name}={each}"]
-    argv += [_path(box, "src", project)]
+    folder = inside(box, "src", project)
+    timeout = config.wheel.timeout
     try:
-        box.run(
-            argv, env=environment, cwd=_path(box, "src", project), on_line=observer.line, timeout=config.wheel.timeout
-        )
+        box.run([*argv, folder], env=environment, cwd=folder, on_line=observer.line, timeout=timeout)
     except process.ToolFailed as error:
         raise BuildFailed(
             f"The build failed:\n{_tail(error.output)}",
             "A build has no network and sees only the locked build requirements and the exported source.",
         ) from error
-    built = [path for path in box.outside("out").iterdir() if path.name.endswith((".whl", ".tar.gz"))]
+    out = box.outside("out")  # the build could have put links here, to have this process read elsewhere
+    found = [] if out.is_symlink() else sorted(out.iterdir())
+    built = [path for path in found if path.name.endswith((".whl", ".tar.gz")) and stat.S_ISREG(path.lstat().st_mode)]
     if len(built) != 1:
         raise BuildFailed(f"The backend {config.backend} left {len(built)} artifacts where one was expected.")
     return built[0]
@@ -204,7 +220,8 @@ def sdist_requires(sdist: Path) -> tuple[Requirement, ...]:
     return tuple(_parsed(requires))
 
 
-def _path(box: Box, folder: str, project: str) -> str:
+def inside(box: Box, folder: str, project: str) -> str:
+    """A project's folder as seen in the box; ``project`` is empty where it is the whole source."""
     return box.inside(folder, *([project] if project else []))
 
 

@@ -1,6 +1,8 @@
 """The Python interpreter that builds: found, questioned once, described by what can change its output."""
 
 import json
+import os
+import re
 import sys
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,6 +11,7 @@ from typing import Any
 
 from packaging.specifiers import SpecifierSet
 from packaging.tags import Tag
+from packaging.version import Version
 
 from reprobuild import process
 from reprobuild.digest import Digest
@@ -91,6 +94,15 @@ def find(request: str | None, project: Path | None = None, requires_python: str 
     return describe(_ask_uv(request))
 
 
+def _pyenv(request: str) -> Path | None:
+    """The newest of pyenv's interpreters with a version: uv sees those alone that pyenv has switched on."""
+    version = request.rpartition("@")[2]
+    root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    found = [path for path in root.glob(f"versions/{version}*/bin/python") if path.is_file()]
+    exact = [path for path in found if re.fullmatch(rf"{re.escape(version)}(\.\d+)*", path.parts[-3])]
+    return max(exact, key=lambda path: Version(path.parts[-3]), default=None)
+
+
 def _ask_uv(request: str) -> Path:
     environment = process.tool_environment({"UV_PYTHON_DOWNLOADS": "never"})
     try:
@@ -98,6 +110,8 @@ def _ask_uv(request: str) -> Path:
             ["uv", "python", "find", "--system", "--no-project", request], env=environment, cwd=Path("/")
         )
     except process.ToolFailed as error:
+        if re.fullmatch(r"(cpython@)?\d+(\.\d+)*", request) and (own := _pyenv(request)):
+            return own
         raise ToolMissing(
             f"There is no Python {request} on this machine: {error.output.strip()}",
             "Install it (`uv python install` can), or name another with --python.",

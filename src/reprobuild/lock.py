@@ -171,9 +171,8 @@ def _project_requires(
             source.place(exported, box.outside("src"), "sorted")
             backend.prepare(box, interpreter, files, index, observer)
             variables = backend.environment_of(box, config, interpreter, exported.epoch)
-            return backend.requires_for_wheel(
-                box, "src", exported.subdirectory, config.wheel.config_settings, variables
-            )
+            where = backend.inside(box, "src", exported.subdirectory)
+            return backend.requires_for_wheel(box, config, where, variables, observer)
 
 
 # --- uv --------------------------------------------------------------------------------------------

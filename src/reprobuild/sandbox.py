@@ -24,7 +24,7 @@ from reprobuild.errors import SandboxUnavailable, ToolMissing
 from reprobuild.files import remove_tree, scratch_folder
 
 #: Folders of a workspace; each lies at ``<root>/<name>`` inside.
-FOLDERS = ("src", "asked", "env", "wheels", "out", "home", "tmp", "cache", "hooks", "etc")
+FOLDERS = ("src", "asked", "env", "wheels", "out", "home", "tmp", "cache", "hooks")
 
 _SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
 _SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives")
@@ -96,8 +96,8 @@ class _Kind(Protocol):
     def why_not(self) -> str:
         """Why this kind doesn't work on this machine; empty when it does."""
 
-    def wrap(self, box: "Box", argv: Sequence[str], cwd: str) -> list[str]:
-        """The command that runs ``argv`` inside."""
+    def wrap(self, box: "Box", argv: Sequence[str], cwd: str, exchange: Path | None) -> list[str]:
+        """The command that runs ``argv`` inside, with an exchange folder if there is one."""
 
 
 class Box:
@@ -114,6 +114,7 @@ class Box:
         surroundings: Surroundings,
         host: Path,
         source: Path,
+        private: Path,
         guarantees: Guarantees,
         readable: Sequence[Path],
     ) -> None:
@@ -125,6 +126,7 @@ class Box:
         self._kind = kind
         self._host = host
         self._source = source
+        self._private = private
 
     def inside(self, *parts: str) -> str:
         """A path in the workspace as the build sees it."""
@@ -134,6 +136,21 @@ class Box:
         """The same path as this process sees it."""
         base = self._source if folder == "src" else self._host / folder
         return base.joinpath(*parts)
+
+    @property
+    def etc(self) -> Path:
+        """The folder with the account database; a build can't change it for the next command."""
+        return self._private / "etc"
+
+    @contextmanager
+    def exchange(self) -> Iterator[tuple[Path, str]]:
+        """A folder to hand files to one command and take its answer back: as seen here, and inside.
+
+        It is not part of the workspace: what runs in the box at the same time, or ran before, can't put a link
+        there for this process to follow. Pass the first of the two to :meth:`run`.
+        """
+        with scratch_folder(self._private, "exchange-") as folder:
+            yield folder, self.inside("hooks") if self._kind.name != "plain" else str(folder)
 
     @property
     def uv_inside(self) -> str:
@@ -183,15 +200,22 @@ class Box:
         *,
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
+        exchange: Path | None = None,
         on_line: Callable[[str], None] | None = None,
         timeout: float | None = None,
     ) -> process.Completed:
-        """Run a command inside. ``env`` is added to :meth:`environment`, ``cwd`` is a path as seen inside.
+        """Run a command inside.
+
+        Args:
+            env: is added to :meth:`environment`.
+            cwd: a path as seen inside.
+            exchange: the folder of :meth:`exchange`, if the command gets one.
+            on_line, timeout: as :func:`reprobuild.process.run`.
 
         Raises:
             ToolFailed, ToolTimeout, ToolMissing: as :func:`reprobuild.process.run`.
         """
-        command = self._kind.wrap(self, argv, cwd or self.inside())
+        command = self._kind.wrap(self, argv, cwd or self.inside(), exchange)
         plain = self._kind.name == "plain"
         return process.run(
             command,
@@ -213,14 +237,16 @@ class _Bubblewrap:
     def why_not(self) -> str:
         return _probe(("bwrap", *self._namespaces(Surroundings()), *self._file_system(), "--", "/usr/bin/env", "true"))
 
-    def wrap(self, box: Box, argv: Sequence[str], cwd: str) -> list[str]:
+    def wrap(self, box: Box, argv: Sequence[str], cwd: str, exchange: Path | None) -> list[str]:
         arguments = ["bwrap", *self._namespaces(box.surroundings), *self._file_system()]
         for path in box.readable:
             arguments += ["--ro-bind", str(path), str(path)]
         for outside, inside in box.binds():
             arguments += ["--bind", str(outside), inside]
+        if exchange:
+            arguments += ["--bind", str(exchange), box.inside("hooks")]
         for name in ("passwd", "group", "hosts", "nsswitch.conf"):
-            arguments += ["--ro-bind", str(box.outside("etc", name)), f"/etc/{name}"]
+            arguments += ["--ro-bind", str(box.etc / name), f"/etc/{name}"]
         arguments += ["--ro-bind", str(box.uv), box.uv_inside, "--chdir", cwd, "--", *argv]
         return arguments
 
@@ -244,9 +270,10 @@ class _Unshare:
     # Everything that lies below /tmp outside is moved aside before /tmp is covered, then put in its place.
     _SCRIPT = """
 set -eu
-host=$1 source=$2 root=$3 name=$4 uv=$5 cwd=$6 kept=$7; shift 7
+host=$1 source=$2 root=$3 name=$4 uv=$5 cwd=$6 exchange=$7 kept=$8; shift 8
 mount --bind "$host" /mnt
 mount --bind "$source" /mnt/src
+if [ -n "$exchange" ]; then mount --bind "$exchange" /mnt/hooks; fi
 touch /mnt/tools/uv && mount --bind "$uv" /mnt/tools/uv
 n=0; while [ "$n" -lt "$kept" ]; do
   mkdir -p "/mnt/kept/$n"; mount --rbind "$1" "/mnt/kept/$n"; eval "path$n=\\$1"; shift; n=$((n+1))
@@ -266,10 +293,11 @@ exec "$@"
         script = "mount -t tmpfs tmpfs /tmp && mount -t proc proc /proc && hostname probe"
         return _probe(("unshare", *self._OPTIONS, "sh", "-c", script))
 
-    def wrap(self, box: Box, argv: Sequence[str], cwd: str) -> list[str]:
+    def wrap(self, box: Box, argv: Sequence[str], cwd: str, exchange: Path | None) -> list[str]:
         hidden = [str(path) for path in box.readable if path.is_relative_to("/tmp")]  # noqa: S108
         (host, _), (source, _) = box.binds()
         places = [str(host), str(source), box.root, box.surroundings.hostname, str(box.uv), cwd]
+        places.append(str(exchange or ""))
         script = ["sh", "-c", self._SCRIPT, "sh", *places, str(len(hidden)), *hidden]
         return ["unshare", *self._OPTIONS, *script, *argv]
 
@@ -280,7 +308,7 @@ class _Plain:
     def why_not(self) -> str:
         return ""
 
-    def wrap(self, box: Box, argv: Sequence[str], cwd: str) -> list[str]:  # noqa: ARG002 - the protocol's signature
+    def wrap(self, box: Box, argv: Sequence[str], cwd: str, exchange: Path | None) -> list[str]:  # noqa: ARG002 - the protocol's
         return list(argv)
 
 
@@ -350,10 +378,14 @@ def open_box(
     """
     chosen = choose(kind)
     outside = tuple(path for path in dict.fromkeys(readable) if not path.is_relative_to("/usr"))
-    with _workspace(chosen, surroundings) as (host, fixed), _source_folder(chosen, host, source_size) as source:
+    with (
+        scratch_folder(Path(tempfile.gettempdir()), "reprobuild-private-") as private,
+        _workspace(chosen, surroundings) as (host, fixed),
+        _source_folder(chosen, host, source_size) as source,
+    ):
         for name in (*FOLDERS, "tools", surroundings.home):
             (host / name).mkdir(exist_ok=True)
-        _write_etc(host / "etc", surroundings)
+        _write_etc(private / "etc", surroundings)
         namespaces = chosen.name != "plain"
         guarantees = Guarantees(
             kind=chosen.name,
@@ -364,7 +396,7 @@ def open_box(
             fixed_user=chosen.name == "bubblewrap",
             fixed_directory_order=_is_in_memory(source),
         )
-        yield Box(chosen, surroundings, host, source, guarantees, outside)
+        yield Box(chosen, surroundings, host, source, private, guarantees, outside)
 
 
 @contextmanager
@@ -448,6 +480,7 @@ def _is_in_memory(path: Path) -> bool:
 
 def _write_etc(folder: Path, around: Surroundings) -> None:
     """The account database that a build sees: one user, and nothing of the machine's."""
+    folder.mkdir()
     home = f"{around.root}/{around.home}"
     lines = {
         "passwd": f"{around.user}:x:{around.uid}:{around.uid}:{around.user}:{home}:/bin/sh\n",

@@ -164,6 +164,8 @@ def make(
             observer.step("building the sdist that the wheel is made from")
             exported = _replace_by_sdist(box, config, variables, exported, observer)
         observer.step(f"building the wheel ({box.guarantees.kind})")
+        # The question gets a copy of the source, made before any of the project's code runs beside it.
+        source.place(exported, box.outside("asked"), surroundings.directory_order)
         with process.workers(1) as pool:
             asked = pool.submit(_check_requirements, box, replace(inputs, source=exported), variables)
             try:
@@ -186,7 +188,7 @@ def _replace_by_sdist(
 ) -> Source:
     """Without git a wheel is made from the sdist's own contents, as `uv build` does it."""
     sdist = backend.build(box, config, "", variables, what="sdist", observer=observer)
-    kept = box.outside("hooks", sdist.name)
+    kept = box.outside("tools", sdist.name)
     sdist.rename(kept)
     folder = box.outside("src")
     for path in list(folder.iterdir()):
@@ -197,15 +199,14 @@ def _replace_by_sdist(
 
 
 def _check_requirements(box: Box, inputs: Inputs, variables: Mapping[str, str]) -> None:
-    """Ask the backend what it needs, in a copy of the source of its own while the build runs in the other.
+    """Ask the backend what it needs, while the build runs in the other copy of the source.
 
     Raises:
         LockStale: it asks for something that isn't locked.
         BuildFailed: it can't be asked.
     """
-    source.place(inputs.source, box.outside("asked"), box.surroundings.directory_order)
-    settings = inputs.config.wheel.config_settings
-    asked = backend.requires_for_wheel(box, "asked", inputs.source.subdirectory, settings, variables)
+    where = backend.inside(box, "asked", inputs.source.subdirectory)
+    asked = backend.requires_for_wheel(box, inputs.config, where, variables)
     pins = tuple(lockfile.Pin(file.name, Version(file.version), None, (file.digest,)) for file in inputs.files)
     locked = lockfile.Lockfile(inputs.lock, pins, "")
     require_satisfied(locked, asked, inputs.interpreter, f"the backend {inputs.config.backend}")

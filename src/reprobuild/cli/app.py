@@ -98,6 +98,14 @@ def run() -> NoReturn:
     except OSError as error:
         _say(f"{error.filename or 'A file'}: {error.strerror or error}.", "Free space or permissions may be missing.")
         code = ExitCode.WRITE_FAILED
+    except Exception as error:
+        if os.environ.get("REPROBUILD_TRACEBACK"):
+            raise
+        _say(
+            f"a defect in reprobuild: {type(error).__name__}: {error}",
+            "Please report it, with what REPROBUILD_TRACEBACK=1 shows.",
+        )
+        code = ExitCode.INTERNAL
     sys.exit(code if isinstance(code, int) else ExitCode.OK)
 
 
