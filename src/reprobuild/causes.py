@@ -83,7 +83,7 @@ CAUSES: dict[str, Cause] = {
         ),
         Cause(
             "hash-seed",
-            "The hash seed of Python got into the artifact.",
+            "The order of a set, or a hash, got into the artifact: both follow Python's hash seed.",
             "Sort what comes out of sets before writing it, and set PYTHONHASHSEED=0 for the build.",
         ),
         Cause(
@@ -115,7 +115,7 @@ CAUSES: dict[str, Cause] = {
         ),
         Cause(
             "umask",
-            "File modes follow the umask of the build.",
+            "File modes, or something computed from them, follow the umask of the build.",
             "Build under umask 022 from a source export whose modes are 644 and 755.",
         ),
         Cause(

@@ -5,7 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from reprobuild.causes import CAUSES
+from reprobuild.cli.app import cli
 from reprobuild.errors import EXIT_CODE_MEANINGS, ExitCode
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +27,17 @@ def test_exit_codes_page_is_the_table_in_the_code() -> None:
     assert table_rows(ROOT / "docs" / "exit-codes.md") == [
         [str(int(code)), f"`{code.name}`", meaning] for code, meaning in EXIT_CODE_MEANINGS.items()
     ]
+
+
+def test_causes_page_is_the_table_in_the_code() -> None:
+    assert table_rows(ROOT / "docs" / "causes.md") == [
+        [f"`{cause.name}`", cause.summary, cause.remedy] for cause in CAUSES.values()
+    ]
+
+
+def test_top_level_help_is_what_click_says() -> None:
+    kept = (ROOT / "src" / "reprobuild" / "cli" / "help.txt").read_text()
+    assert CliRunner().invoke(cli, ["--help"], prog_name="reprobuild").output == kept
 
 
 def test_every_exit_code_has_a_meaning() -> None:
