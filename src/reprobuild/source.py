@@ -136,16 +136,24 @@ def place(source: Source, folder: Path, order: Order) -> None:
             extract_tar(stream, folder / path, order=order)
     if source.kind == "sdist":
         _lift_single_folder(folder)
+    filled: list[Path] = []
     for parent, folders, files in os.walk(folder, topdown=False):
         for name in files:
             path_of = Path(parent, name)
-            _fill_in_lfs(path_of, source)
+            if _fill_in_lfs(path_of, source):
+                filled.append(path_of.relative_to(folder))
             os.utime(path_of, (source.epoch, source.epoch), follow_symlinks=False)
         for name in folders:
             os.utime(Path(parent, name), (source.epoch, source.epoch), follow_symlinks=False)
     os.utime(folder, (source.epoch, source.epoch))
     if source.git is not None:
         shutil.copytree(source.git, folder / ".git")
+        modules = [path for path, _ in source.submodules]
+        own = [path for path in filled if not any(path.is_relative_to(module) for module in modules)]
+        if own:
+            # git has pointers there: whoever asks it for a version shall not hear that the tree is dirty.
+            names = b"\0".join(os.fsencode(path) for path in own)
+            _git_fed(names, ["update-index", "--assume-unchanged", "-z", "--stdin"], folder)
 
 
 def peek(source: Source, names: Container[str], folder: Path) -> None:
@@ -160,8 +168,9 @@ def peek(source: Source, names: Container[str], folder: Path) -> None:
                 (folder / name).write_bytes(content.read() if content else b"")
 
 
-def _clamp(epoch: float) -> int:
-    return min(max(int(epoch), EARLIEST_EPOCH), _LATEST_EPOCH)
+def clamped(epoch: float) -> int:
+    """The nearest moment that a zip can hold; the first of them for what is no number (a tar may say NaN)."""
+    return int(min(_LATEST_EPOCH, max(EARLIEST_EPOCH, epoch)))
 
 
 # --- git -------------------------------------------------------------------------------------------
@@ -191,10 +200,26 @@ def _git_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     }
 
 
+#: Commands below only read; a repository that belongs to somebody else is as good a source.
+_GIT = ("git", "-c", "safe.directory=*", "-c", "core.fsmonitor=false")
+
+
 def _git(arguments: list[str], cwd: Path, **extra: str) -> str:
-    # Commands below only read; a repository that belongs to somebody else is as good a source.
-    argv = ["git", "-c", "safe.directory=*", "-c", "core.fsmonitor=false", *arguments]
-    return process.run(argv, env=_git_environment(extra), cwd=cwd).stdout.decode()
+    return _git_fed(b"", arguments, cwd, **extra)
+
+
+def _git_fed(stdin: bytes, arguments: list[str], cwd: Path, **extra: str) -> str:
+    done = process.run([*_GIT, *arguments], env=_git_environment(extra), cwd=cwd, stdin=stdin)
+    return done.stdout.decode(errors="surrogateescape")
+
+
+def _git_of_user(arguments: list[str], cwd: Path) -> bytes:
+    """git with the user's own configuration: only it tells what is changed and what is ignored."""
+    environment = process.tool_environment({"GIT_OPTIONAL_LOCKS": "0"})
+    try:
+        return process.run([*_GIT, *arguments], env=environment, cwd=cwd).stdout
+    except process.ToolFailed as error:
+        raise SourceUnusable(f"git can't read the working tree {cwd}: {error.output}") from error
 
 
 def _find_checkout(project: Path) -> _Checkout | None:
@@ -213,7 +238,7 @@ def _open_git(
 ) -> Source:
     name, tree, seconds = _describe_commit(checkout, commit)
     git = _shadow(checkout, name, scratch / "git")
-    own_time = epoch if epoch is not None else _clamp(int(seconds))
+    own_time = epoch if epoch is not None else clamped(int(seconds))
     source = Source(
         kind="git",
         tar=scratch / "source.tar",
@@ -223,7 +248,7 @@ def _open_git(
         subdirectory=_subdirectory(checkout, project),
         git=git,
         objects=_object_folders(checkout.common_dir),
-        lfs=(checkout.common_dir / "lfs" / "objects",),
+        lfs=(checkout.common_dir / "lfs/objects", *checkout.common_dir.glob("modules/**/lfs/objects")),
     )
     exported = name
     if commit == "HEAD":
@@ -309,13 +334,11 @@ def _object_folders(common_dir: Path) -> tuple[Path, ...]:
 def _changes(checkout: _Checkout) -> tuple[list[str], int]:
     """Tracked files that differ from the commit, and how many files are neither tracked nor ignored.
 
-    This asks with the user's own configuration: only it tells whether a file that went through a filter
-    or a line-ending conversion is unchanged.
+    A file that went through a filter or a line-ending conversion is unchanged by the user's configuration.
     """
-    argv = ["git", "-c", "safe.directory=*", "status", "--porcelain", "-z", "--untracked-files=all"]
-    done = process.run(argv, env=process.tool_environment({"GIT_OPTIONAL_LOCKS": "0"}), cwd=checkout.top)
+    answer = _git_of_user(["status", "--porcelain", "-z", "--untracked-files=all"], checkout.top)
     changed, untracked = [], 0
-    for entry in done.stdout.decode(errors="replace").split("\0"):
+    for entry in answer.decode(errors="replace").split("\0"):
         if entry.startswith("?? "):
             untracked += 1
         elif len(entry) > 3 and entry[2] == " ":
@@ -327,7 +350,11 @@ def _snapshot(checkout: _Checkout, git: Path) -> str:
     """The working tree, without what is ignored, as a git tree in the second git directory."""
     extra = {"GIT_DIR": str(git), "GIT_WORK_TREE": str(checkout.top), "GIT_INDEX_FILE": str(git / "snapshot")}
     _git(["read-tree", "HEAD"], checkout.top, **extra)
-    _git(["-c", "core.autocrlf=input", "add", "--all", "."], checkout.top, **extra)
+    here = _git_of_user(["ls-files", "-z", "--cached", "--others", "--exclude-standard"], checkout.top).split(b"\0")
+    before = os.fsencode(_git(["ls-tree", "-r", "-z", "--name-only", "HEAD"], git, GIT_DIR=str(git))).split(b"\0")
+    names = b"\0".join(sorted({name.rstrip(b"/") for name in (*here, *before) if name}))
+    update = ["-c", "core.autocrlf=input", "update-index", "--add", "--remove", "--replace", "-z", "--stdin"]
+    _git_fed(names, update, checkout.top, **extra)
     tree = _git(["write-tree"], checkout.top, **extra).strip()
     (git / "snapshot").unlink()
     return tree
@@ -367,13 +394,13 @@ def _submodules(
     return tuple(found)
 
 
-def _fill_in_lfs(path: Path, source: Source) -> None:
+def _fill_in_lfs(path: Path, source: Source) -> bool:
     """Put an LFS object in its pointer's place, checked against the digest that the pointer names."""
     if not source.lfs or path.is_symlink() or path.stat().st_size > _LFS_POINTER_LIMIT:
-        return
+        return False
     found = _LFS_POINTER.match(path.read_bytes())
     if found is None:
-        return
+        return False
     digest = Digest("sha256", found.group(1).decode())
     for folder in source.lfs:
         kept = folder / digest.hex[:2] / digest.hex[2:4] / digest.hex
@@ -384,7 +411,7 @@ def _fill_in_lfs(path: Path, source: Source) -> None:
                     path, digest.check(iter(lambda: stream.read(1 << 20), b""), f"LFS object of {path.name}")
                 )
             path.chmod(mode & 0o777)
-            return
+            return True
     raise SourceUnusable(
         f"{path.name} is kept in Git LFS, and its object {digest} is not on this machine.", "Fetch it: git lfs pull."
     )
@@ -419,7 +446,7 @@ def _some(names: list[str], limit: int = 5) -> str:
 def _open_sdist(path: Path, epoch: int | None) -> Source:
     if not path.name.endswith(".tar.gz"):
         raise BadInput(f"{path} is neither a folder nor an sdist (.tar.gz).")
-    own_time = _clamp(_newest(path)) if epoch is None else epoch
+    own_time = clamped(_newest(path)) if epoch is None else epoch
     return Source("sdist", path, own_time, {"sha256": Digest.of_file(path).hex}, uri=path.name)
 
 
@@ -437,16 +464,23 @@ def _open_folder(project: Path, scratch: Path, epoch: int | None) -> Source:
     tar = scratch / "source.tar"
     with tar.open("wb") as stream:
         write_tar(stream, _members(project), mtime=0)
-    return Source("folder", tar, _clamp(newest) if epoch is None else epoch, {"sha256": Digest.of_file(tar).hex})
+    return Source("folder", tar, clamped(newest) if epoch is None else epoch, {"sha256": Digest.of_file(tar).hex})
 
 
-def _walk(folder: Path, *, top: bool = True) -> Iterator[Path]:
+def _walk(folder: Path, left_behind: tuple[str, ...] | None = None) -> Iterator[Path]:
+    """The source files in a folder; ``left_behind`` are suffixes of what isn't, None for the project's own folder."""
+    top = left_behind is None
+    if left_behind is None:
+        # An sdist's own egg-info says which files belong to it; elsewhere it is an earlier build's.
+        left_behind = (".pyc",) if (folder / "PKG-INFO").is_file() else (".pyc", ".egg-info")
     for entry in sorted(folder.iterdir()):
         is_package = (entry / "__init__.py").is_file()
         if entry.name in _NOT_SOURCE or (top and entry.name in _NOT_SOURCE_AT_TOP and not is_package):
             continue
+        if entry.suffix in left_behind:
+            continue
         if entry.is_dir() and not entry.is_symlink():
-            yield from _walk(entry, top=False)
+            yield from _walk(entry, left_behind)
         else:
             yield entry
 
