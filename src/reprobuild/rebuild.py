@@ -1,10 +1,11 @@
 """Making a wheel again from its record, in surroundings that differ on purpose, and saying what mattered."""
 
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from reprobuild.files import scratch_folder
 from reprobuild.index import Index, LockedFile
 from reprobuild.interpreter import Interpreter
 from reprobuild.progress import SILENT, Observer
-from reprobuild.sandbox import Guarantees, Surroundings
+from reprobuild.sandbox import USUAL, Guarantees, Surroundings
 from reprobuild.wheel import RECORD_SUFFIX, Inputs, compilers, make, read_export
 
 _BUILDS_AT_ONCE = 2
@@ -46,7 +47,8 @@ class Variation:
 
 
 def _other_root(around: Surroundings) -> Surroundings:
-    return replace(around, root="/tmp/made-again/in-another-folder")  # noqa: S108 - see Surroundings.root
+    # Right below /tmp, whose sticky bit keeps others from putting their own folder in its place.
+    return replace(around, root="/tmp/made-again-in-another-folder")  # noqa: S108 - see Surroundings.root
 
 
 def _other_locale(around: Surroundings) -> Surroundings:
@@ -64,7 +66,7 @@ VARIATIONS: dict[str, Variation] = {
     for each in (
         Variation("path", _other_root, "build-path", value=lambda around: around.root),
         Variation("umask", partial(replace, umask=0o077), "umask"),
-        Variation("timezone", partial(replace, timezone="<-11:30>+11:30"), "timezone", value=lambda a: a.timezone),
+        Variation("timezone", partial(replace, timezone="<-1130>+11:30"), "timezone", value=lambda a: a.timezone),
         Variation("locale", _other_locale, "locale", value=lambda around: around.locale),
         Variation("hash-seed", partial(replace, hash_seed="20011"), "hash-seed", value=lambda a: a.hash_seed),
         Variation("home", partial(replace, home="second-home"), "home", value=lambda a: f"{a.root}/{a.home}"),
@@ -214,9 +216,11 @@ def _source_of(record: WheelRecord, where: Path, scratch: Path) -> source.Source
     parameters = record.external.get("source")
     kind = parameters.get("kind") if isinstance(parameters, dict) else None
     epoch = record.external.get("sourceDateEpoch")
-    if not isinstance(epoch, int) or kind not in {"git", "dirty", "sdist", "folder"}:
+    if type(epoch) is not int or source.clamped(epoch) != epoch or kind not in ("git", "dirty", "sdist", "folder"):
         raise RecordUnusable("The record doesn't say what kind of source and which epoch the wheel was built with.")
     commit = digests.get("gitCommit", "") if kind == "git" else "HEAD"
+    if kind == "git" and not re.fullmatch(r"[0-9a-f]{40,64}", commit):
+        raise RecordUnusable("The record doesn't name the commit that the wheel was built from.")
     found = source.open_source(where, scratch, allow_dirty=kind == "dirty", commit=commit, epoch=epoch)
     if dict(found.digests) != digests:
         remedy = {
@@ -250,9 +254,9 @@ def _inputs_of(record: WheelRecord, exported: source.Source, scratch: Path, aske
 
 def _require_in_lock(files: Iterable[LockedFile], lock: lockfile.Lockfile) -> None:
     """A record can't bring in a file that the lock of the same commit doesn't hold."""
-    pinned = {(pin.name, digest) for pin in lock.pins for digest in pin.hashes}
+    pinned = {(pin.name, str(pin.version), digest) for pin in lock.pins for digest in pin.hashes}
     for file in files:
-        if (file.name, file.digest) not in pinned:
+        if (file.name, file.version, file.digest) not in pinned:
             raise RecordUnusable(
                 f"The record names {file.filename} with {file.digest}, which the lock doesn't hold.",
                 "The record was changed after the build: don't trust it.",
@@ -262,7 +266,7 @@ def _require_in_lock(files: Iterable[LockedFile], lock: lockfile.Lockfile) -> No
 def _locked_file(record: WheelRecord, part: dict[str, Any]) -> LockedFile:
     filename, uri = record.text(part, "name"), record.text(part, "uri")
     name, _, version = uri.removeprefix("pkg:pypi/").partition("@")
-    if not name or not version or "/" in filename:
+    if not name or not version or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+!-]*", filename):
         raise RecordUnusable(f"The record's build requirement {filename!r} is malformed.")
     return LockedFile(name, version, filename, record.sha256(part))
 
@@ -272,12 +276,12 @@ def _interpreter_of(record: WheelRecord) -> Interpreter:
     part = record.dependency("interpreter")
     said = part.get("annotations", {})
     version, implementation = record.text(said, "version"), record.text(said, "implementation")
-    in_place = Path(record.text(said, "prefix"), "bin", record.text(part, "name"))
-    for candidate in (Path(sys.executable), in_place):
-        if candidate.is_file():
-            found = interpreter.describe(candidate)
-            if (found.version, found.implementation) == (version, implementation):
-                return found
+    # uv takes a path for a request too, and would run what lies there.
+    if not re.fullmatch(r"[a-z]+", implementation) or not re.fullmatch(r"[0-9][0-9a-z.+]*", version):
+        raise RecordUnusable(f"The record's interpreter {implementation!r} {version!r} is malformed.")
+    own = interpreter.describe(Path(sys.executable))
+    if (own.version, own.implementation) == (version, implementation):
+        return own
     try:
         return interpreter.find(f"{implementation}@{version}")
     except ToolMissing:
@@ -323,11 +327,11 @@ def _make_again(
 def _hints(record: WheelRecord, second: Surroundings) -> list[Hint]:
     """What a build could see then and now, wherever the two differ."""
     recorded = record.internal.get("surroundings")
-    known = Surroundings.__dataclass_fields__
+    known = {each.name: type(getattr(USUAL, each.name)) for each in fields(Surroundings)}
     first = (
-        Surroundings(**{key: value for key, value in recorded.items() if key in known})
+        Surroundings(**{key: value for key, value in recorded.items() if key in known and type(value) is known[key]})
         if isinstance(recorded, dict)
-        else Surroundings()
+        else USUAL
     )
     pairs = [(name, each.value(first), each.value(second)) for name, each in VARIATIONS.items()]
     return [Hint(name, left, right) for name, left, right in pairs if left and left != right]
