@@ -49,7 +49,12 @@ class Cli(Protocol):
     """The fixture ``reprobuild``."""
 
     def __call__(
-        self, *args: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None, code: int | None = 0
+        self,
+        *args: str | Path,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        code: int | None = 0,
+        umask: int = -1,
     ) -> Ended:
         """Run a command; ``code`` is the exit code it must end with (None: any)."""
 
@@ -131,12 +136,17 @@ def reprobuild(tmp_path: Path) -> Cli:
     """The real command line, in a process of its own."""
 
     def run(
-        *args: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None, code: int | None = 0
+        *args: str | Path,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        code: int | None = 0,
+        umask: int = -1,
     ) -> Ended:
         done = subprocess.run(
             [sys.executable, "-m", "reprobuild", *map(str, args)],
             cwd=cwd or tmp_path,
             env=os.environ | (env or {}),
+            umask=umask,
             capture_output=True,
             text=True,
             timeout=300,
