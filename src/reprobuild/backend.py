@@ -88,7 +88,7 @@ def requires_for_wheel(
     Raises:
         BuildFailed: the hook fails.
     """
-    from build import BuildException, ProjectBuilder  # noqa: PLC0415 - slow to import
+    from build import BuildBackendException, BuildException, ProjectBuilder  # noqa: PLC0415 - slow to import
     from pyproject_hooks import HookMissing  # noqa: PLC0415 - the same
 
     def runner(cmd: Sequence[str], cwd: str | None = None, extra_environ: Mapping[str, str] | None = None) -> None:  # noqa: ARG001
@@ -97,7 +97,9 @@ def requires_for_wheel(
         with box.exchange() as (here, there):
             shutil.copyfile(script, here / "in_process.py")
             shutil.copyfile(Path(folder, "input.json"), here / "input.json")
-            variables = {**environment, **(extra_environ or {})}
+            # The backend-path of a project that holds its own backend is a path outside.
+            moved = {name: value.replace(str(config.root), where) for name, value in (extra_environ or {}).items()}
+            variables = {**environment, **moved}
             argv = [python, f"{there}/in_process.py", hook, there]
             box.run(argv, env=variables, cwd=where, exchange=here)
             answer = _read_answer(here / "output.json")
@@ -114,7 +116,7 @@ def requires_for_wheel(
             f"The backend failed when it was asked what it needs to build a wheel:\n{_tail(error.output)}",
             "A build runs without the network and with the locked build requirements alone.",
         ) from error
-    except (BuildException, HookMissing) as error:
+    except (BuildException, BuildBackendException, HookMissing) as error:
         raise BuildFailed(f"The backend can't be asked what it needs: {error}") from error
     own = {str(Requirement(text)) for text in builder.build_system_requires}
     return tuple(sorted((each for each in _parsed(answers) if str(each) not in own), key=str))

@@ -106,6 +106,13 @@ class Index:
         with self._workers() as pool:
             list(pool.map(lambda file: self._put(file, destination / file.filename), files))
 
+    def kept_size(self, files: Iterable[LockedFile]) -> int | None:
+        """How many bytes some files have together; None unless all of them have been fetched before."""
+        try:
+            return sum(self._kept(file).stat().st_size for file in files)
+        except OSError:
+            return None
+
     @contextmanager
     def _workers(self) -> Iterator[ThreadPoolExecutor]:
         with process.workers(_PARALLEL) as pool:
@@ -134,8 +141,8 @@ class Index:
         """The file name of each locked digest; empty for one that no place offered when last asked."""
         path = self._cache / "releases" / pin.name / f"{pin.version}.json"
         known: dict[str, str] = {}
-        with suppress(OSError, ValueError):
-            known = json.loads(path.read_text(encoding="utf-8"))
+        with suppress(OSError, ValueError, TypeError):
+            known = dict(json.loads(path.read_text(encoding="utf-8")))
         wanted = [str(digest) for digest in pin.hashes]
         if again or not all(isinstance(known.get(digest), str) for digest in wanted):
             for offer in self._offered(pin.name, str(pin.version)):
@@ -304,11 +311,9 @@ def _ask_network(place: Place, name: str) -> list[_Offer]:
 
 def _offer(place: Place, package: "DistributionPackage") -> _Offer:
     digest = package.digests.get("sha256")
-    return _Offer(package.filename, Digest("sha256", digest) if digest else None, place, package, _local(package.url))
-
-
-def _local(url: str) -> Path | None:
-    return Place(url.partition("#")[0], flat=True).folder
+    # Only a page on this machine may speak of files on this machine.
+    local = Place(package.url.partition("#")[0], flat=True).folder if place.folder is not None else None
+    return _Offer(package.filename, Digest("sha256", digest) if digest else None, place, package, local)
 
 
 def _session(place: Place, url: str) -> Any:  # noqa: ANN401 - requests is imported lazily
@@ -317,7 +322,7 @@ def _session(place: Place, url: str) -> Any:  # noqa: ANN401 - requests is impor
 
     session = requests.Session()
     session.verify = os.environ.get("SSL_CERT_FILE") or True  # the certificates that uv trusts
-    if urlsplit(url).netloc == urlsplit(place.url).netloc:
+    if urlsplit(url)[:2] == urlsplit(place.url)[:2]:  # the scheme too: https credentials don't go over http
         session.auth = place.credentials
     return session
 

@@ -31,6 +31,8 @@ _SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/e
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - used only for a new folder of mode 0700
 _MEMORY_WANTED = 2 << 30
+#: How many times their packed size sources and build requirements may grow in a build.
+_GROWTH = 20
 #: A closed port: what programs get as their proxy where the network can't be taken away.
 _NOWHERE = "http://127.0.0.1:9"
 
@@ -361,7 +363,12 @@ def choose(kind: str) -> _Kind:
 
 @contextmanager
 def open_box(
-    kind: str, surroundings: Surroundings, *, readable: Sequence[Path] = (), source_size: int = 0
+    kind: str,
+    surroundings: Surroundings,
+    *,
+    readable: Sequence[Path] = (),
+    source_size: int = 0,
+    environment_size: int | None = None,
 ) -> Iterator[Box]:
     """A fresh workspace in a sandbox; every trace of it is gone at the end.
 
@@ -371,6 +378,8 @@ def open_box(
         readable: folders outside the system's own that it may read (the interpreter's prefix).
         source_size: size in bytes of the source, to judge whether it fits in shared memory, where the
             order of directory entries is the order of their making and so can be held fixed.
+        environment_size: size in bytes of the build requirements' files, None when unknown. Where they fit in
+            shared memory too, the whole workspace lies there, which is faster.
 
     Raises:
         SandboxUnavailable: the named kind doesn't work here.
@@ -380,7 +389,7 @@ def open_box(
     outside = tuple(path for path in dict.fromkeys(readable) if not path.is_relative_to("/usr"))
     with (
         scratch_folder(Path(tempfile.gettempdir()), "reprobuild-private-") as private,
-        _workspace(chosen, surroundings) as (host, fixed),
+        _workspace(chosen, surroundings, _scratch_parent(source_size, environment_size)) as (host, fixed),
         _source_folder(chosen, host, source_size) as source,
     ):
         for name in (*FOLDERS, "tools", surroundings.home):
@@ -400,10 +409,10 @@ def open_box(
 
 
 @contextmanager
-def _workspace(kind: _Kind, surroundings: Surroundings) -> Iterator[tuple[Path, bool]]:
+def _workspace(kind: _Kind, surroundings: Surroundings, parent: Path) -> Iterator[tuple[Path, bool]]:
     """The workspace's folder outside, and whether the build will see it at the path it should have."""
     if kind.name != "plain":
-        with scratch_folder(Path(tempfile.gettempdir()), "reprobuild-work-") as folder:
+        with scratch_folder(parent, "reprobuild-work-") as folder:
             yield folder, True
         return
     wanted = Path(surroundings.root)
@@ -455,8 +464,7 @@ def _identity(folder: Path) -> bytes:
 @contextmanager
 def _source_folder(kind: _Kind, host: Path, size: int) -> Iterator[Path]:
     """The folder for the source: in shared memory where that is possible and roomy enough."""
-    free = shutil.disk_usage(_SHARED_MEMORY).free if _is_in_memory(_SHARED_MEMORY) else 0
-    if kind.name == "plain" or free < max(_MEMORY_WANTED, 20 * size) or not os.access(_SHARED_MEMORY, os.W_OK):
+    if kind.name == "plain" or not _fits_in_memory(_GROWTH * size):
         folder = host / "src"
         folder.mkdir(mode=0o755, exist_ok=True)
         yield folder
@@ -464,6 +472,21 @@ def _source_folder(kind: _Kind, host: Path, size: int) -> Iterator[Path]:
     with scratch_folder(_SHARED_MEMORY, "reprobuild-source-") as folder:
         (host / "src").mkdir(mode=0o755, exist_ok=True)
         yield folder
+
+
+def _scratch_parent(source_size: int, environment_size: int | None) -> Path:
+    if environment_size is not None and _fits_in_memory(_GROWTH * (source_size + environment_size)):
+        return _SHARED_MEMORY
+    return Path(tempfile.gettempdir())
+
+
+def _fits_in_memory(size: int) -> bool:
+    """Whether shared memory can take a folder of some bytes: roomy, writable, and not mounted noexec."""
+    if not _is_in_memory(_SHARED_MEMORY) or not os.access(_SHARED_MEMORY, os.W_OK):
+        return False
+    if os.statvfs(_SHARED_MEMORY).f_flag & os.ST_NOEXEC:
+        return False
+    return shutil.disk_usage(_SHARED_MEMORY).free >= max(_MEMORY_WANTED, size)
 
 
 def _is_in_memory(path: Path) -> bool:

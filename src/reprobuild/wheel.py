@@ -155,7 +155,8 @@ def make(
     config, exported = inputs.config, inputs.source
     readable = [inputs.interpreter.prefix, *exported.objects]
     readable += [Path(folder) for folder in (*config.wheel.readable, *config.wheel.path)]
-    with open_box(kind, surroundings, readable=readable, source_size=exported.size) as box:
+    size = index.kept_size(inputs.files)
+    with open_box(kind, surroundings, readable=readable, source_size=exported.size, environment_size=size) as box:
         source.place(exported, box.outside("src"), surroundings.directory_order)
         observer.step("making the build environment")
         backend.prepare(box, inputs.interpreter, inputs.files, index, observer)

@@ -294,6 +294,7 @@ EVERYWHERE = [
         ("/tmp/reprobuild2/x", "/tmp/elsewhere2/y", None),
         ("cache = /home/one/.cache", "cache = /root/two/.cache", "home"),
         ("on alpha at noon", "on bravo at noon", "hostname"),
+        ("on alphabet", "on bravoes", None),
         ("by alice", "by mallory", "user"),
         ("malice", "mallory", None),
         ("LANG=C", "LANG=de_DE.UTF-8", "locale"),

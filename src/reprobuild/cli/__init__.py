@@ -13,11 +13,19 @@ def main() -> NoReturn:
     """
     if sys.argv[1:] in (["--help"], ["-h"]) and _is_wide() and "_REPROBUILD_COMPLETE" not in os.environ:
         with open(os.path.join(os.path.dirname(__file__), "help.txt"), encoding="utf-8") as text:  # noqa: PTH118, PTH120, PTH123
-            sys.stdout.write(text.read())
+            _write(text.read())
         sys.exit(0)
     from reprobuild.cli.app import run  # noqa: PLC0415 - the reason for this module
 
     run()
+
+
+def _write(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads it has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _is_wide() -> bool:

@@ -18,7 +18,7 @@ from reprobuild.errors import ExitCode, ReprobuildError
 _COMMANDS = {
     "lock": ("lock", "lock", "Write the locks: exact, hashed, without URLs."),
     "wheel": ("wheel", "wheel", "Build the project's wheel from its commit and its lock."),
-    "verify-wheel": ("wheel", "verify_wheel", "Make a wheel again elsewhere and compare the raw bytes."),
+    "verify-wheel": ("verify_wheel", "verify_wheel", "Make a wheel again elsewhere and compare the raw bytes."),
     "diff": ("diff", "diff", "Compare two wheels, archives or files, and name what differs."),
     "doctor": ("doctor", "doctor", "Say what this machine has, and what each missing thing costs."),
 }
@@ -78,6 +78,7 @@ def cli() -> None:
 def run() -> NoReturn:
     """Run the command line and leave with its exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
+    output = sys.stdout
     try:
         code = cli.main(standalone_mode=False)
     except click.exceptions.Exit as stop:
@@ -85,16 +86,15 @@ def run() -> NoReturn:
     except click.ClickException as error:
         error.show()
         code = ExitCode.USAGE
+    except SystemExit as stop:
+        # When whoever read our output went away, Click puts in another stdout and leaves: that is no error of ours.
+        code = ExitCode.OK if sys.stdout is not output else stop.code
     except (KeyboardInterrupt, click.Abort):
         _say("interrupted; nothing was left half-written")
         code = ExitCode.INTERRUPTED
     except ReprobuildError as error:
         _say(error.reason, error.remedy)
         code = error.exit_code
-    except BrokenPipeError:
-        # Whoever read our output went away: that is no error of ours, and there is nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = ExitCode.OK
     except OSError as error:
         _say(f"{error.filename or 'A file'}: {error.strerror or error}.", "Free space or permissions may be missing.")
         code = ExitCode.WRITE_FAILED

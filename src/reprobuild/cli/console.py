@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 
 import click
 
-from reprobuild.compare import Level
+from reprobuild.difference import Level
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
