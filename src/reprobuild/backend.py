@@ -97,8 +97,9 @@ def requires_for_wheel(
         with box.exchange() as (here, there):
             shutil.copyfile(script, here / "in_process.py")
             shutil.copyfile(Path(folder, "input.json"), here / "input.json")
-            # The backend-path of a project that holds its own backend is a path outside.
-            moved = {name: value.replace(str(config.root), where) for name, value in (extra_environ or {}).items()}
+            # The backend-path of a project that holds its own backend is a path outside, in JSON.
+            outside = json.dumps(str(config.root)).strip('"')
+            moved = {name: value.replace(outside, where) for name, value in (extra_environ or {}).items()}
             variables = {**environment, **moved}
             argv = [python, f"{there}/in_process.py", hook, there]
             box.run(argv, env=variables, cwd=where, exchange=here)
