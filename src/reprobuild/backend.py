@@ -13,7 +13,7 @@ from typing import Any
 from packaging.requirements import InvalidRequirement, Requirement
 
 from reprobuild import process
-from reprobuild.errors import BadInput, BuildFailed, DigestMismatch
+from reprobuild.errors import BadInput, BuildFailed, DigestMismatch, ReprobuildError
 from reprobuild.index import Index, LockedFile
 from reprobuild.interpreter import Interpreter
 from reprobuild.progress import SILENT, Observer
@@ -112,12 +112,17 @@ def requires_for_wheel(
     try:
         builder = ProjectBuilder(config.root, python_executable=python, runner=runner)
         answers = builder.get_requires_for_build("wheel", _settings(config.wheel.config_settings))
-    except process.ToolFailed as error:
-        raise BuildFailed(
-            f"The backend failed when it was asked what it needs to build a wheel:\n{_tail(error.output)}",
-            "A build runs without the network and with the locked build requirements alone.",
-        ) from error
-    except (BuildException, BuildBackendException, HookMissing) as error:
+    except BuildBackendException as error:
+        inner = error.exception  # ProjectBuilder wraps whatever its runner raises
+        if isinstance(inner, process.ToolFailed):
+            raise BuildFailed(
+                f"The backend failed when it was asked what it needs to build a wheel:\n{_tail(inner.output)}",
+                "A build runs without the network and with the locked build requirements alone.",
+            ) from error
+        if isinstance(inner, (ReprobuildError, OSError)):
+            raise inner from None
+        raise BuildFailed(f"The backend can't be asked what it needs: {error}") from error
+    except (BuildException, HookMissing) as error:
         raise BuildFailed(f"The backend can't be asked what it needs: {error}") from error
     own = {str(Requirement(text)) for text in builder.build_system_requires}
     return tuple(sorted((each for each in _parsed(answers) if str(each) not in own), key=str))
@@ -178,7 +183,10 @@ def build(
     found = [] if out.is_symlink() else sorted(out.iterdir())
     built = [path for path in found if path.name.endswith((".whl", ".tar.gz")) and stat.S_ISREG(path.lstat().st_mode)]
     if len(built) != 1:
-        raise BuildFailed(f"The backend {config.backend} left {len(built)} artifacts where one was expected.")
+        raise BuildFailed(
+            f"The backend {config.backend} left {len(built)} artifacts where one was expected.",
+            "This is a defect of the build backend.",
+        )
     return built[0]
 
 
