@@ -273,7 +273,7 @@ def _option_as_commit(record: dict[str, Any]) -> None:
         (_foreign_file, ExitCode.RECORD_UNUSABLE, "which the lock doesn't hold"),
         (_escaping_name, ExitCode.RECORD_UNUSABLE, "is malformed"),
         (_foreign_lock, ExitCode.DIGEST_MISMATCH, "but the record names sha256:1111"),
-        (_option_as_commit, ExitCode.SOURCE_UNUSABLE, "--output=/tmp/owned is not in"),
+        (_option_as_commit, ExitCode.RECORD_UNUSABLE, "doesn't name the commit"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -347,6 +347,24 @@ def test_a_bad_wheel_of_a_backend_is_not_kept(
     says(ended, reason)
     assert "remedy: " in ended.stderr
     assert not (folder / "dist").exists()
+
+
+def test_a_backend_that_fails_when_it_is_asked(in_tree: Callable[[str], Path], reprobuild: Cli) -> None:
+    folder = in_tree("hook-fails")
+    for command in ("wheel", "lock"):
+        ended = reprobuild(command, cwd=folder, code=ExitCode.BUILD_FAILED)
+        assert "The backend failed when it was asked what it needs" in ended.stderr
+        assert "RuntimeError: not in the mood" in ended.stderr
+        assert "remedy: A build runs without the network" in ended.stderr
+    assert not (folder / "dist").exists()
+
+
+def test_a_backend_that_isnt_there(in_tree: Callable[[str], Path], reprobuild: Cli, git: Git) -> None:
+    folder = in_tree("good")
+    git(folder, "mv", "backend.py", "elsewhere.py")
+    git(folder, "commit", "-qm", "no backend")
+    ended = reprobuild("wheel", cwd=folder, code=ExitCode.BUILD_FAILED)
+    says(ended, "Backend 'backend' is not available")
 
 
 def test_a_source_that_is_no_sdist(reprobuild: Cli, tmp_path: Path) -> None:

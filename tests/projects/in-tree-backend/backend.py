@@ -13,6 +13,8 @@ INFO = "in_tree_backend-1.0.dist-info"
 
 
 def get_requires_for_build_wheel(config_settings=None):
+    if mode() == "hook-fails":
+        raise RuntimeError("not in the mood")
     return ["packaging>=24"] if mode() == "asks-for-more" else []
 
 
