@@ -85,12 +85,15 @@ def find(request: str | None, project: Path | None = None, requires_python: str 
     """
     pinned = project / ".python-version" if project else None
     if request is None and pinned is not None and pinned.is_file():
-        request = read_text(pinned).strip() or None
+        lines = (line.partition("#")[0].strip() for line in read_text(pinned).splitlines())
+        request = next((line for line in lines if line), None)  # further lines are further versions
     if request is None:
         own = describe(Path(getattr(sys, "_base_executable", sys.executable)))
         if SpecifierSet(requires_python).contains(own.version, prereleases=True):
             return own
         request = requires_python
+    if os.sep in request:
+        request = str(Path(request).expanduser().absolute())
     return describe(_ask_uv(request))
 
 
@@ -107,7 +110,7 @@ def _ask_uv(request: str) -> Path:
     environment = process.tool_environment({"UV_PYTHON_DOWNLOADS": "never"})
     try:
         found = process.run(
-            ["uv", "python", "find", "--system", "--no-project", request], env=environment, cwd=Path("/")
+            ["uv", "python", "find", "--system", "--no-project", "--", request], env=environment, cwd=Path("/")
         )
     except process.ToolFailed as error:
         if re.fullmatch(r"(cpython@)?\d+(\.\d+)*", request) and (own := _pyenv(request)):

@@ -1,0 +1,81 @@
+import platform
+
+import pytest
+
+from reprobuild import doctor, process, sandbox
+from reprobuild.doctor import examine
+from reprobuild.errors import BuildFailed, ToolMissing
+from reprobuild.sandbox import KINDS
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine with some programs, each with what it prints, and some kinds of sandbox that don't work."""
+
+    def have(programs, broken=()):
+        def run(argv, **_):
+            said = programs.get(argv[0])
+            if said is None:
+                raise ToolMissing("not here")
+            if isinstance(said, Exception):
+                raise said
+            return process.Completed(said.encode(), "")
+
+        monkeypatch.setattr(process, "run", run)
+        for name in KINDS:
+            monkeypatch.setattr(KINDS[name], "why_not", lambda name=name: "no right" if name in broken else "")
+        return {finding.name: finding for finding in examine()}
+
+    return have
+
+
+def test_what_is_here_is_said_with_its_version(machine):
+    found = machine({"git": "git version 2.50.1\n", "uv": "uv 0.9.1 (abc)\n"})
+    assert found["python"].found.startswith(platform.python_version())
+    assert (found["git"].found, found["uv"].found) == ("git version 2.50.1", "uv 0.9.1 (abc)")
+
+
+def test_what_is_missing_is_said_with_its_cost(machine):
+    found = machine({})
+    assert [name for name, finding in found.items() if finding.required and not finding.found] == ["uv"]
+    assert found["git"].found == ""
+    assert all(finding.cost for finding in found.values() if not finding.found)
+
+
+def test_the_line_with_the_version_is_the_one_that_is_shown(machine):
+    found = machine(
+        {
+            "nvcc": "nvcc: NVIDIA compiler 4 ever\nCopyright 2005\nBuild 12.4\n",
+            "rustc": "a line without\nrustc 1.80\n",
+            "cosign": "no version at all\n",
+        }
+    )
+    assert (found["nvcc"].found, found["rustc"].found, found["cosign"].found) == ("Build 12.4", "rustc 1.80", "here")
+
+
+@pytest.mark.parametrize("error", [process.ToolFailed(["git"], 1, "broken"), BuildFailed("too slow")])
+def test_a_program_that_does_not_run_is_not_here(machine, error):
+    assert machine({"git": error})["git"].found == ""
+
+
+@pytest.mark.parametrize(
+    ("broken", "best"), [((), "bubblewrap"), (("bubblewrap",), "unshare"), (("bubblewrap", "unshare"), "plain")]
+)
+def test_the_sandbox_in_use_is_the_one_that_auto_takes(machine, broken, best):
+    found = machine({}, broken)
+    assert found["sandbox in use"].found == best == sandbox.choose("auto").name
+    for name in ("bubblewrap", "unshare"):
+        finding = found[f"sandbox {name}"]
+        assert finding.found == ("" if name in broken else "works")
+        assert ("no right" in finding.cost) is (name in broken)
+
+
+def test_modules_are_looked_for():
+    assert doctor._module("pytest", "x").found == "here"
+    assert doctor._module("no_such_module", "x").found == ""
+
+
+def test_this_machine_can_be_examined():
+    found = {finding.name: finding for finding in examine()}
+    assert found["uv"].found.startswith("uv ")
+    assert next(iter(found)) == "python"

@@ -1,0 +1,209 @@
+import json
+import os
+import platform
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+from packaging.markers import default_environment
+from packaging.tags import Tag, sys_tags
+
+from reprobuild import interpreter
+from reprobuild.errors import BadInput, ToolMissing
+from reprobuild.interpreter import describe, find
+
+OWN = Path(os.path.realpath(sys.executable))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("REPROBUILD_CACHE_DIR", str(folder))
+    return folder
+
+
+def script(path, body):
+    """A program that is no interpreter, but might be asked like one."""
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return path
+
+
+def counting(path, answer):
+    """An interpreter that gives this answer and counts how often it was asked."""
+    answer_file = path.with_suffix(".json")
+    answer_file.write_text(json.dumps(answer))
+    return script(path, f"echo asked >> {path}.asked\ncat {answer_file}")
+
+
+ANSWER = {
+    "version": "3.12.1",
+    "implementation": "cpython",
+    "platform": "linux-x86_64",
+    "prefix": "/opt/python",
+    "zlib": "1.3",
+    "compiler": "gcc",
+    "tags": ["cp312-cp312-linux_x86_64", "py3-none-any"],
+    "markers": {"python_version": "3.12"},
+}
+
+
+def times_asked(path):
+    counted = Path(f"{path}.asked")
+    return len(counted.read_text().splitlines()) if counted.exists() else 0
+
+
+# --- questions -------------------------------------------------------------------------------------
+
+
+def test_the_running_interpreter_says_of_itself_what_it_is():
+    said = describe(Path(sys.executable))
+    assert said.executable == OWN
+    assert (said.version, said.implementation) == (platform.python_version(), sys.implementation.name)
+    assert said.prefix == Path(sys.base_prefix)
+    assert said.zlib == zlib.ZLIB_RUNTIME_VERSION
+    assert said.tags == tuple(str(tag) for tag in sys_tags())
+    assert said.markers == default_environment()
+
+
+def test_the_tags_are_ranked_best_first():
+    said = describe(Path(sys.executable))
+    ranks = list(said.tag_ranks.values())
+    assert ranks == sorted(ranks)
+    assert said.tag_ranks[next(iter(sys_tags()))] == 0
+    assert said.tag_ranks[Tag("py3", "none", "any")] > 0
+
+
+def test_an_environment_of_the_caller_does_not_colour_the_answer(tmp_path, monkeypatch):
+    (tmp_path / "packaging.py").write_text("raise SystemExit('taken from PYTHONPATH')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONHOME", "/nowhere")
+    assert describe(Path(sys.executable)).version == platform.python_version()
+
+
+def test_an_answer_is_remembered_until_the_file_changes(tmp_path):
+    python = counting(tmp_path / "python", ANSWER)
+    assert describe(python) == describe(python)
+    assert times_asked(python) == 1
+    counting(python, ANSWER | {"version": "3.12.2"}).write_text(python.read_text() + "\n")
+    assert describe(python).version == "3.12.2"
+    assert times_asked(python) == 2
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"null", b"\xff", b'{"version": "3.0"}'])
+def test_a_damaged_memory_is_replaced(tmp_path, cache, damage):
+    python = counting(tmp_path / "python", ANSWER)
+    describe(python)
+    (remembered,) = (cache / "interpreters").iterdir()
+    remembered.write_bytes(damage)
+    assert describe(python).version == "3.12.1"
+    assert times_asked(python) == 2
+    assert json.loads(remembered.read_text()) == ANSWER
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("echo broken >&2; exit 3", "ended with status 3:\nbroken"),
+        ("echo this is not JSON", "it gave no answer"),
+        ("true", "it gave no answer"),
+    ],
+)
+def test_an_interpreter_that_cannot_answer_is_refused(tmp_path, body, why):
+    with pytest.raises(BadInput) as caught:
+        describe(script(tmp_path / "python", body))
+    assert "can't be questioned" in caught.value.reason
+    assert why in caught.value.reason
+    assert "3.8" in caught.value.remedy
+
+
+@pytest.mark.parametrize("name", ["absent", "folder", "plain-file"])
+def test_what_does_not_start_is_missing(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "plain-file").write_text("x")
+    with pytest.raises(ToolMissing):
+        describe(tmp_path / name)
+
+
+# --- the choice ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What uv was asked for; it answers with the interpreter that runs this."""
+    requests: list[str] = []
+
+    def answer(request):
+        requests.append(request)
+        return OWN
+
+    monkeypatch.setattr(interpreter, "_ask_uv", answer)
+    return requests
+
+
+def test_without_a_wish_it_is_the_one_that_runs_reprobuild(asked, tmp_path):
+    assert find(None, tmp_path, ">=3.11").executable == OWN
+    assert asked == []
+
+
+def test_a_project_that_does_not_admit_it_gets_another(asked, tmp_path):
+    find(None, tmp_path, "<3.0")
+    assert asked == ["<3.0"]
+
+
+@pytest.mark.parametrize("text", ["3.12\n", "# why\n\n 3.12 # because\n3.11\n", "3.12"])
+def test_the_projects_pin_counts(asked, tmp_path, text):
+    (tmp_path / ".python-version").write_text(text)
+    find(None, tmp_path, ">=3.11")
+    assert asked == ["3.12"]
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# nothing\n"])
+def test_an_empty_pin_is_none(asked, tmp_path, text):
+    (tmp_path / ".python-version").write_text(text)
+    assert find(None, tmp_path).executable == OWN
+    assert asked == []
+
+
+def test_a_wish_wins(asked, tmp_path):
+    (tmp_path / ".python-version").write_text("3.12\n")
+    find("3.13", tmp_path, "<3.0")
+    assert asked == ["3.13"]
+
+
+def test_a_relative_path_is_one_from_here(asked, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    find("venv/bin/python")
+    assert asked == [str(tmp_path / "venv" / "bin" / "python")]
+
+
+# --- uv --------------------------------------------------------------------------------------------
+
+
+def test_uv_finds_an_interpreter_by_its_path():
+    assert find(str(OWN)).executable == OWN
+
+
+def test_a_version_that_nobody_has_is_missing(monkeypatch, tmp_path):
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    with pytest.raises(ToolMissing, match=r"There is no Python 3\.99 on this machine") as caught:
+        find("3.99")
+    assert "uv python install" in caught.value.remedy
+
+
+@pytest.mark.parametrize("request_", ["--help", "--version", "-h"])
+def test_a_wish_is_never_an_option(request_):
+    with pytest.raises(ToolMissing):
+        find(request_)
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"), [("3.97", "3.97.10"), ("cpython@3.97.9", "3.97.9"), ("3.97.10", "3.97.10")]
+)
+def test_a_version_that_pyenv_has_switched_off_is_found(monkeypatch, tmp_path, request_, expected):
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    for version in ("3.97.9", "3.97.10", "3.97.11rc1", "3.970.1", "3.97-dev"):
+        (tmp_path / "versions" / version / "bin").mkdir(parents=True)
+        counting(tmp_path / "versions" / version / "bin" / "python", ANSWER | {"version": version})
+    assert find(request_).version == expected
