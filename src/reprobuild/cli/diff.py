@@ -24,7 +24,10 @@ def diff(left: Path, right: Path, accept: str, as_json: bool) -> None:
     """Compare two wheels, zips, tars or files: raw bytes first, then member by member down to the cause."""
     verdict = compare(left, right)
     if as_json:
-        print_json({"left": str(left), "right": str(right), **verdict.to_json()})
+        said = verdict.to_json()
+        for side, path in (("left", left), ("right", right)):
+            said[side]["path"] = str(path)
+        print_json(said)
     else:
         for line in verdict_lines(verdict, str(left), str(right)):
             click.echo(line)

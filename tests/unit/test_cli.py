@@ -1,0 +1,303 @@
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from reprobuild import __version__, doctor
+from reprobuild import cli as entry
+from reprobuild.cli import app, console
+from reprobuild.cli.doctor import doctor as doctor_command
+from reprobuild.digest import Digest
+from reprobuild.errors import ExitCode, LockStale, ReprobuildError
+
+PROGRAM = [sys.executable, "-m", "reprobuild"]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """The command line within this process: its exit code, its output, its errors."""
+
+    def run_it(*arguments):
+        monkeypatch.setattr(sys, "argv", ["reprobuild", *map(str, arguments)])
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            with pytest.raises(SystemExit) as left:
+                app.run()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        printed = capsys.readouterr()
+        return left.value.code, printed.out, printed.err
+
+    return run_it
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """Let `reprobuild doctor` end with some exception."""
+
+    def end_with(error):
+        def examine():
+            raise error
+
+        monkeypatch.setattr(doctor, "examine", examine)
+
+    return end_with
+
+
+@pytest.fixture
+def wheels(tmp_path):
+    """Two zips: the same members, times apart."""
+    paths = (tmp_path / "a.zip", tmp_path / "b.zip")
+    for path, year in zip(paths, (2001, 2002), strict=True):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(zipfile.ZipInfo("demo.py", (year, 1, 1, 0, 0, 0)), "x = 1\n")
+    return paths
+
+
+# --- usage -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["whel"], "There is no command 'whel'. Did you mean 'wheel'?"),
+        (["verify"], "Did you mean 'verify-wheel'?"),
+        (["--hlp"], "Did you mean '--help'?"),
+        (["wheel", "--allow-dirt"], "'--allow-dirty'"),
+        (["wheel", "--sandbox", "docker"], "'docker' is not one of 'auto', 'bubblewrap', 'unshare', 'plain'"),
+        (["diff", "one"], "Missing argument 'B'"),
+        (["diff", "a", "b", "--accept", "everything"], "'everything' is not one of 'identical', 'container'"),
+        (["lock", "numpy"], "'numpy': names go with --upgrade"),
+        (["doctor", "extra"], "unexpected extra argument"),
+    ],
+)
+def test_a_mistake_on_the_command_line_ends_with_2_and_a_hint(run, arguments, says):
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert says in err.replace("\n", " ")
+    assert "Usage: " in err
+
+
+def test_something_quite_different_gets_no_suggestion(run):
+    code, _, err = run("zzzz")
+    assert code == 2
+    assert "There is no command 'zzzz'." in err
+    assert "Did you mean" not in err
+
+
+def test_no_command_shows_the_help(run):
+    code, out, err = run()
+    assert code == 2
+    assert "Commands:" in out + err
+
+
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_the_version_is_told(run, option):
+    code, out, _ = run(option)
+    assert (code, out) == (0, f"reprobuild {__version__}\n")
+
+
+def test_the_stored_help_is_what_click_would_say():
+    path = Path(entry.__file__).with_name("help.txt")
+    shown = CliRunner().invoke(app.cli, ["--help"], prog_name="reprobuild", terminal_width=80).stdout
+    assert path.read_text(encoding="utf-8") == shown
+
+
+@pytest.mark.parametrize("name", list(app._COMMANDS))
+def test_a_commands_line_in_the_help_is_about_what_its_own_help_says(name):
+    """Every command has a docstring, and each of its options says what it does."""
+    command = app.cli.get_command(click.Context(app.cli), name)
+    assert command is not None
+    assert command.name == name
+    assert command.help
+    assert [each.name for each in command.params if isinstance(each, click.Option) and not each.help] == []
+
+
+# --- errors ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [ReprobuildError, *ReprobuildError.__subclasses__()])
+def test_an_error_becomes_its_code_its_reason_and_its_remedy(run, broken, kind):
+    broken(kind("It broke.", "Mend it."))
+    code, out, err = run("doctor")
+    assert (code, out) == (kind.exit_code, "")
+    assert err == "error: It broke.\nremedy: Mend it.\n"
+
+
+def test_an_error_without_a_remedy_shows_none(run, broken):
+    broken(LockStale("It is stale."))
+    assert run("doctor")[2] == "error: It is stale.\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (KeyboardInterrupt(), ExitCode.INTERRUPTED, "error: interrupted"),
+        (OSError(28, "No space left on device", "/dist/x"), ExitCode.WRITE_FAILED, "/dist/x: No space left on device"),
+        (PermissionError(13, "Permission denied"), ExitCode.WRITE_FAILED, "A file: Permission denied"),
+        (ZeroDivisionError("by zero"), ExitCode.INTERNAL, "a defect in reprobuild: ZeroDivisionError: by zero"),
+    ],
+)
+def test_other_failures_end_in_words_too(run, broken, error, code, says):
+    broken(error)
+    found, _, err = run("doctor")
+    assert found == code
+    assert says in err
+    assert "Traceback" not in err
+
+
+def test_a_defect_shows_its_traceback_when_asked_to(monkeypatch, broken):
+    monkeypatch.setenv("REPROBUILD_TRACEBACK", "1")
+    monkeypatch.setattr(sys, "argv", ["reprobuild", "doctor"])
+    broken(ZeroDivisionError("by zero"))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(ZeroDivisionError):
+            app.run()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_130(monkeypatch, run, number):
+    monkeypatch.setattr(doctor, "examine", lambda: signal.raise_signal(number))
+    code, _, err = run("doctor")
+    assert code == 130
+    assert "interrupted" in err
+
+
+# --- output ----------------------------------------------------------------------------------------
+
+
+def test_doctor_speaks_json(run):
+    code, out, _ = run("doctor", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert {"name", "found", "cost", "required"} == set(found[0])
+    assert found[0]["name"] == "python"
+
+
+def test_doctor_ends_with_4_when_something_essential_is_missing(run, monkeypatch):
+    monkeypatch.setattr(doctor, "examine", lambda: [doctor.Finding("uv", "", "Nothing can be built.", required=True)])
+    code, out, _ = run("doctor")
+    assert code == ExitCode.TOOL_MISSING
+    assert "Nothing can be built." in out
+    monkeypatch.setattr(doctor, "examine", lambda: [doctor.Finding("git", "", "No checkouts.")])
+    assert run("doctor")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"), [([], 20), (["--accept", "container"], 0), (["--accept", "payload"], 0)]
+)
+def test_diff_speaks_json_and_ends_with_its_verdict(run, wheels, options, expected):
+    code, out, _ = run("diff", *wheels, "--json", *options)
+    said = json.loads(out)
+    assert code == expected
+    assert said["level"] == "container"
+    assert [said[side]["path"] for side in ("left", "right")] == [str(path) for path in wheels]
+    assert said["left"]["digest"] == str(Digest.of_file(wheels[0]))
+
+
+def test_diff_of_the_same_is_0(run, wheels):
+    code, out, _ = run("diff", wheels[0], wheels[0], "--json")
+    assert (code, json.loads(out)["level"]) == (0, "identical")
+
+
+def test_json_is_alone_on_standard_output(run, tmp_path):
+    """Progress and errors go to standard error, so that a failing command leaves nothing to parse."""
+    code, out, err = run("wheel", tmp_path / "absent", "--json")
+    assert (code, out) == (ExitCode.BAD_INPUT, "")
+    assert err.startswith("error: ")
+
+
+def test_verify_wheel_without_a_wheel_says_what_to_do(run, tmp_path):
+    code, _, err = run("verify-wheel", "--project", tmp_path)
+    assert code == ExitCode.BAD_INPUT
+    assert "There is no wheel in" in err
+    assert "reprobuild wheel" in err
+
+
+def test_the_newest_wheel_is_verified(monkeypatch, tmp_path):
+    from reprobuild.cli import verify_wheel  # noqa: PLC0415 - it is loaded when it is called
+
+    (tmp_path / "dist").mkdir()
+    for name, time in (("b-1-py3-none-any.whl", 2), ("a-2-py3-none-any.whl", 3), ("c-0-py3-none-any.whl", 1)):
+        (tmp_path / "dist" / name).write_bytes(b"")
+        os.utime(tmp_path / "dist" / name, (time, time))
+    assert verify_wheel._newest_wheel(tmp_path).name == "a-2-py3-none-any.whl"
+
+
+# --- terminals and pipes ---------------------------------------------------------------------------
+
+
+def on_a_terminal(arguments, **environment):
+    """What a command prints when its standard streams are a terminal."""
+    child, terminal = pty.fork()
+    if not child:
+        os.environ.update(environment, TERM="xterm", COLUMNS="100")
+        os.execv(PROGRAM[0], [*PROGRAM, *arguments])
+    printed = b""
+    try:
+        while piece := os.read(terminal, 4096):
+            printed += piece
+    except OSError:  # Linux says it like this when the other end is closed
+        pass
+    os.close(terminal)
+    os.waitpid(child, 0)
+    return printed
+
+
+def test_colours_are_for_terminals(wheels):
+    arguments = ["diff", *map(str, wheels)]
+    piped = subprocess.run([*PROGRAM, *arguments], capture_output=True, check=False, timeout=60)
+    assert b"container" in piped.stdout
+    assert b"\x1b" not in piped.stdout + piped.stderr
+    assert b"\x1b[" in on_a_terminal(arguments)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["wheel", "--help"], ["doctor", "--json"]])
+def test_a_reader_that_went_away_is_no_error(arguments):
+    """As in `reprobuild doctor | head -1`."""
+    read, write = os.pipe()
+    os.close(read)
+    environment = {**os.environ, "COLUMNS": "100"}
+    done = subprocess.run(
+        [*PROGRAM, *arguments], stdout=write, stderr=subprocess.PIPE, env=environment, check=False, timeout=60
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_the_module_and_the_script_are_the_same():
+    script = Path(sys.executable).with_name("reprobuild")
+    said = [subprocess.run([*each, "-V"], capture_output=True, check=True).stdout for each in ([script], PROGRAM)]
+    assert said[0] == said[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, "  a step\nnote: a note\n"),
+        ({"quiet": True}, "note: a note\n"),
+        ({"verbose": True}, "  a step\n  | a line\nnote: a note\n"),
+    ],
+)
+def test_progress_goes_to_standard_error(capsys, options, expected):
+    with console.Console(**options) as shown:
+        shown.step("a step")
+        shown.line("a line")
+        shown.warn("a note")
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", expected)
+
+
+def test_a_command_can_be_called_without_its_group():
+    assert CliRunner().invoke(doctor_command, ["--help"]).exit_code == 0
