@@ -25,6 +25,7 @@ _ROUNDS = 8
 #: How uv says that it got no answer, as against an answer that it doesn't like.
 _UNREACHABLE = re.compile(
     r"error sending request|Failed to fetch|dns error|[Cc]onnection refused|timed out|HTTP status"
+    r"|authentication credentials"
 )
 _STDIN = re.compile(r"(# via|#  ) -r -$|(# via|#  ) -$", re.MULTILINE)
 
