@@ -69,7 +69,7 @@ VARIATIONS: dict[str, Variation] = {
         Variation("timezone", partial(replace, timezone="<-1130>+11:30"), "timezone", value=lambda a: a.timezone),
         Variation("locale", _other_locale, "locale", value=lambda around: around.locale),
         Variation("hash-seed", partial(replace, hash_seed="20011"), "hash-seed", value=lambda a: a.hash_seed),
-        Variation("home", partial(replace, home="second-home"), "home", value=lambda a: f"{a.root}/{a.home}"),
+        Variation("home", partial(replace, home="/tmp/a-second-home"), "home", value=lambda a: a.home),  # noqa: S108 - as root
         Variation(
             "hostname", partial(replace, hostname="elsewhere"), "hostname", "fixed_hostname", lambda a: a.hostname
         ),

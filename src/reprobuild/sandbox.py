@@ -42,7 +42,7 @@ class Surroundings:
     """What a build can see of the machine that it runs on; the defaults are what ``reprobuild wheel`` uses."""
 
     root: str = "/tmp/reprobuild"  # noqa: S108 - inside the sandbox, or held by a lock
-    home: str = "home"
+    home: str = "/tmp/reprobuild-home"  # noqa: S108 - as root; no part of it, so that one can be varied alone
     hostname: str = "reprobuild"
     user: str = "builder"
     uid: int = 1000
@@ -140,6 +140,12 @@ class Box:
         return base.joinpath(*parts)
 
     @property
+    def home(self) -> str:
+        """The home folder as the build sees it; without namespaces it can only be in the workspace."""
+        home = self.surroundings.home
+        return home if self._kind.name != "plain" else self.inside(Path(home).name)
+
+    @property
     def etc(self) -> Path:
         """The folder with the account database; a build can't change it for the next command."""
         return self._private / "etc"
@@ -165,7 +171,7 @@ class Box:
         jobs = str(around.job_count)
         variables = {
             "PATH": f"{self.inside('env', 'bin')}:{_PATH}",
-            "HOME": self.inside(around.home),
+            "HOME": self.home,
             "TMPDIR": self.inside("tmp"),
             "USER": around.user,
             "LOGNAME": around.user,
@@ -230,7 +236,7 @@ class Box:
 
     def binds(self) -> list[tuple[Path, str]]:
         """Every (path outside, path inside) that the workspace consists of."""
-        return [(self._host, self.root), (self._source, self.inside("src"))]
+        return [(self._host, self.root), (self._source, self.inside("src")), (self._host / "home", self.home)]
 
 
 class _Bubblewrap:
@@ -272,7 +278,7 @@ class _Unshare:
     # Everything that lies below /tmp outside is moved aside before /tmp is covered, then put in its place.
     _SCRIPT = """
 set -eu
-host=$1 source=$2 root=$3 name=$4 uv=$5 cwd=$6 exchange=$7 kept=$8; shift 8
+host=$1 source=$2 root=$3 home=$4 name=$5 uv=$6 cwd=$7 exchange=$8 kept=$9; shift 9
 mount --bind "$host" /mnt
 mount --bind "$source" /mnt/src
 if [ -n "$exchange" ]; then mount --bind "$exchange" /mnt/hooks; fi
@@ -281,7 +287,7 @@ n=0; while [ "$n" -lt "$kept" ]; do
   mkdir -p "/mnt/kept/$n"; mount --rbind "$1" "/mnt/kept/$n"; eval "path$n=\\$1"; shift; n=$((n+1))
 done
 mount -t tmpfs tmpfs /tmp
-mkdir -p "$root" && mount --move /mnt "$root"
+mkdir -p "$root" "$home" && mount --move /mnt "$root" && mount --bind "$root/home" "$home"
 n=0; while [ "$n" -lt "$kept" ]; do
   eval "path=\\$path$n"; mkdir -p "$path"; mount --move "$root/kept/$n" "$path"; n=$((n+1))
 done
@@ -297,8 +303,8 @@ exec "$@"
 
     def wrap(self, box: Box, argv: Sequence[str], cwd: str, exchange: Path | None) -> list[str]:
         hidden = [str(path) for path in box.readable if path.is_relative_to("/tmp")]  # noqa: S108
-        (host, _), (source, _) = box.binds()
-        places = [str(host), str(source), box.root, box.surroundings.hostname, str(box.uv), cwd]
+        (host, _), (source, _), _ = box.binds()
+        places = [str(host), str(source), box.root, box.home, box.surroundings.hostname, str(box.uv), cwd]
         places.append(str(exchange or ""))
         script = ["sh", "-c", self._SCRIPT, "sh", *places, str(len(hidden)), *hidden]
         return ["unshare", *self._OPTIONS, *script, *argv]
@@ -392,7 +398,7 @@ def open_box(
         _workspace(chosen, surroundings, _scratch_parent(source_size, environment_size)) as (host, fixed),
         _source_folder(chosen, host, source_size) as source,
     ):
-        for name in (*FOLDERS, "tools", surroundings.home):
+        for name in (*FOLDERS, "tools"):
             (host / name).mkdir(exist_ok=True)
         _write_etc(private / "etc", surroundings)
         namespaces = chosen.name != "plain"
@@ -405,7 +411,10 @@ def open_box(
             fixed_user=chosen.name == "bubblewrap",
             fixed_directory_order=_is_in_memory(source),
         )
-        yield Box(chosen, surroundings, host, source, private, guarantees, outside)
+        box = Box(chosen, surroundings, host, source, private, guarantees, outside)
+        if not namespaces:
+            Path(box.home).mkdir()
+        yield box
 
 
 @contextmanager
@@ -504,9 +513,8 @@ def _is_in_memory(path: Path) -> bool:
 def _write_etc(folder: Path, around: Surroundings) -> None:
     """The account database that a build sees: one user, and nothing of the machine's."""
     folder.mkdir()
-    home = f"{around.root}/{around.home}"
     lines = {
-        "passwd": f"{around.user}:x:{around.uid}:{around.uid}:{around.user}:{home}:/bin/sh\n",
+        "passwd": f"{around.user}:x:{around.uid}:{around.uid}:{around.user}:{around.home}:/bin/sh\n",
         "group": f"{around.user}:x:{around.uid}:\n",
         "hosts": f"127.0.0.1 localhost {around.hostname}\n",
         "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
@@ -517,7 +525,7 @@ def _write_etc(folder: Path, around: Surroundings) -> None:
 
 def observed(box: Box) -> Surroundings:
     """The surroundings as the build really sees them: what a kind can't hold fixed is the machine's own."""
-    around = replace(box.surroundings, root=box.root)
+    around = replace(box.surroundings, root=box.root, home=box.home)
     if not box.guarantees.fixed_hostname:
         around = replace(around, hostname=socket.gethostname())
     return around

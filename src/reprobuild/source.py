@@ -214,12 +214,18 @@ def _git_fed(stdin: bytes, arguments: list[str], cwd: Path, **extra: str) -> str
 
 
 def _git_of_user(arguments: list[str], cwd: Path) -> bytes:
-    """git with the user's own configuration: only it tells what is changed and what is ignored."""
+    """git with the user's own configuration: only it tells what is changed and what is ignored.
+
+    A repository of somebody else's is git's own to refuse here: its filters would run as this user.
+    """
     environment = process.tool_environment({"GIT_OPTIONAL_LOCKS": "0"})
     try:
-        return process.run([*_GIT, *arguments], env=environment, cwd=cwd).stdout
+        return process.run(["git", *arguments], env=environment, cwd=cwd).stdout
     except process.ToolFailed as error:
-        raise SourceUnusable(f"git can't read the working tree {cwd}: {error.output}") from error
+        raise SourceUnusable(
+            f"git can't read the working tree {cwd}: {error.output}",
+            "Clone a repository that belongs to another user, or do what git says.",
+        ) from error
 
 
 def _find_checkout(project: Path) -> _Checkout | None:

@@ -54,7 +54,8 @@ def test_the_workspace_lies_at_the_fixed_path(box, around):
     assert box.guarantees.fixed_path
     assert box.root == around.root
     assert shell(box, "pwd -P") == around.root
-    assert shell(box, "ls").split() == sorted((*sandbox.FOLDERS, "tools", *(["kept"] * box.root.count("kept"))))
+    homes = ["reprobuild-home"] if box.guarantees.kind == "plain" else []
+    assert shell(box, "ls").split() == sorted((*sandbox.FOLDERS, "tools", *homes, *(["kept"] * box.root.count("kept"))))
 
 
 def test_every_folder_is_the_same_inside_and_outside(box):
@@ -92,7 +93,7 @@ def test_the_environment_is_known_to_the_last_variable(monkeypatch, kind, around
     expected = box.environment({})
     assert {name: said[name] for name in expected} == expected
     assert said.keys() - expected.keys() <= SHELLS_OWN
-    assert expected["HOME"] == f"{around.root}/home"
+    assert expected["HOME"] == (f"{around.root}/reprobuild-home" if kind == "plain" else "/tmp/reprobuild-home")
     assert expected["TMPDIR"] == f"{around.root}/tmp"
     assert {name: expected[name] for name in ("TZ", "LC_ALL", "LANG", "PYTHONHASHSEED", "USER")} == {
         "TZ": "UTC",
@@ -106,7 +107,7 @@ def test_the_environment_is_known_to_the_last_variable(monkeypatch, kind, around
 def test_varied_surroundings_arrive(kind, tmp_path):
     varied = Surroundings(
         root=str(tmp_path / "other") if kind == "plain" else "/tmp/another-place",
-        home="second-home",
+        home="/tmp/second-home",
         hostname="elsewhere",
         user="rebuilder",
         uid=1001,
@@ -120,7 +121,8 @@ def test_varied_surroundings_arrive(kind, tmp_path):
         script = "pwd -P; echo $HOME; echo $USER; date +%z; echo $LC_ALL; echo $PYTHONHASHSEED; echo $MAX_JOBS"
         said = shell(box, f"{script}; echo $REPROBUILD_NOISE; test -d $HOME && uname -n; id -u").split()
     root = varied.root
-    assert said[:8] == [root, f"{root}/second-home", "rebuilder", "-1130", "C", "7", "3", "loud"]
+    home = f"{root}/second-home" if kind == "plain" else "/tmp/second-home"
+    assert said[:8] == [root, home, "rebuilder", "-1130", "C", "7", "3", "loud"]
     if box.guarantees.fixed_hostname:
         assert said[8] == "elsewhere"
     if box.guarantees.fixed_user:
@@ -257,7 +259,7 @@ def test_every_build_starts_with_an_empty_workspace(kind, around):
     for _ in range(2):
         with open_box(kind, around) as box:
             assert shell(box, "find . -type f ! -path './etc/*' ! -path './tools/*'") == ""
-            shell(box, "echo > src/left; echo > home/left; echo > tmp/left")
+            shell(box, "echo > src/left; echo > $HOME/left; echo > tmp/left")
 
 
 # --- the order of directory entries ----------------------------------------------------------------
@@ -318,7 +320,7 @@ def test_plain_takes_another_path_when_the_fixed_one_is_held_and_says_so(fixed):
         assert second.root != first.root
         assert not second.guarantees.fixed_path
         assert second.guarantees.missing[0] == "a fixed path"
-        assert shell(second, "pwd -P; echo $HOME").split() == [second.root, f"{second.root}/home"]
+        assert shell(second, "pwd -P; echo $HOME").split() == [second.root, f"{second.root}/reprobuild-home"]
         assert observed(second).root == second.root
     assert not Path(second.root).exists()
     with plain(fixed) as third:
