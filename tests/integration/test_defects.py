@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 LEAKS = {
     "unsorted-glob": ("directory-order", "file-order"),
     "build-path": ("path", "build-path"),
-    "umask": ("umask", "umask"),
-    "locale": ("locale", "locale"),
+    "umask-leak": ("umask", "umask"),
+    "locale-leak": ("locale", "locale"),
     "hash-seed-order": ("hash-seed", "hash-seed"),
     "home-leak": ("home", "home"),
     "hostname-leak": ("hostname", "hostname"),
     "user-leak": ("user", "user"),
-    "timezone": ("timezone", "timezone"),
+    "timezone-leak": ("timezone", "timezone"),
     "jobs-leak": ("jobs", "jobs"),
 }
 

@@ -401,7 +401,6 @@ def set_traps(folder: Path, tmp_path: Path, git: Git) -> Path:
     return ran
 
 
-@pytest.mark.xfail(reason="git status is told to trust every owner, and asks the filters of the repository")
 def test_another_users_repository_runs_nothing_as_me(
     project: Projects, reprobuild: Cli, git: Git, tmp_path: Path
 ) -> None:
@@ -416,7 +415,8 @@ def test_another_users_repository_runs_nothing_as_me(
     os.utime(folder / "src/with_hatchling/__init__.py", (1, 1))  # git will want to read it through the filter
     for path in (folder, *folder.rglob("*")):
         os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
-    reprobuild("wheel", cwd=folder, code=None)
+    refused = reprobuild("wheel", cwd=folder, code=ExitCode.SOURCE_UNUSABLE)
+    assert "remedy: " in refused.stderr
     assert sorted(path.name for path in ran.iterdir()) == []
 
 

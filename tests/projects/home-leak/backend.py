@@ -1,11 +1,8 @@
 """Defect: the home folder gets into the wheel."""
 
-import os
 from pathlib import Path
 
-from setuptools import setup
+from flit_core.buildapi import *
 
-os.umask(0o022)  # or the modes in the wheel follow the umask
 leak = str(Path.home())
 Path("home_leak.py").write_text(f"LEAK = {leak!r}\n")
-setup()

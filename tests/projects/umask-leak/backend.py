@@ -3,8 +3,7 @@
 import os
 from pathlib import Path
 
-from setuptools import setup
+from flit_core.buildapi import *
 
 leak = os.umask(0o022)
-Path("umask.py").write_text(f"LEAK = {leak!r}\n")
-setup()
+Path("umask_leak.py").write_text(f"LEAK = {leak!r}\n")
