@@ -236,6 +236,15 @@ def test_a_scratch_folder_goes_away_whatever_happens(tmp_path, error):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_scratch_folder_goes_away_whatever_the_modes_in_it(open_folder):
+    def action():
+        with scratch_folder(open_folder, "x-") as folder:
+            make_stubborn(folder)
+
+    assert without_privileges(action) == ""
+    assert list(open_folder.iterdir()) == []
+
+
 def test_two_scratch_folders_are_two(tmp_path):
     with scratch_folder(tmp_path, "x-") as one, scratch_folder(tmp_path, "x-") as two:
         assert one != two

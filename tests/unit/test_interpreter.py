@@ -82,6 +82,13 @@ def test_an_environment_of_the_caller_does_not_colour_the_answer(tmp_path, monke
     assert describe(Path(sys.executable)).version == platform.python_version()
 
 
+def test_modules_in_the_present_folder_are_not_imported(tmp_path, monkeypatch):
+    for name in ("json", "platform", "zlib", "packaging"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('taken from the present folder')")
+    monkeypatch.chdir(tmp_path)
+    assert describe(Path(sys.executable)).version == platform.python_version()
+
+
 def test_an_answer_is_remembered_until_the_file_changes(tmp_path):
     python = counting(tmp_path / "python", ANSWER)
     assert describe(python) == describe(python)

@@ -374,6 +374,14 @@ def test_a_link_in_place_of_the_lock_is_not_followed(fixed, tmp_path):
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_a_lock_that_is_free_is_about_no_folder(fixed):
+    """File systems give the number of a removed folder to the next one, which may be somebody else's."""
+    lock = fixed.with_name(f".fixed.{os.getuid()}.lock")
+    with plain(fixed):
+        assert lock.read_bytes() != b""
+    assert lock.read_bytes() == b""
+
+
 def test_a_user_without_a_name_can_build(fixed, monkeypatch):
     """In containers that run under any number there is no entry in the account database."""
 
