@@ -220,7 +220,7 @@ def _git_of_user(arguments: list[str], cwd: Path) -> bytes:
     """
     environment = process.tool_environment({"GIT_OPTIONAL_LOCKS": "0"})
     try:
-        return process.run(["git", *arguments], env=environment, cwd=cwd).stdout
+        return process.run(["git", "-c", "core.fsmonitor=false", *arguments], env=environment, cwd=cwd).stdout
     except process.ToolFailed as error:
         raise SourceUnusable(
             f"git can't read the working tree {cwd}: {error.output}",
