@@ -164,8 +164,12 @@ def workers(count: int) -> Iterator[ThreadPoolExecutor]:
         yield pool
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
-        for each in tuple(_running):
-            _end_group(each)
+        waiting = threading.Thread(target=pool.shutdown)
+        waiting.start()
+        while waiting.is_alive():  # a thread may just be starting a program, or go on to another
+            for each in tuple(_running):
+                _end_group(each)
+            waiting.join(0.05)
         raise
     finally:
         pool.shutdown()
@@ -214,13 +218,20 @@ def _collect(process: subprocess.Popen[bytes], on_line: Callable[[str], None] | 
         with stream:
             output.extend(iter(lambda: stream.read1(1 << 16), b""))  # type: ignore[attr-defined]  # it is buffered
 
-    readers = [
-        threading.Thread(target=read, args=(stream,), daemon=True)
-        for stream, read in ((process.stderr, drain), (process.stdout, drain if on_line else keep))
+    streams = ((process.stderr, drain), (process.stdout, drain if on_line else keep))
+    readers = {
+        threading.Thread(target=read, args=(stream,), daemon=True): stream
+        for stream, read in streams
         if stream is not None
-    ]
-    for reader in readers:
-        reader.start()
+    }
+    try:
+        for reader in readers:
+            reader.start()
+    except BaseException:
+        for reader, stream in readers.items():
+            if reader.ident is None:  # it was never started, and will not close its stream
+                stream.close()
+        raise
     with suppress(ChildProcessError):  # the timer has reaped it
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         _kill_group(process)  # while the program isn't reaped, its group's number is nobody else's

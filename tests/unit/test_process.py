@@ -4,6 +4,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,11 @@ def ends_soon(pid, seconds=3.0):
     return not is_running(pid)
 
 
-def wait_for(path):
+def wait_for(path, seconds=30.0):
+    """The number that a program writes into a file."""
+    deadline = time.monotonic() + seconds
     while not (path.exists() and path.read_text().endswith("\n")):
+        assert time.monotonic() < deadline, f"{path.name} was never written"
         time.sleep(0.01)
     return int(path.read_text())
 
@@ -180,16 +184,16 @@ BACKGROUND = "sleep 60 & echo $! > pid; "
 
 
 def test_a_timeout_ends_the_whole_group(tmp_path):
-    with pytest.raises(process.ToolTimeout, match=r"sh ran longer than 0\.3 s and was ended"):
-        shell(BACKGROUND + "wait", cwd=tmp_path, timeout=0.3)
+    with pytest.raises(process.ToolTimeout, match=r"sh ran longer than 0\.8 s and was ended"):
+        shell(BACKGROUND + "wait", cwd=tmp_path, timeout=0.8)
     assert ends_soon(wait_for(tmp_path / "pid"))
 
 
 def test_a_timeout_ends_a_program_that_will_not_go(tmp_path, monkeypatch):
     monkeypatch.setattr(process, "_GRACE_SECONDS", 0.2)
-    script = "trap '' TERM; " + BACKGROUND + "echo $$ > own; while :; do sleep 1; done"
+    script = "trap '' TERM; echo $$ > own; " + BACKGROUND + "while :; do sleep 1; done"
     with pytest.raises(process.ToolTimeout):
-        shell(script, cwd=tmp_path, timeout=0.3)
+        shell(script, cwd=tmp_path, timeout=0.8)
     assert ends_soon(wait_for(tmp_path / "own"))
     assert ends_soon(wait_for(tmp_path / "pid"))
 
@@ -225,7 +229,7 @@ def interrupt_when(path):
 def test_an_interruption_ends_the_whole_group(tmp_path):
     interrupt_when(tmp_path / "pid")
     with pytest.raises(KeyboardInterrupt):
-        shell(BACKGROUND + "echo $$ > own; wait", cwd=tmp_path, timeout=30)
+        shell("echo $$ > own; " + BACKGROUND + "wait", cwd=tmp_path, timeout=30)
     assert ends_soon(wait_for(tmp_path / "pid"))
     assert ends_soon(wait_for(tmp_path / "own"))
 
@@ -239,6 +243,21 @@ def test_an_interruption_ends_the_programs_of_all_workers(tmp_path):
         list(pool.map(lambda name: shell(BACKGROUND + "wait", cwd=tmp_path / name, timeout=30), ("0", "1")))
     assert time.monotonic() - started < 15
     assert ends_soon(wait_for(tmp_path / "1" / "pid"))
+
+
+def test_an_interruption_ends_programs_that_start_after_it_too(tmp_path):
+    """A thread may be just about to start one, or go on to the next."""
+
+    def two_programs(_):
+        with suppress(process.ToolFailed):
+            shell(BACKGROUND + "wait", cwd=tmp_path, timeout=30)
+        shell("sleep 60", timeout=30)
+
+    interrupt_when(tmp_path / "pid")
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), process.workers(1) as pool:
+        list(pool.map(two_programs, (1,)))
+    assert time.monotonic() - started < 15
 
 
 def test_workers_give_results_in_order():
