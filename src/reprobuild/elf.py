@@ -45,7 +45,7 @@ def read_sections(stream: IO[bytes], total: int) -> tuple[Section, ...] | None:
 def _read_sections(stream: IO[bytes], total: int) -> tuple[Section, ...] | None:
     stream.seek(0)
     head = stream.read(64)
-    if not head.startswith(MAGIC) or head[4] not in (1, 2) or head[5] not in (1, 2):
+    if len(head) < 52 or not head.startswith(MAGIC) or head[4] not in (1, 2) or head[5] not in (1, 2):
         return None
     wide, little = head[4] == 2, head[5] == 1
     order = "<" if little else ">"

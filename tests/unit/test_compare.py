@@ -269,6 +269,8 @@ def test_only_debug_sections_is_debug_info(verdict):
 
 def test_a_hostile_elf_is_compared_as_bytes(verdict):
     sound = elf_of({".text": b"\x90"})
+    for end in range(len(sound)):
+        assert verdict({"a.so": sound}, {"a.so": sound[:end]}).level is Level.PAYLOAD
     for at in range(len(sound)):
         broken = bytearray(sound)
         broken[at] ^= 0xFF
