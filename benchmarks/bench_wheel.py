@@ -64,9 +64,7 @@ class Comparison:
 
 def run(argv: Sequence[str], cwd: Path) -> None:
     """Run a command to its end; show what it printed only when it fails."""
-    done = subprocess.run(
-        argv, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
+    done = subprocess.run(argv, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(argv)} ended with {done.returncode}:\n{done.stdout}")
 
@@ -167,15 +165,9 @@ def machine() -> dict[str, str | int]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument(
-        "--project", type=Path, help="a locked git repository (default: a small hatchling project)"
-    )
-    parser.add_argument(
-        "--rounds", type=int, default=10, help="timed runs of each builder (default: 10)"
-    )
-    parser.add_argument(
-        "--starts", type=int, default=30, help="timed starts of each program (default: 30)"
-    )
+    parser.add_argument("--project", type=Path, help="a locked git repository (default: a small hatchling project)")
+    parser.add_argument("--rounds", type=int, default=10, help="timed runs of each builder (default: 10)")
+    parser.add_argument("--starts", type=int, default=30, help="timed starts of each program (default: 30)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args()
     if min(options.rounds, options.starts) < 1:
