@@ -1,5 +1,6 @@
 """A build backend in a box: its environment from locked files, its hooks, its wheel."""
 
+import errno
 import json
 import os
 import shutil
@@ -8,12 +9,14 @@ import tarfile
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from packaging.requirements import InvalidRequirement, Requirement
 
 from reprobuild import process
+from reprobuild.digest import chunks_of
 from reprobuild.errors import BadInput, BuildFailed, DigestMismatch, ReprobuildError
+from reprobuild.files import write_atomically
 from reprobuild.index import Index, LockedFile
 from reprobuild.interpreter import Interpreter
 from reprobuild.progress import SILENT, Observer
@@ -31,37 +34,41 @@ def prepare(
     interpreter: Interpreter,
     files: Sequence[LockedFile],
     index: Index,
+    timeout: float,
     observer: Observer = SILENT,
 ) -> None:
     """Make the build environment at the box's fixed path, of exactly these files and without the network.
 
     docs/adr/0003-build-environment-at-a-fixed-path.md says why `uv build` doesn't make it itself.
 
+    Args:
+        timeout: seconds after which the building of locked sdists is ended.
+
     Raises:
         DigestMismatch: a file doesn't have the digest that the lock names.
         BuildFailed: a locked sdist can't be built.
     """
-    index.fetch(files, box.outside("wheels"))
     wheels = [file for file in files if file.is_wheel]
     sdists = [file for file in files if not file.is_wheel]
-    _write_pins(box.outside("wheels", "all.txt"), files)
+    # All that is written from outside comes first: any command below may run code of the locked files.
+    index.fetch(files, box.outside("wheels"))
+    for name, listed in (("all", files), ("wheels", wheels), ("sdists", sdists)):
+        _write_pins(box.outside("wheels", f"{name}.txt"), listed)
     environment = box.inside("env")
     box.run([box.uv_inside, "venv", "--quiet", "--no-project", "--python", str(interpreter.executable), environment])
     install = [box.uv_inside, "pip", "install", "--quiet", "--python", f"{environment}/bin/python"]
     install += ["--no-index", "--find-links", box.inside("wheels"), "--no-deps", "--require-hashes"]
     if wheels:
-        _write_pins(box.outside("wheels", "wheels.txt"), wheels)
-        _install(box, [*install, "--no-build", "-r", box.inside("wheels", "wheels.txt")])
+        _install(box, [*install, "--no-build", "-r", box.inside("wheels", "wheels.txt")], timeout)
     if sdists:
         observer.step(f"building {', '.join(file.filename for file in sdists)}")
-        _write_pins(box.outside("wheels", "sdists.txt"), sdists)
         constraints = ["--build-constraints", box.inside("wheels", "all.txt"), "--require-build-hashes"]
-        _install(box, [*install, *constraints, "-r", box.inside("wheels", "sdists.txt")], observer)
+        _install(box, [*install, *constraints, "-r", box.inside("wheels", "sdists.txt")], timeout, observer)
 
 
-def _install(box: Box, argv: Sequence[str], observer: Observer = SILENT) -> None:
+def _install(box: Box, argv: Sequence[str], timeout: float, observer: Observer = SILENT) -> None:
     try:
-        box.run(argv, on_line=observer.line)
+        box.run(argv, on_line=observer.line, timeout=timeout)
     except process.ToolFailed as error:
         if "Hash mismatch" in error.output or "no trusted hash" in error.output:
             raise DigestMismatch(f"uv refused a build requirement: {error.output}") from error
@@ -102,7 +109,7 @@ def requires_for_wheel(
             moved = {name: value.replace(outside, where) for name, value in (extra_environ or {}).items()}
             variables = {**environment, **moved}
             argv = [python, f"{there}/in_process.py", hook, there]
-            box.run(argv, env=variables, cwd=where, exchange=here)
+            box.run(argv, env=variables, cwd=where, exchange=here, timeout=config.wheel.timeout)
             answer = _read_answer(here / "output.json")
         for warning in answer.pop("warnings", ()):  # they would otherwise become warnings of this process
             observer.line(str(warning))
@@ -131,14 +138,36 @@ def requires_for_wheel(
 def _read_answer(path: Path) -> dict[str, Any]:
     """What a hook wrote, which is as trustworthy as the code that ran it."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-        with os.fdopen(descriptor, "rb") as stream:
+        with _open_regular(path) as stream:
             answer = json.loads(stream.read(_ANSWER_LIMIT))
     except (OSError, ValueError, RecursionError) as error:
         raise BuildFailed(f"The backend's hook left no answer that can be read: {error}.") from error
     if not isinstance(answer, dict):
         raise BuildFailed("The backend's hook left an answer that is not an object.")
+    asked = answer.get("return_val")
+    failed = any(said for key, said in answer.items() if key not in ("return_val", "warnings"))
+    if not failed and not (isinstance(asked, list) and all(isinstance(each, str) for each in asked)):
+        raise BuildFailed(
+            f"The backend answered {asked!r:.200} when it was asked what it needs: that is not a list of requirements.",
+            "This is a defect of the build backend.",
+        )
     return answer
+
+
+def _open_regular(path: str | Path, folder: int | None = None) -> BinaryIO:
+    """Open a file that code in the box could have replaced by a link, a pipe or a device.
+
+    Args:
+        folder: the descriptor of the folder that it lies in.
+
+    Raises:
+        OSError: it isn't a regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
 
 
 def _parsed(answers: Iterable[str]) -> Iterable[Requirement]:
@@ -157,13 +186,13 @@ def build(
     *,
     what: str = "wheel",
     observer: Observer = SILENT,
-) -> Path:
-    """Have the backend build a wheel (or an sdist) in the box; the file lies in the box's ``out`` folder.
+) -> None:
+    """Have the backend build a wheel (or an sdist) in the box, into its ``out`` folder.
 
     ``--force-pep517`` keeps uv from building uv_build projects by itself, past the locked requirements.
 
     Raises:
-        BuildFailed: the backend fails, runs too long, or leaves anything but one file.
+        BuildFailed: the backend fails or runs too long.
     """
     argv = [box.uv_inside, "build", f"--{what}", "--force-pep517", "--no-build-isolation", "--no-create-gitignore"]
     argv += ["--python", box.inside("env", "bin", "python"), "--out-dir", box.inside("out")]
@@ -177,17 +206,42 @@ def build(
     except process.ToolFailed as error:
         raise BuildFailed(
             f"The build failed:\n{_tail(error.output)}",
-            "A build has no network and sees only the locked build requirements and the exported source.",
+            "A build has no network and sees only the system's folders, the locked build requirements and the exported "
+            "source; [tool.reprobuild.wheel] readable and path show it more.",
         ) from error
-    out = box.outside("out")  # the build could have put links here, to have this process read elsewhere
-    found = [] if out.is_symlink() else sorted(out.iterdir())
-    built = [path for path in found if path.name.endswith((".whl", ".tar.gz")) and stat.S_ISREG(path.lstat().st_mode)]
-    if len(built) != 1:
-        raise BuildFailed(
-            f"The backend {config.backend} left {len(built)} artifacts where one was expected.",
-            "This is a defect of the build backend.",
-        )
-    return built[0]
+
+
+def take(box: Box, suffix: str, destination: Path) -> Path:
+    """Copy the one artifact out of the box's ``out`` folder, once everything that ran in the box has ended.
+
+    Whatever ran there could have put a link, a pipe or a device in the artifact's place, to have this process read
+    something of the machine's: only a regular file that lies there itself is taken.
+
+    Args:
+        suffix: how the artifact's name ends.
+        destination: a folder that the build couldn't reach.
+
+    Raises:
+        BuildFailed: there is anything but one such file.
+    """
+    wrong = "This is a defect of the build backend."
+    try:
+        folder = os.open(box.outside("out"), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise BuildFailed(f"The build took away the folder for its result: {error.strerror}.", wrong) from error
+    try:
+        found = [name for name in os.listdir(folder) if name.endswith(suffix)]  # noqa: PTH208 - a descriptor
+        if len(found) != 1:
+            raise BuildFailed(f"The backend left {len(found)} files *{suffix} where one was expected.", wrong)
+        try:
+            stream = _open_regular(found[0], folder)
+        except OSError as error:
+            raise BuildFailed(f"The backend left a {found[0]!r} that is not a file.", wrong) from error
+        with stream:
+            write_atomically(destination / found[0], chunks_of(stream))
+    finally:
+        os.close(folder)
+    return destination / found[0]
 
 
 def environment_of(box: Box, config: Config, interpreter: Interpreter, epoch: int) -> dict[str, str]:

@@ -68,8 +68,8 @@ def remove_tree(path: Path) -> None:
     def make_writable(function: object, name: str, error: object) -> None:  # noqa: ARG001
         with suppress(OSError):
             os.chmod(os.path.dirname(name), _RETRY_MODE)  # noqa: PTH101, PTH120
-            os.chmod(name, _RETRY_MODE)  # noqa: PTH101
             if os.path.isdir(name) and not os.path.islink(name):  # noqa: PTH112, PTH114
+                os.chmod(name, _RETRY_MODE)  # noqa: PTH101 - never through a link, to a file of somebody else's
                 shutil.rmtree(name, ignore_errors=True)
             else:
                 os.unlink(name)  # noqa: PTH108

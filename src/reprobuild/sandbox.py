@@ -10,6 +10,7 @@ What a kind could not give is in :class:`Guarantees`, goes into the record, and 
 import fcntl
 import functools
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -24,7 +25,12 @@ from reprobuild.errors import SandboxUnavailable, ToolMissing
 from reprobuild.files import remove_tree, scratch_folder
 
 #: Folders of a workspace; each lies at ``<root>/<name>`` inside.
-FOLDERS = ("src", "asked", "env", "wheels", "out", "home", "tmp", "cache", "hooks")
+FOLDERS = ("src", "asked", "env", "wheels", "out", "tmp", "cache")
+#: Those that this process fills or mounts again after code has run in the box. They lie outside of what is mounted as
+#: the workspace, and are mounted into it: what runs inside can neither move them nor put a link in their place.
+_HELD = ("src", "asked", "home")
+#: Where uv and one command's exchange folder are seen, made anew for each command.
+_TOOLS, _HOOKS = "/tmp/reprobuild-tools", "/tmp/reprobuild-hooks"  # noqa: S108 - inside namespaces only
 
 _SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
 _SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives")
@@ -33,6 +39,8 @@ _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - used only for a new folder of 
 _MEMORY_WANTED = 2 << 30
 #: How many times their packed size sources and build requirements may grow in a build.
 _GROWTH = 20
+#: What a wrapper says of itself, when it is all that was said.
+_SANDBOX_FAILED = re.compile(r"((bwrap|unshare|mount|hostname|sh): .*(\n\s.*)*\n?)+")
 #: A closed port: what programs get as their proxy where the network can't be taken away.
 _NOWHERE = "http://127.0.0.1:9"
 
@@ -107,6 +115,7 @@ class Box:
 
     Attributes:
         root: the workspace's path as the build sees it.
+        private: a folder for what is no business of the build's; with namespaces it can't be reached from inside.
         guarantees: what is really held fixed.
     """
 
@@ -115,7 +124,7 @@ class Box:
         kind: _Kind,
         surroundings: Surroundings,
         host: Path,
-        source: Path,
+        held: Path,
         private: Path,
         guarantees: Guarantees,
         readable: Sequence[Path],
@@ -127,8 +136,8 @@ class Box:
         self.uv = process.find("uv")
         self._kind = kind
         self._host = host
-        self._source = source
-        self._private = private
+        self._held = held
+        self.private = private
 
     def inside(self, *parts: str) -> str:
         """A path in the workspace as the build sees it."""
@@ -136,8 +145,7 @@ class Box:
 
     def outside(self, folder: str, *parts: str) -> Path:
         """The same path as this process sees it."""
-        base = self._source if folder == "src" else self._host / folder
-        return base.joinpath(*parts)
+        return (self._held if folder in _HELD else self._host).joinpath(folder, *parts)
 
     @property
     def home(self) -> str:
@@ -148,7 +156,12 @@ class Box:
     @property
     def etc(self) -> Path:
         """The folder with the account database; a build can't change it for the next command."""
-        return self._private / "etc"
+        return self.private / "etc"
+
+    @property
+    def stage(self) -> Path:
+        """An empty folder that a kind may mount things on while it makes its file system."""
+        return self.private / "stage"
 
     @contextmanager
     def exchange(self) -> Iterator[tuple[Path, str]]:
@@ -157,13 +170,13 @@ class Box:
         It is not part of the workspace: what runs in the box at the same time, or ran before, can't put a link
         there for this process to follow. Pass the first of the two to :meth:`run`.
         """
-        with scratch_folder(self._private, "exchange-") as folder:
-            yield folder, self.inside("hooks") if self._kind.name != "plain" else str(folder)
+        with scratch_folder(self.private, "exchange-") as folder:
+            yield folder, _HOOKS if self._kind.name != "plain" else str(folder)
 
     @property
     def uv_inside(self) -> str:
         """The uv executable as the build sees it."""
-        return self.inside("tools", "uv") if self._kind.name != "plain" else str(self.uv)
+        return f"{_TOOLS}/uv" if self._kind.name != "plain" else str(self.uv)
 
     def environment(self, extra: Mapping[str, str]) -> dict[str, str]:
         """The whole environment of a program in the box; nothing of the caller's gets in."""
@@ -222,21 +235,31 @@ class Box:
 
         Raises:
             ToolFailed, ToolTimeout, ToolMissing: as :func:`reprobuild.process.run`.
+            SandboxUnavailable: the sandbox itself failed, and the command never ran.
         """
         command = self._kind.wrap(self, argv, cwd or self.inside(), exchange)
         plain = self._kind.name == "plain"
-        return process.run(
-            command,
-            env=self.environment(env or {}),
-            cwd=Path(cwd or self._host) if plain else None,
-            on_line=on_line,
-            timeout=timeout,
-            umask=self.surroundings.umask,
-        )
+        try:
+            return process.run(
+                command,
+                env=self.environment(env or {}),
+                cwd=Path(cwd or self._host) if plain else None,
+                on_line=on_line,
+                timeout=timeout,
+                umask=self.surroundings.umask,
+            )
+        except process.ToolFailed as error:
+            if plain or not _SANDBOX_FAILED.fullmatch(error.output.strip()):
+                raise
+            raise SandboxUnavailable(
+                f"The sandbox kind {self._kind.name} failed before anything ran in it: {error.output.strip()}",
+                "Choose another kind with --sandbox; `reprobuild doctor` says which ones work here.",
+            ) from error
 
-    def binds(self) -> list[tuple[Path, str]]:
-        """Every (path outside, path inside) that the workspace consists of."""
-        return [(self._host, self.root), (self._source, self.inside("src")), (self._host / "home", self.home)]
+    def binds(self, exchange: Path | None) -> list[tuple[Path, str]]:
+        """Every writable (path outside, path inside) of a command, outermost first."""
+        held = [(self._held / name, self.home if name == "home" else self.inside(name)) for name in _HELD]
+        return [(self._host, self.root), *held, *([(exchange, _HOOKS)] if exchange else [])]
 
 
 class _Bubblewrap:
@@ -249,10 +272,8 @@ class _Bubblewrap:
         arguments = ["bwrap", *self._namespaces(box.surroundings), *self._file_system()]
         for path in box.readable:
             arguments += ["--ro-bind", str(path), str(path)]
-        for outside, inside in box.binds():
+        for outside, inside in box.binds(exchange):
             arguments += ["--bind", str(outside), inside]
-        if exchange:
-            arguments += ["--bind", str(exchange), box.inside("hooks")]
         for name in ("passwd", "group", "hosts", "nsswitch.conf"):
             arguments += ["--ro-bind", str(box.etc / name), f"/etc/{name}"]
         arguments += ["--ro-bind", str(box.uv), box.uv_inside, "--chdir", cwd, "--", *argv]
@@ -275,39 +296,47 @@ class _Bubblewrap:
 class _Unshare:
     name = "unshare"
     _OPTIONS = ("--user", "--map-root-user", "--mount", "--net", "--uts", "--ipc", "--pid", "--fork", "--kill-child")
-    # Everything that lies below /tmp outside is moved aside before /tmp is covered, then put in its place.
+    # A new /tmp is put together elsewhere, out of the old one's parts too, and moved into its place when it is ready.
+    # -n: without it mount would note what it did in a file that only the real root can write.
     _SCRIPT = """
 set -eu
-host=$1 source=$2 root=$3 home=$4 name=$5 uv=$6 cwd=$7 exchange=$8 kept=$9; shift 9
-mount --bind "$host" /mnt
-mount --bind "$source" /mnt/src
-if [ -n "$exchange" ]; then mount --bind "$exchange" /mnt/hooks; fi
-touch /mnt/tools/uv && mount --bind "$uv" /mnt/tools/uv
-n=0; while [ "$n" -lt "$kept" ]; do
-  mkdir -p "/mnt/kept/$n"; mount --rbind "$1" "/mnt/kept/$n"; eval "path$n=\\$1"; shift; n=$((n+1))
+stage=$1 name=$2 cwd=$3 count=$4; shift 4
+mount -n -t tmpfs tmpfs "$stage"
+while [ "$count" -gt 0 ]; do
+  place=$stage${2#/tmp}
+  if [ -d "$1" ]; then mkdir -p "$place"; else mkdir -p "${place%/*}"; touch "$place"; fi
+  mount -n --rbind "$1" "$place"
+  shift 2; count=$((count-1))
 done
-mount -t tmpfs tmpfs /tmp
-mkdir -p "$root" "$home" && mount --move /mnt "$root" && mount --bind "$root/home" "$home"
-n=0; while [ "$n" -lt "$kept" ]; do
-  eval "path=\\$path$n"; mkdir -p "$path"; mount --move "$root/kept/$n" "$path"; n=$((n+1))
-done
-mount -t proc proc /proc
+mount -n --move "$stage" /tmp
+mount -n -t proc proc /proc
 hostname "$name"
+ip link set lo up 2>/dev/null || true
 cd "$cwd"
 exec "$@"
 """
+    _PROBE = """
+set -eu
+mount -n -t tmpfs tmpfs /tmp
+mkdir /tmp/stage
+mount -n -t tmpfs tmpfs /tmp/stage
+mkdir /tmp/stage/usr
+mount -n --rbind /usr /tmp/stage/usr
+mount -n --move /tmp/stage /tmp
+mount -n -t proc proc /proc
+hostname probe
+test -d /tmp/usr/bin
+"""
 
     def why_not(self) -> str:
-        script = "mount -t tmpfs tmpfs /tmp && mount -t proc proc /proc && hostname probe"
-        return _probe(("unshare", *self._OPTIONS, "sh", "-c", script))
+        return _probe(("unshare", *self._OPTIONS, "sh", "-c", self._PROBE))
 
     def wrap(self, box: Box, argv: Sequence[str], cwd: str, exchange: Path | None) -> list[str]:
-        hidden = [str(path) for path in box.readable if path.is_relative_to("/tmp")]  # noqa: S108
-        (host, _), (source, _), _ = box.binds()
-        places = [str(host), str(source), box.root, box.home, box.surroundings.hostname, str(box.uv), cwd]
-        places.append(str(exchange or ""))
-        script = ["sh", "-c", self._SCRIPT, "sh", *places, str(len(hidden)), *hidden]
-        return ["unshare", *self._OPTIONS, *script, *argv]
+        hidden = [(path, str(path)) for path in box.readable if path.is_relative_to("/tmp")]  # noqa: S108
+        binds = [*hidden, *box.binds(exchange), (box.uv, box.uv_inside)]
+        pairs = [part for outside, inside in binds for part in (str(outside), inside)]
+        script = ["sh", "-c", self._SCRIPT, "sh", str(box.stage), box.surroundings.hostname, cwd, str(len(binds))]
+        return ["unshare", *self._OPTIONS, *script, *pairs, *argv]
 
 
 class _Plain:
@@ -396,12 +425,13 @@ def open_box(
     with (
         scratch_folder(Path(tempfile.gettempdir()), "reprobuild-private-") as private,
         _workspace(chosen, surroundings, _scratch_parent(source_size, environment_size)) as (host, fixed),
-        _source_folder(chosen, host, source_size) as source,
+        _held_folder(chosen, host, source_size) as held,
     ):
-        for name in (*FOLDERS, "tools"):
-            (host / name).mkdir(exist_ok=True)
-        _write_etc(private / "etc", surroundings)
         namespaces = chosen.name != "plain"
+        for folder in (*(host / name for name in FOLDERS), *(held / name for name in _HELD if namespaces)):
+            folder.mkdir(mode=0o755, exist_ok=True)
+        (private / "stage").mkdir()
+        _write_etc(private / "etc", surroundings)
         guarantees = Guarantees(
             kind=chosen.name,
             fixed_path=fixed,
@@ -409,9 +439,9 @@ def open_box(
             confined=chosen.name == "bubblewrap",
             fixed_hostname=namespaces,
             fixed_user=chosen.name == "bubblewrap",
-            fixed_directory_order=_is_in_memory(source),
+            fixed_directory_order=_is_in_memory(held),
         )
-        box = Box(chosen, surroundings, host, source, private, guarantees, outside)
+        box = Box(chosen, surroundings, host, held, private, guarantees, outside)
         if not namespaces:
             Path(box.home).mkdir()
         yield box
@@ -471,15 +501,13 @@ def _identity(folder: Path) -> bytes:
 
 
 @contextmanager
-def _source_folder(kind: _Kind, host: Path, size: int) -> Iterator[Path]:
-    """The folder for the source: in shared memory where that is possible and roomy enough."""
-    if kind.name == "plain" or not _fits_in_memory(_GROWTH * size):
-        folder = host / "src"
-        folder.mkdir(mode=0o755, exist_ok=True)
-        yield folder
+def _held_folder(kind: _Kind, host: Path, size: int) -> Iterator[Path]:
+    """Where the held folders lie: in shared memory where that is possible and roomy enough."""
+    if kind.name == "plain":
+        yield host
         return
-    with scratch_folder(_SHARED_MEMORY, "reprobuild-source-") as folder:
-        (host / "src").mkdir(mode=0o755, exist_ok=True)
+    parent = _SHARED_MEMORY if _fits_in_memory(_GROWTH * size) else Path(tempfile.gettempdir())
+    with scratch_folder(parent, "reprobuild-held-") as folder:
         yield folder
 
 
@@ -526,6 +554,8 @@ def _write_etc(folder: Path, around: Surroundings) -> None:
 def observed(box: Box) -> Surroundings:
     """The surroundings as the build really sees them: what a kind can't hold fixed is the machine's own."""
     around = replace(box.surroundings, root=box.root, home=box.home)
+    if not box.guarantees.fixed_user:
+        around = replace(around, uid=0 if box.guarantees.fixed_hostname else os.getuid())
     if not box.guarantees.fixed_hostname:
         around = replace(around, hostname=socket.gethostname())
     return around

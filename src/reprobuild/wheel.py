@@ -157,45 +157,44 @@ def make(
     readable += [Path(folder) for folder in (*config.wheel.readable, *config.wheel.path)]
     size = index.kept_size(inputs.files)
     with open_box(kind, surroundings, readable=readable, source_size=exported.size, environment_size=size) as box:
-        source.place(exported, box.outside("src"), surroundings.directory_order)
+        _place(box, exported)
         observer.step("making the build environment")
-        backend.prepare(box, inputs.interpreter, inputs.files, index, observer)
+        backend.prepare(box, inputs.interpreter, inputs.files, index, config.wheel.timeout, observer)
         variables = backend.environment_of(box, config, inputs.interpreter, exported.epoch)
         if exported.kind == "folder" and not (box.outside("src") / "PKG-INFO").is_file():
             observer.step("building the sdist that the wheel is made from")
             exported = _replace_by_sdist(box, config, variables, exported, observer)
         observer.step(f"building the wheel ({box.guarantees.kind})")
-        # The question gets a copy of the source, made before any of the project's code runs beside it.
-        source.place(exported, box.outside("asked"), surroundings.directory_order)
         with process.workers(1) as pool:
             asked = pool.submit(_check_requirements, box, replace(inputs, source=exported), variables)
             try:
-                built = backend.build(box, config, exported.subdirectory, variables, observer=observer)
+                backend.build(box, config, exported.subdirectory, variables, observer=observer)
             except BuildFailed:
                 asked.result()  # a lock that lacks something is the better explanation
                 raise
             asked.result()
+        kept = backend.take(box, ".whl", out_dir)
         observer.step("checking the wheel against its own RECORD")
-        _check(built)
-        out_dir.mkdir(parents=True, exist_ok=True)
-        kept = out_dir / built.name
-        with built.open("rb") as stream:
-            write_atomically(kept, chunks_of(stream))
+        _check(kept)
         return kept, box.guarantees, observed(box)
+
+
+def _place(box: Box, exported: Source) -> None:
+    """The source twice, before any of its code runs: to be built, and to be asked what it needs meanwhile."""
+    for name in ("src", "asked"):
+        folder = box.outside(name)
+        for path in list(folder.iterdir()):
+            remove_tree(path)
+        source.place(exported, folder, box.surroundings.directory_order)
 
 
 def _replace_by_sdist(
     box: Box, config: Config, variables: Mapping[str, str], exported: Source, observer: Observer
 ) -> Source:
     """Without git a wheel is made from the sdist's own contents, as `uv build` does it."""
-    sdist = backend.build(box, config, "", variables, what="sdist", observer=observer)
-    kept = box.outside("tools", sdist.name)
-    sdist.rename(kept)
-    folder = box.outside("src")
-    for path in list(folder.iterdir()):
-        remove_tree(path)
-    unpacked = replace(exported, kind="sdist", tar=kept)
-    source.place(unpacked, folder, box.surroundings.directory_order)
+    backend.build(box, config, "", variables, what="sdist", observer=observer)
+    unpacked = replace(exported, kind="sdist", tar=backend.take(box, ".tar.gz", box.private))
+    _place(box, unpacked)
     return unpacked
 
 

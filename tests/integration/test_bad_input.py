@@ -336,7 +336,8 @@ def test_diff_of_what_isnt_there(reprobuild: Cli, tmp_path: Path) -> None:
         ("wrong-record", "'in_tree_backend.py' has another sha256 than RECORD says"),
         ("unrecorded", "RECORD omits 'in_tree_backend_extra.py'"),
         ("wrong-name", "other_name"),
-        ("two-wheels", "left 2 artifacts where one was expected"),
+        ("two-wheels", "left 2 files *.whl where one was expected"),
+        ("asks-for-a-number", "answered [5] when it was asked what it needs"),
     ],
 )
 def test_a_bad_wheel_of_a_backend_is_not_kept(
@@ -346,6 +347,21 @@ def test_a_bad_wheel_of_a_backend_is_not_kept(
     ended = reprobuild("wheel", cwd=folder, code=ExitCode.BUILD_FAILED)
     says(ended, reason)
     assert "remedy: " in ended.stderr
+    assert not (folder / "dist").exists()
+
+
+@pytest.mark.parametrize("kind", ["bubblewrap", "unshare", "plain"])
+def test_a_link_that_the_hook_puts_beside_the_build_is_not_followed(
+    kind: str, in_tree: Callable[[str], Path], reprobuild: Cli, tmp_path: Path, sandbox_kinds: dict[str, str]
+) -> None:
+    """The hook runs while the wheel is built: it could have any file of the machine taken for the wheel."""
+    if why := sandbox_kinds[kind]:
+        pytest.skip(f"the sandbox kind {kind} doesn't work here: {why}")
+    wheel = reprobuild("wheel", "--json", "--out-dir", tmp_path / "good", cwd=in_tree("good")).json["wheel"]
+    shutil.rmtree(tmp_path / "in-tree-backend")
+    folder = in_tree(f"swaps {wheel}")
+    ended = reprobuild("wheel", "--sandbox", kind, cwd=folder, code=ExitCode.BUILD_FAILED)
+    says(ended, f"The backend left a {WHEEL!r} that is not a file")
     assert not (folder / "dist").exists()
 
 
@@ -454,7 +470,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> bool:
     return True
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("kind", ["bubblewrap", "unshare", "plain"])
 def test_an_interruption_leaves_nothing(
     kind: str,
@@ -478,6 +494,8 @@ def test_an_interruption_leaves_nothing(
     ) as running:
         assert wait_for(lambda: bool(processes_with(seconds)) or running.poll() is not None)
         running.send_signal(number)
+        time.sleep(0.1)
+        running.send_signal(number)  # who is impatient presses Ctrl-C twice
         _, told = running.communicate(timeout=30)
     assert running.returncode == ExitCode.INTERRUPTED, told
     assert "interrupted" in told
@@ -485,7 +503,7 @@ def test_an_interruption_leaves_nothing(
     assert wait_for(lambda: not processes_with(seconds), 2)
     assert not (folder / "dist").exists()
     assert list((tmp_path / "tmp").iterdir()) == []
-    kept = [path for path in Path("/dev/shm").glob("reprobuild-*/mode") if seconds in path.read_text()]
+    kept = [path for path in Path("/dev/shm").glob("reprobuild-*/src/mode") if seconds in path.read_text()]
     assert kept == []
 
 

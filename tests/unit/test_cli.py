@@ -21,18 +21,24 @@ from reprobuild.errors import ExitCode, LockStale, ReprobuildError
 PROGRAM = [sys.executable, "-m", "reprobuild"]
 
 
+@pytest.fixture(autouse=True)
+def _own_signals():
+    """The command line sets handlers; these tests share the process."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
 @pytest.fixture
 def run(monkeypatch, capsys):
     """The command line within this process: its exit code, its output, its errors."""
 
     def run_it(*arguments):
         monkeypatch.setattr(sys, "argv", ["reprobuild", *map(str, arguments)])
-        before = signal.getsignal(signal.SIGTERM)
-        try:
-            with pytest.raises(SystemExit) as left:
-                app.run()
-        finally:
-            signal.signal(signal.SIGTERM, before)
+        with pytest.raises(SystemExit) as left:
+            app.run()
         printed = capsys.readouterr()
         return left.value.code, printed.out, printed.err
 
@@ -158,20 +164,46 @@ def test_a_defect_shows_its_traceback_when_asked_to(monkeypatch, broken):
     monkeypatch.setenv("REPROBUILD_TRACEBACK", "1")
     monkeypatch.setattr(sys, "argv", ["reprobuild", "doctor"])
     broken(ZeroDivisionError("by zero"))
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        with pytest.raises(ZeroDivisionError):
-            app.run()
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with pytest.raises(ZeroDivisionError):
+        app.run()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_it_with_130(monkeypatch, run, number):
     monkeypatch.setattr(doctor, "examine", lambda: signal.raise_signal(number))
     code, _, err = run("doctor")
     assert code == 130
     assert "interrupted" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_second_signal_does_not_break_off_the_cleaning_up(monkeypatch, run, number):
+    cleaned = []
+
+    def examine():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            signal.raise_signal(number)
+            cleaned.append(True)
+
+    monkeypatch.setattr(doctor, "examine", examine)
+    assert run("doctor")[0] == 130
+    assert cleaned
+
+
+def test_what_was_started_under_nohup_goes_on(monkeypatch, run):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    received = []
+
+    def examine():
+        signal.raise_signal(signal.SIGHUP)
+        received.append(True)
+        return []
+
+    monkeypatch.setattr(doctor, "examine", examine)
+    assert run("doctor")[0] == 0
+    assert received
 
 
 # --- output ----------------------------------------------------------------------------------------

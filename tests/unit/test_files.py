@@ -202,6 +202,21 @@ def test_links_in_a_tree_are_not_followed(tmp_path):
     assert (precious / "file").read_text() == "x"
 
 
+def test_no_mode_is_changed_through_a_link_that_is_hard_to_remove(open_folder):
+    tree, precious = open_folder / "tree", open_folder / "precious"
+
+    def action():
+        precious.touch(0o600)
+        tree.mkdir()
+        (tree / "link").symlink_to(precious)
+        tree.chmod(0o555)
+        remove_tree(tree)
+
+    assert without_privileges(action) == ""
+    assert not tree.exists()
+    assert precious.stat().st_mode & 0o777 == 0o600
+
+
 @pytest.mark.parametrize("kind", ["file", "link to a folder", "dangling link", "nothing"])
 def test_what_is_no_folder_is_removed_too(tmp_path, kind):
     path, other = tmp_path / "path", tmp_path / "other"

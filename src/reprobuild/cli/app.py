@@ -34,6 +34,9 @@ Exit codes are listed in docs/exit-codes.md. Shell completion: put
 `eval "$(_REPROBUILD_COMPLETE=bash_source reprobuild)"` into ~/.bashrc (zsh_source, fish_source likewise)."""
 
 
+_INTERRUPTING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 class _Lazy(click.Group):
     """A group whose commands are imported when one is called, so that --help stays quick."""
 
@@ -77,7 +80,7 @@ def cli() -> None:
 
 def run() -> NoReturn:
     """Run the command line and leave with its exit code."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    _take_interruptions()
     output = sys.stdout
     try:
         code = cli.main(standalone_mode=False)
@@ -109,7 +112,15 @@ def run() -> NoReturn:
     sys.exit(code if isinstance(code, int) else ExitCode.OK)
 
 
+def _take_interruptions() -> None:
+    for number in _INTERRUPTING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, and shells for what runs in their background
+            signal.signal(number, _interrupt)
+
+
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the signal module's signature
+    for each in _INTERRUPTING:  # a second one would break off the cleaning up
+        signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
