@@ -129,6 +129,11 @@ def requires_for_wheel(
         if isinstance(inner, (ReprobuildError, OSError)):
             raise inner from None
         raise BuildFailed(f"The backend can't be asked what it needs: {error}") from error
+    except ValueError as error:  # pyproject_hooks says so of a backend-path that leaves the project
+        raise BadInput(
+            f"pyproject.toml's [build-system] backend-path: {error}.",
+            "Name folders inside the project, relative to it.",
+        ) from error
     except (BuildException, HookMissing) as error:
         raise BuildFailed(f"The backend can't be asked what it needs: {error}") from error
     own = {str(Requirement(text)) for text in builder.build_system_requires}

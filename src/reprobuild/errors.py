@@ -51,7 +51,7 @@ EXIT_CODE_MEANINGS: dict[ExitCode, str] = {
     ExitCode.DIFFERS_METADATA: "differs: only in metadata (dist-info)",
     ExitCode.DIFFERS_PAYLOAD: "differs: in what gets installed",
     ExitCode.NOT_COMPARABLE: "the two could not be compared",
-    ExitCode.INTERRUPTED: "interrupted (Ctrl-C or SIGTERM)",
+    ExitCode.INTERRUPTED: "interrupted (Ctrl-C, SIGTERM or SIGHUP)",
 }
 
 

@@ -57,6 +57,10 @@ def test_a_wheel_made_twice_has_the_same_bytes(backend_project: Path, name: str,
     wheel = backend_project / built["wheel"]
     assert str(read_wheel(wheel).version) == "1.0"
     assert str(Digest.of_file(wheel)) == built["digest"]
+    if name == "with-uv-build":
+        locked = {pin.name: pin.version for pin in lockfile.read(backend_project / "constraints.txt").pins}["uv-build"]
+        assert str(locked) not in process.run(["uv", "--version"], env=process.tool_environment()).stdout.decode()
+        assert read_wheel(wheel).generator == f"uv {locked}"
     if name == "with-setuptools":
         members = set(zipfile.ZipFile(wheel).namelist())
         assert {"with_setuptools/data/one.txt", "with_setuptools-1.0.dist-info/entry_points.txt"} <= members

@@ -383,6 +383,17 @@ def test_a_backend_that_isnt_there(in_tree: Callable[[str], Path], reprobuild: C
     says(ended, "Backend 'backend' is not available")
 
 
+@pytest.mark.parametrize("path", ["../..", "/etc"])
+def test_a_backend_outside_the_project(path: str, in_tree: Callable[[str], Path], reprobuild: Cli, git: Git) -> None:
+    folder = in_tree("good")
+    text = (folder / "pyproject.toml").read_text()
+    (folder / "pyproject.toml").write_text(text.replace('backend-path = ["."]', f'backend-path = ["{path}"]'))
+    git(folder, "commit", "-qam", "a backend elsewhere")
+    for command in ("wheel", "lock"):
+        ended = reprobuild(command, cwd=folder, code=ExitCode.BAD_INPUT)
+        says(ended, "pyproject.toml's [build-system] backend-path: paths must be", "inside the project")
+
+
 def test_a_source_that_is_no_sdist(reprobuild: Cli, tmp_path: Path) -> None:
     (tmp_path / "broken-1.0.tar.gz").write_bytes(b"not a tar")
     says(reprobuild("wheel", "broken-1.0.tar.gz", code=ExitCode.BAD_INPUT), "broken-1.0.tar.gz is not an sdist")

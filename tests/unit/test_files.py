@@ -66,6 +66,20 @@ def failing(error):
 # --- write_atomically ------------------------------------------------------------------------------
 
 
+def test_the_bytes_are_on_disk_before_the_file_has_its_name(tmp_path, monkeypatch):
+    """After a power cut a renamed file whose bytes were never flushed can be empty."""
+    path, seen = tmp_path / "file", []
+    really = os.fsync
+
+    def fsync(descriptor):
+        seen.append((os.fstat(descriptor).st_size, path.exists()))
+        really(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_atomically(path, [b"whole"])
+    assert seen == [(5, False)]
+
+
 def test_a_file_is_written_with_its_parents(tmp_path):
     path = tmp_path / "a" / "b" / "file"
     write_atomically(path, [b"one", b"", b"two"])

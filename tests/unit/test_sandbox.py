@@ -96,6 +96,11 @@ def test_the_environment_is_known_to_the_last_variable(monkeypatch, kind, around
     assert said.keys() - expected.keys() <= SHELLS_OWN
     assert expected["HOME"] == (f"{around.root}/reprobuild-home" if kind == "plain" else "/tmp/reprobuild-home")
     assert expected["TMPDIR"] == f"{around.root}/tmp"
+    assert {name: expected[name] for name in ("UV_NO_CONFIG", "UV_OFFLINE", "PIP_NO_INDEX")} == {
+        "UV_NO_CONFIG": "1",
+        "UV_OFFLINE": "1",
+        "PIP_NO_INDEX": "1",
+    }
     assert {name: expected[name] for name in ("TZ", "LC_ALL", "LANG", "PYTHONHASHSEED", "USER")} == {
         "TZ": "UTC",
         "LC_ALL": "C.UTF-8",
@@ -203,6 +208,16 @@ def test_nothing_else_of_the_machine_is_seen_under_bubblewrap(kind, around, tmp_
     assert lines[0].endswith("secret: No such file or directory")
     assert lines[1].endswith("No such file or directory")
     assert int(lines[2]) < 6
+
+
+@pytest.mark.parametrize("namespace", ["ipc", "mnt", "net", "pid", "user", "uts"])
+def test_a_build_has_namespaces_of_its_own(kind, around, namespace):
+    if kind == "plain":
+        pytest.skip("plain doesn't promise it")
+    with open_box(kind, around) as box:
+        own = shell(box, f"readlink /proc/self/ns/{namespace}")
+    assert own.startswith(f"{namespace}:[")
+    assert own != str(Path(f"/proc/self/ns/{namespace}").readlink())
 
 
 def test_a_build_cannot_write_outside_its_workspace_under_bubblewrap(box, tmp_path):
