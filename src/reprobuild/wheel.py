@@ -27,6 +27,10 @@ from reprobuild.source import Source
 from reprobuild.wheelfile import read_wheel
 
 RECORD_SUFFIX = ".intoto.json"
+_LOCK_REMEDIES = {
+    "git": f"Run `reprobuild lock`, then commit it: git add {BUILD_LOCK}.",
+    "sdist": "Unpack it, run `reprobuild lock` in its folder, and build that folder.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +118,7 @@ def resolve(
     if not lock_path.is_file():
         raise LockMissing(
             f"The source has no {BUILD_LOCK} beside its pyproject.toml.",
-            f"Run `reprobuild lock`, then commit it: git add {BUILD_LOCK}."
-            if exported.kind == "git"
-            else "Run `reprobuild lock` in the project's folder.",
+            _LOCK_REMEDIES.get(exported.kind, "Run `reprobuild lock` in the project's folder."),
         )
     python_found = interpreter.find(python or config.python, config.root, config.requires_python)
     locked = lockfile.read(lock_path)

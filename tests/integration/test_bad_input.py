@@ -19,7 +19,7 @@ from reprobuild.errors import ExitCode
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.conftest import Cli, Ended, Git, Projects
+    from tests.conftest import Cli, Ended, Git, MakeSdist, Projects
 
 WHEEL = "in_tree_backend-1.0-py3-none-any.whl"
 
@@ -121,6 +121,14 @@ def test_no_lock(project: Projects, reprobuild: Cli, git: Git) -> None:
     git(folder, "commit", "--quiet", "--message", "without the lock")
     ended = reprobuild("wheel", cwd=folder, code=ExitCode.LOCK_MISSING)
     says(ended, "The source has no constraints.txt beside its pyproject.toml.", "Run `reprobuild lock`, then commit it")
+
+
+def test_an_sdist_without_a_lock(project: Projects, reprobuild: Cli, make_sdist: MakeSdist, tmp_path: Path) -> None:
+    folder = project("in-tree-backend")
+    (folder / "constraints.txt").unlink()
+    (folder / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: in-tree-backend\nVersion: 1.0\n")
+    ended = reprobuild("wheel", make_sdist(folder, tmp_path / "sdist"), code=ExitCode.LOCK_MISSING)
+    says(ended, "The source has no constraints.txt", "Unpack it, run `reprobuild lock` in its folder")
 
 
 def test_a_lock_that_was_never_committed(project: Projects, reprobuild: Cli, git: Git) -> None:
