@@ -106,7 +106,8 @@ def test_verify_uses_the_python_of_the_record(project: Projects, reprobuild: Cli
         pytest.skip("there is no second CPython here")
     folder = project("with-flit-core")
     reprobuild("wheel", "--python", others[0], cwd=folder)
-    verdict = reprobuild("verify-wheel", "--json", cwd=folder).json
+    findable = {"PATH": f"{others[0].parent}{os.pathsep}{os.environ['PATH']}"}
+    verdict = reprobuild("verify-wheel", "--json", cwd=folder, env=findable).json
     assert (verdict["level"], verdict["notes"]) == ("identical", [])
 
 
