@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from reprobuild.index import Index, LockedFile
 from reprobuild.interpreter import Interpreter
 from reprobuild.progress import SILENT, Observer
 from reprobuild.sandbox import USUAL, Guarantees, Surroundings
-from reprobuild.wheel import RECORD_SUFFIX, Inputs, compilers, make, read_export
+from reprobuild.wheel import RECORD_SUFFIX, Inputs, compilers, make, read_export, statement_of
 
 _BUILDS_AT_ONCE = 2
+_CHANGED = "The record was changed after the build: don't trust it."
 #: Locales that spell numbers, dates or letters unlike C, in the order in which they are looked for.
 _OTHER_LOCALES = ("tr_TR.UTF-8", "de_DE.UTF-8", "fr_FR.UTF-8", "C")
 
@@ -143,7 +145,7 @@ def verify(
         explain: when the bytes differ, build once more for each variation to find the guilty ones.
 
     Raises:
-        RecordUnusable: there is no record, or it speaks of other bytes.
+        RecordUnusable: there is no record, or it speaks of other bytes, or of other inputs than the source does.
         SourceUnusable, LockMissing, DigestMismatch: the source or the lock isn't what the record names.
         BuildFailed, IndexFailed, ToolMissing, …: the wheel can't be made again.
     """
@@ -153,6 +155,7 @@ def verify(
         exported = _source_of(record, where, scratch)
         index = Index(where if where.is_dir() else Path.cwd(), observer=observer)
         inputs = _inputs_of(record, exported, scratch, python)
+        _require_unchanged(record, inputs)
         notes = _then_and_now(record, inputs)
         again = partial(_make_again, wheel, inputs, index, scratch, record, sandbox)
         observer.step("making it again in other surroundings")
@@ -201,7 +204,7 @@ def read_record(wheel: Path) -> WheelRecord:
     record = WheelRecord(data, str(path))
     if record.subject != digest or record.subject_name != wheel.name:
         raise RecordUnusable(
-            f"{path} is about {record.subject_name} with {record.subject}, but {wheel.name} has {digest}.",
+            f"{path} is about {record.subject_name!r} with {record.subject}, but {wheel.name} has {digest}.",
             "The wheel or its record was changed after the build: trust neither.",
         )
     return record
@@ -247,20 +250,63 @@ def _inputs_of(record: WheelRecord, exported: source.Source, scratch: Path, aske
     if locked != recorded:
         raise DigestMismatch(f"{lock_path.name} in the source has {locked}, but the record names {recorded}.")
     python = interpreter.find(asked) if asked else _interpreter_of(record)
-    files = tuple(_locked_file(record, part) for part in record.dependencies("build-requirement"))
-    _require_in_lock(files, lockfile.read(lock_path))
+    files = tuple(sorted(_locked_file(record, part) for part in record.dependencies("build-requirement")))
+    _require_locked(files, lockfile.read(lock_path), python, _remedy(record, python))
     return Inputs(config, exported, files, locked, python)
 
 
-def _require_in_lock(files: Iterable[LockedFile], lock: lockfile.Lockfile) -> None:
-    """A record can't bring in a file that the lock of the same commit doesn't hold."""
-    pinned = {(pin.name, str(pin.version), digest) for pin in lock.pins for digest in pin.hashes}
+def _require_locked(files: Iterable[LockedFile], lock: lockfile.Lockfile, python: Interpreter, remedy: str) -> None:
+    """A record names one file of each requirement that the lock of the same commit selects, and no other file."""
+    selected = {(pin.name, str(pin.version)): pin for pin in lock.selected(python.markers).values()}
     for file in files:
-        if (file.name, file.version, file.digest) not in pinned:
-            raise RecordUnusable(
-                f"The record names {file.filename} with {file.digest}, which the lock doesn't hold.",
-                "The record was changed after the build: don't trust it.",
-            )
+        pin = selected.pop((file.name, file.version), None)
+        if pin is None or file.digest not in pin.hashes:
+            what = f"{file.filename} with {file.digest}, which the lock doesn't hold"
+            raise RecordUnusable(f"The record names {what} for Python {python.version}.", remedy)
+    for name, version in selected:
+        what = f"{name} {version}, which the lock holds"
+        raise RecordUnusable(f"The record leaves out {what} for Python {python.version}.", remedy)
+
+
+def _remedy(record: WheelRecord, python: Interpreter) -> str:
+    said = record.dependency("interpreter").get("annotations", {})
+    if (said.get("implementation"), said.get("version")) != (python.implementation, python.version):
+        return "Use the Python that the record names: which requirements apply may depend on it."
+    return _CHANGED
+
+
+def _require_unchanged(record: WheelRecord, inputs: Inputs) -> None:
+    """A record says of its inputs what `reprobuild wheel` would, to the last key.
+
+    What no commit tells is free: where the source can be had, the interpreter, the machine, the builder's version.
+    """
+    said = record.external.get("source")
+    uri = said.get("uri") if isinstance(said, dict) else None
+    if not isinstance(uri, str):
+        raise RecordUnusable("The record doesn't say where its source can be had.", _CHANGED)
+    wanted = statement_of(
+        replace(inputs, source=replace(inputs.source, uri=uri)),
+        record.subject_name,
+        record.subject,
+        record.internal,
+        record.builder_version,
+    )
+    listed = wanted["predicate"]["buildDefinition"]["resolvedDependencies"]
+    own = record.dependency("interpreter")
+    listed[:] = [own if each["annotations"]["role"] == "interpreter" else each for each in listed]
+    if where := _differing(record.statement, wanted):
+        raise RecordUnusable(f"The record says of {where!r} something else than the source and its lock do.", _CHANGED)
+
+
+def _differing(said: Any, wanted: Any, where: str = "") -> str:  # noqa: ANN401 - JSON
+    """Where two JSON values first differ; empty for nowhere."""
+    if isinstance(said, dict) and isinstance(wanted, dict):
+        inner = ((key, said.get(key, ...), wanted.get(key, ...)) for key in sorted(said.keys() | wanted.keys()))
+    elif isinstance(said, list) and isinstance(wanted, list):
+        inner = ((str(at), *pair) for at, pair in enumerate(zip_longest(said, wanted, fillvalue=...)))
+    else:
+        return "" if type(said) is type(wanted) and said == wanted else where
+    return next((found for key, a, b in inner if (found := _differing(a, b, f"{where}.{key}".lstrip(".")))), "")
 
 
 def _locked_file(record: WheelRecord, part: dict[str, Any]) -> LockedFile:
@@ -268,7 +314,7 @@ def _locked_file(record: WheelRecord, part: dict[str, Any]) -> LockedFile:
     name, _, version = uri.removeprefix("pkg:pypi/").partition("@")
     if not name or not version or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+!-]*", filename):
         raise RecordUnusable(f"The record's build requirement {filename!r} is malformed.")
-    return LockedFile(name, version, filename, record.sha256(part))
+    return LockedFile(name, version, filename, record.digest(part))
 
 
 def _interpreter_of(record: WheelRecord) -> Interpreter:
@@ -290,13 +336,21 @@ def _interpreter_of(record: WheelRecord) -> Interpreter:
 
 def _then_and_now(record: WheelRecord, inputs: Inputs) -> tuple[str, ...]:
     """What this machine has in another version than the one that built the wheel."""
-    said = record.dependency("interpreter").get("annotations", {})
+    part, python = record.dependency("interpreter"), inputs.interpreter
+    said = part.get("annotations", {})
     then = {"Python": said.get("version"), "zlib": record.internal.get("zlib")}
-    now = {"Python": inputs.interpreter.version, "zlib": inputs.interpreter.zlib}
+    now = {"Python": python.version, "zlib": python.zlib}
+    if then["Python"] == now["Python"] and record.sha256(part) != Digest.of_file(python.executable):
+        then["Python"], now["Python"] = f"one build of {python.version}", "another"
+    then["source"], now["source"] = record.external["source"]["uri"], inputs.source.uri
     recorded = record.internal.get("compilers")
     for name, version in compilers().items():
         then[name], now[name] = recorded.get(name) if isinstance(recorded, dict) else None, version
-    return tuple(f"{name}: {then[name]} then, {now[name]} now" for name in now if then[name] != now[name])
+    return tuple(
+        f"{name}: {then[name] or 'unknown'} then, {now[name] or 'unknown'} now"
+        for name in now
+        if then[name] != now[name]
+    )
 
 
 # --- making it again ---------------------------------------------------------------------------------
