@@ -20,7 +20,7 @@ from reprobuild.difference import Difference, Level
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput
 
-__all__ = ["CAUSES", "Cause", "Difference", "Hint", "Level", "Verdict", "compare"]
+__all__ = ["CAUSES", "Cause", "Difference", "Hint", "Level", "Verdict", "causes_json", "compare"]
 
 _KEPT_FRAMING = 5  # differences kept of one field, such as the time of every entry
 _KEPT_CONTENT = 200
@@ -76,10 +76,13 @@ class Verdict:
                 for difference in self.differences
             ],
             "omitted": dict(self.omitted),
-            "causes": [
-                {"name": name, "summary": CAUSES[name].summary, "remedy": CAUSES[name].remedy} for name in self.causes
-            ],
+            "causes": causes_json(self.causes),
         }
+
+
+def causes_json(names: Iterable[str]) -> list[dict[str, str]]:
+    """Some causes as plain JSON values: each with its name, summary and remedy."""
+    return [{"name": name, "summary": CAUSES[name].summary, "remedy": CAUSES[name].remedy} for name in names]
 
 
 def compare(left: Path, right: Path, *, hints: Sequence[Hint] = ()) -> Verdict:

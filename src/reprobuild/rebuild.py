@@ -13,9 +13,10 @@ from typing import Any
 
 from reprobuild import interpreter, lockfile, process, source
 from reprobuild.attest import WheelRecord
-from reprobuild.compare import Hint, Level, Verdict, compare
+from reprobuild.causes import cause_of
+from reprobuild.compare import Difference, Hint, Level, Verdict, compare
 from reprobuild.digest import Digest
-from reprobuild.errors import BadInput, DigestMismatch, LockMissing, RecordUnusable, SourceUnusable, ToolMissing
+from reprobuild.errors import DigestMismatch, LockMissing, RecordUnusable, SourceUnusable, ToolMissing
 from reprobuild.files import scratch_folder
 from reprobuild.index import Index, LockedFile
 from reprobuild.interpreter import Interpreter
@@ -86,7 +87,11 @@ VARIATIONS: dict[str, Variation] = {
 
 @dataclass(frozen=True, slots=True)
 class Guilt:
-    """A variation that by itself changed the wheel."""
+    """A variation that by itself changed the wheel.
+
+    Attributes:
+        verdict: the comparison with the wheel, less the differences that a rebuild with nothing varied has too.
+    """
 
     variation: str
     cause: str
@@ -98,7 +103,7 @@ class Rebuilt:
     """The outcome of making a wheel again.
 
     Attributes:
-        verdict: the comparison of the wheel with the one made again.
+        verdict: the comparison of the wheel with the one made again, everything varied.
         varied: the variations that were in force at once.
         not_varied: those that this machine's sandbox has no way to vary.
         held: the umask, when it alone decides the members' modes: the verdict is then that of a rebuild under the
@@ -106,6 +111,7 @@ class Rebuilt:
         guilty: where the wheels differ: the variations that each change it alone.
         unvaried: where they differ: what rebuilds here with nothing varied give: ``identical`` (the wheel),
             ``different`` (always the same other one), ``unsteady`` (another one each time); empty when not tried.
+        unvaried_verdict: the comparison of the wheel with such a rebuild, unless that is identical or wasn't tried.
         guarantees: what the sandbox of the rebuild held fixed.
     """
 
@@ -117,14 +123,26 @@ class Rebuilt:
     guarantees: Guarantees
     guilty: tuple[Guilt, ...] = ()
     unvaried: str = ""
+    unvaried_verdict: Verdict | None = None
     notes: tuple[str, ...] = field(default=())
 
     @property
+    def level(self) -> Level:
+        """The deepest level that any of these rebuilds had: to accept less would be to accept what wasn't seen."""
+        others = [guilt.verdict for guilt in self.guilty]
+        if self.unvaried_verdict:
+            others.append(self.unvaried_verdict)
+        return max((self.verdict.level, *(each.level for each in others)), key=lambda level: level.rank)
+
+    @property
     def causes(self) -> tuple[str, ...]:
-        """The named causes of the difference: of the guilty variations, else what the comparison saw."""
-        if self.guilty:
-            return tuple(dict.fromkeys(guilt.cause for guilt in self.guilty))
-        return self.verdict.causes
+        """The named causes of the difference: the guilty variations', and where these aren't all, the comparisons'."""
+        causes = [guilt.cause for guilt in self.guilty]
+        if self.unvaried_verdict or not self.guilty:
+            causes += self.verdict.causes
+        if self.unvaried_verdict:
+            causes += self.unvaried_verdict.causes
+        return tuple(dict.fromkeys(causes))
 
 
 def verify(
@@ -373,9 +391,16 @@ def _make_again(
         made, guarantees, seen = make(
             inputs, index, folder / "out", kind=sandbox, surroundings=around, observer=observer
         )
-        if made.name != wheel.name:
-            raise BadInput(f"Made again, the wheel is called {made.name}, not {wheel.name}.")
-        return compare(wheel, made, hints=_hints(record, seen)), guarantees
+        hints = _hints(record, seen)
+        return _with_names(compare(wheel, made, hints=hints), wheel.name, made.name, hints), guarantees
+
+
+def _with_names(verdict: Verdict, built: str, again: str, hints: Sequence[Hint]) -> Verdict:
+    """A verdict in which another file name is a difference: it says what gets installed, and where."""
+    if built == again:
+        return verdict
+    renamed = Difference((), "name", built, again, cause_of(built, again, hints))
+    return replace(verdict, level=Level.PAYLOAD, differences=(renamed, *verdict.differences))
 
 
 def _hints(record: WheelRecord, second: Surroundings) -> list[Hint]:
@@ -392,24 +417,27 @@ def _hints(record: WheelRecord, second: Surroundings) -> list[Hint]:
 
 
 def _explain(outcome: Rebuilt, again: Callable[..., tuple[Verdict, Guarantees]], observer: Observer) -> Rebuilt:
-    """Make it again with nothing varied, and with each variation alone."""
+    """Make it again with nothing varied, and, unless that is another wheel each time, with each variation alone."""
     observer.step("the bytes differ: looking for the guilty variable")
     unvaried, _ = again(())
-    if unvaried.level is not Level.IDENTICAL:
-        steady = again(())[0].right == unvaried.right
-        return replace(outcome, unvaried="different" if steady else "unsteady", verdict=unvaried)
+    if unvaried.level is Level.IDENTICAL:
+        outcome = replace(outcome, unvaried="identical")
+    else:
+        second, _ = again(())
+        steady = second.right == unvaried.right
+        deeper = max(unvaried, second, key=lambda verdict: verdict.level.rank)
+        outcome = replace(outcome, unvaried="different" if steady else "unsteady", unvaried_verdict=deeper)
+        if not steady:
+            return outcome
     # Only one build at a time can have the fixed path where no namespace gives each its own.
     at_once = 1 if outcome.guarantees.kind == "plain" else min(_BUILDS_AT_ONCE, os.cpu_count() or 1)
-    alone = []
+    guilty = []
     with process.workers(at_once) as pool:
         for name, (verdict, _) in zip(
             outcome.varied, pool.map(lambda name: again((name,)), outcome.varied), strict=True
         ):
             observer.step(f"{name} alone: {verdict.level}")
-            alone.append(verdict)
-    guilty = tuple(
-        Guilt(name, VARIATIONS[name].cause, verdict)
-        for name, verdict in zip(outcome.varied, alone, strict=True)
-        if verdict.level is not Level.IDENTICAL
-    )
-    return replace(outcome, unvaried="identical", guilty=guilty)
+            if (verdict.level, verdict.right) != (unvaried.level, unvaried.right):
+                own = tuple(each for each in verdict.differences if each not in unvaried.differences)
+                guilty.append(Guilt(name, VARIATIONS[name].cause, replace(verdict, differences=own)))
+    return replace(outcome, guilty=tuple(guilty))

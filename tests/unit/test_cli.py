@@ -5,18 +5,23 @@ import signal
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from reprobuild import __version__, doctor
+from reprobuild import __version__, doctor, rebuild
 from reprobuild import cli as entry
+from reprobuild.causes import CAUSES
 from reprobuild.cli import app, console
 from reprobuild.cli.doctor import doctor as doctor_command
+from reprobuild.compare import Difference, Level, Verdict
 from reprobuild.digest import Digest
 from reprobuild.errors import ExitCode, LockStale, ReprobuildError
+from reprobuild.sandbox import Guarantees
 
 PROGRAM = [sys.executable, "-m", "reprobuild"]
 
@@ -233,6 +238,97 @@ def test_the_newest_wheel_is_verified(monkeypatch, tmp_path):
         (tmp_path / "dist" / name).write_bytes(b"")
         os.utime(tmp_path / "dist" / name, (time, time))
     assert verify_wheel._newest_wheel(tmp_path).name == "a-2-py3-none-any.whl"
+
+
+def test_what_only_looks_like_a_wheel_is_passed_over(run, tmp_path):
+    from reprobuild.cli import verify_wheel  # noqa: PLC0415 - it is loaded when it is called
+
+    dist = tmp_path / "dist"
+    (dist / "folder.whl").mkdir(parents=True)
+    (dist / "link.whl").symlink_to("nowhere")
+    (dist / "loop.whl").symlink_to("loop.whl")
+    os.mkfifo(dist / "pipe.whl")
+    code, _, err = run("verify-wheel", "--project", tmp_path)
+    assert (code, "There is no wheel in" in err) == (ExitCode.BAD_INPUT, True)
+    (tmp_path / "a.whl").write_bytes(b"")
+    (dist / "a.whl").symlink_to("../a.whl")
+    assert verify_wheel._newest_wheel(tmp_path) == dist / "a.whl"
+
+
+# --- what verify-wheel says ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def verified(run, monkeypatch):
+    """`reprobuild verify-wheel`, whose rebuilds have had some outcome."""
+
+    def verify(*options, **outcome):
+        guarantees = Guarantees("bubblewrap", *[True] * 6)
+        usual: dict[str, Any] = {"varied": ("path",), "not_varied": (), "held": (), "guarantees": guarantees}
+        ended = rebuild.Rebuilt(Path("a.whl"), **usual | outcome)
+        monkeypatch.setattr(rebuild, "verify", lambda *_, **__: ended)
+        return run("verify-wheel", "a.whl", *options)
+
+    return verify
+
+
+def verdict(level, cause=None):
+    ours, theirs = Digest.of_bytes(b"1"), Digest.of_bytes(level.encode())
+    return Verdict(level, ours, theirs, 1, 2, (Difference(("a",), "line 1", "1", "2", cause, level=level),))
+
+
+def unsteady(varied, unvaried):
+    return {"verdict": varied, "unvaried": "unsteady", "unvaried_verdict": unvaried}
+
+
+@pytest.mark.parametrize(("varied", "unvaried"), [(Level.PAYLOAD, Level.CONTAINER), (Level.CONTAINER, Level.PAYLOAD)])
+@pytest.mark.parametrize(
+    ("options", "expected"), [([], 22), (["--accept", "metadata"], 22), (["--accept", "payload"], 0)]
+)
+def test_the_deepest_rebuild_decides_what_is_accepted(verified, varied, unvaried, options, expected):
+    outcome = unsteady(verdict(varied), verdict(unvaried))
+    assert verified(*options, **outcome)[0] == expected
+    code, out, _ = verified("--json", *options, **outcome)
+    said = json.loads(out)
+    assert (code, said["level"], said["unvariedVerdict"]["level"]) == (expected, "payload", unvaried)
+
+
+def test_a_guilty_variation_that_does_worst_decides(verified):
+    guilty = (rebuild.Guilt("path", "build-path", verdict(Level.PAYLOAD)),)
+    outcome = {"verdict": verdict(Level.CONTAINER, "clock"), "unvaried": "identical", "guilty": guilty}
+    code, out, _ = verified("--accept", "container", **outcome)
+    assert code == 22
+    assert "path changes the wheel (payload): a\n" in out
+
+
+def test_the_unvaried_rebuild_stands_beside_the_varied_one(verified):
+    worse, less = verdict(Level.PAYLOAD, "build-path"), verdict(Level.METADATA, "clock")
+    lines = verified(**unsteady(worse, less))[1].splitlines()
+    assert lines[3] == "payload: what gets installed differs"
+    assert lines[-3:] == [
+        "Even with nothing varied, it comes out different each time: a clock or a random value is in it.",
+        f"  {less.right}  metadata: clock",
+        "  seen only when varied: build-path",
+    ]
+
+
+def test_causes_are_objects_as_in_diff(verified):
+    said = json.loads(
+        verified("--json", **unsteady(verdict(Level.PAYLOAD, "user"), verdict(Level.PAYLOAD, "clock")))[1]
+    )
+    assert said["causes"] == [
+        {"name": name, "summary": CAUSES[name].summary, "remedy": CAUSES[name].remedy} for name in ("user", "clock")
+    ]
+    assert said["unvariedVerdict"]["causes"] == said["causes"][1:]
+
+
+def test_what_a_record_and_a_wheel_say_cannot_reach_the_terminal(verified):
+    hostile = Difference(("\x1b[2J",), "line 1", "1", "2")
+    guilty = (rebuild.Guilt("path", "build-path", replace(verdict(Level.PAYLOAD), differences=(hostile,))),)
+    notes = ("zlib: \x1b[2J then, 1.3 now",)
+    _, out, _ = verified(verdict=verdict(Level.PAYLOAD), guilty=guilty, unvaried="identical", notes=notes)
+    assert "\x1b[2J" not in out
+    assert out.count("\\x1b[2J") == 2
 
 
 # --- terminals and pipes ---------------------------------------------------------------------------

@@ -1,8 +1,10 @@
 import copy
 import subprocess
 import sys
+import zipfile
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, fields, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -511,3 +513,140 @@ def test_whatever_stands_in_a_record_no_step_ends_in_a_traceback(path, value):
         for part in read.dependencies("build-requirement"):
             rebuild._require_locked([rebuild._locked_file(read, part)], parse(LOCK, "x"), PYTHON, "")
         rebuild._source_of(read, Path("/nonexistent"), Path("/nonexistent"))
+
+
+# --- what is built again, and what is said of it -------------------------------------------------------
+
+
+@pytest.fixture
+def verify(tmp_path, monkeypatch):
+    """`rebuild.verify` where a build is a function: of its surroundings and its number, to a wheel's members."""
+
+    def run(build, *, names=lambda *_: NAME, **options):
+        numbers, seen = count(), []
+
+        def make(inputs, index, out_dir, *, kind, surroundings, observer):
+            number = next(numbers)
+            seen.append(surroundings)
+            out_dir.mkdir(parents=True, exist_ok=True)
+            path = out_dir / names(surroundings, number)
+            with zipfile.ZipFile(path, "w") as archive:
+                for name, text in build(surroundings, number).items():
+                    info = zipfile.ZipInfo(name)
+                    info.external_attr = (0o666 & ~surroundings.umask) << 16 if name == "modes" else 0
+                    archive.writestr(info, text)
+            return path, EVERYTHING, surroundings
+
+        built, _, _ = make(None, None, tmp_path, kind="", surroundings=USUAL, observer=None)
+        seen.clear()
+        said = with_change(("subject", 0, "digest", "sha256"), Digest.of_file(built).hex)
+        Path(f"{built}.intoto.json").write_bytes(attest.encode(said))
+        monkeypatch.setattr(rebuild, "make", make)
+        monkeypatch.setattr(rebuild, "_source_of", lambda *_: None)
+        monkeypatch.setattr(rebuild, "_inputs_of", lambda *_: inputs())
+        return rebuild.verify(built, tmp_path, **options), seen
+
+    return run
+
+
+def members(text, info=""):
+    return {"demo.py": text, "demo-1.0.dist-info/WHEEL": info}
+
+
+def test_everything_is_varied_at_once_and_that_is_all_when_the_bytes_are_the_same(verify):
+    outcome, (around,) = verify(lambda *_: members("x"))
+    assert (outcome.level, outcome.causes, outcome.unvaried) == (Level.IDENTICAL, (), "")
+    same = [field.name for field in fields(Surroundings) if getattr(around, field.name) == getattr(USUAL, field.name)]
+    assert same == ["noise"]
+
+
+def test_the_guilty_variation_is_found_by_trying_each_alone(verify):
+    outcome, seen = verify(lambda around, _: members(around.root + around.home))
+    assert outcome.unvaried == "identical"
+    assert [(guilt.variation, guilt.verdict.level) for guilt in outcome.guilty] == [
+        ("path", Level.PAYLOAD),
+        ("home", Level.PAYLOAD),
+    ]
+    assert outcome.causes == ("build-path", "home")
+    assert outcome.unvaried_verdict is None
+    assert len(seen) == 1 + 1 + 1 + len(VARIATIONS)  # everything, the umask, nothing, each
+
+
+def test_without_an_explanation_nothing_more_is_built(verify):
+    outcome, seen = verify(lambda around, _: members(around.root), explain=False)
+    assert (outcome.level, outcome.guilty, outcome.unvaried) == (Level.PAYLOAD, (), "")
+    assert len(seen) == 2
+
+
+def test_a_clock_in_the_metadata_hides_no_path_in_the_payload(verify):
+    """What the unvaried rebuild shows is less than what the varied one did: the verdict stays the latter's."""
+    outcome, _ = verify(lambda around, number: members(f"x = '{around.root}'", f"at 2026-01-01 10:00:{10 + number}"))
+    assert outcome.unvaried == "unsteady"
+    assert outcome.verdict.level is Level.PAYLOAD
+    assert outcome.unvaried_verdict is not None
+    assert outcome.unvaried_verdict.level is Level.METADATA
+    assert outcome.level is Level.PAYLOAD
+    assert set(outcome.causes) == {"build-path", "clock"}
+    assert outcome.guilty == ()
+
+
+def test_the_deeper_of_two_unsteady_rebuilds_counts(verify):
+    """The fourth wheel alone (everything, the umask, nothing, nothing again) is worse than its metadata."""
+    outcome, _ = verify(lambda _, number: members("y" if number == 4 else "x", str(number)))
+    assert outcome.verdict.level is Level.METADATA
+    assert outcome.unvaried_verdict is not None
+    assert outcome.level is outcome.unvaried_verdict.level is Level.PAYLOAD
+
+
+def test_of_a_steady_other_wheel_the_guilty_variations_are_still_found(verify):
+    outcome, _ = verify(lambda around, number: members(f"x = '{around.home}'", "first" if number == 0 else "later"))
+    assert outcome.unvaried == "different"
+    assert outcome.unvaried_verdict is not None
+    assert outcome.unvaried_verdict.level is Level.METADATA
+    (guilt,) = outcome.guilty
+    assert guilt.variation == "home"
+    assert {each.path[0] for each in guilt.verdict.differences} == {"demo.py"}
+
+
+def test_a_variation_that_alone_does_worse_than_all_together_counts(verify):
+    def build(around, number):
+        alone = around.home != USUAL.home and around.root == USUAL.root
+        return members("y" if alone else "x", around.user)
+
+    outcome, _ = verify(build)
+    assert outcome.verdict.level is Level.METADATA
+    assert outcome.level is Level.PAYLOAD
+
+
+def test_a_umask_that_decides_modes_alone_is_held(verify):
+    outcome, seen = verify(lambda *_: {"modes": "x", **members("x")})
+    assert (outcome.level, outcome.held) == (Level.IDENTICAL, ("umask",))
+    assert "umask" not in outcome.varied
+    assert [around.umask for around in seen] == [0o077, 0o077, 0o022]
+    assert seen[2].root != USUAL.root
+
+
+def test_a_umask_that_gets_into_the_content_is_not_held(verify):
+    outcome, _ = verify(lambda around, _: {"modes": "x", **members(oct(around.umask))})
+    assert outcome.held == ()
+    assert [guilt.variation for guilt in outcome.guilty] == ["umask"]
+
+
+OTHER = "demo-1.1-py3-none-any.whl"
+
+
+def test_another_file_name_is_a_difference_even_of_the_same_bytes(verify):
+    outcome, _ = verify(lambda *_: members("x"), names=lambda _, number: OTHER if number else NAME)
+    assert outcome.verdict.left == outcome.verdict.right
+    assert outcome.level is Level.PAYLOAD
+    assert outcome.verdict.differences == (Difference((), "name", NAME, OTHER, None),)
+    assert (outcome.unvaried, outcome.guilty) == ("different", ())
+
+
+def test_a_name_that_follows_a_variation_has_its_guilty_one(verify):
+    def names(around, number):
+        return NAME if around.home == USUAL.home else OTHER
+
+    outcome, _ = verify(lambda around, _: members(str(around.home)), names=names)
+    assert [each.field for each in outcome.verdict.differences] == ["name", "line 1"]
+    assert [guilt.variation for guilt in outcome.guilty] == ["home"]
