@@ -4,6 +4,7 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -274,7 +275,9 @@ def verified(run, monkeypatch):
 
 def verdict(level, cause=None):
     ours, theirs = Digest.of_bytes(b"1"), Digest.of_bytes(level.encode())
-    return Verdict(level, ours, theirs, 1, 2, (Difference(("a",), "line 1", "1", "2", cause, level=level),))
+    return Verdict(
+        level, ours, theirs, 1, 2, (Difference(("a",), "line 1", "1", "2", cause, level=level),), wheels=True
+    )
 
 
 def unsteady(varied, unvaried):
@@ -338,8 +341,9 @@ def on_a_terminal(arguments, **environment):
     """What a command prints when its standard streams are a terminal."""
     child, terminal = pty.fork()
     if not child:
-        os.environ.update(environment, TERM="xterm", COLUMNS="100")
-        os.execv(PROGRAM[0], [*PROGRAM, *arguments])
+        os.environ.pop("NO_COLOR", None)
+        os.environ.update({"TERM": "xterm", "COLUMNS": "100", **environment})
+        os.execv(PROGRAM[0], [*PROGRAM, *map(str, arguments)])
     printed = b""
     try:
         while piece := os.read(terminal, 4096):
@@ -357,6 +361,43 @@ def test_colours_are_for_terminals(wheels):
     assert b"container" in piped.stdout
     assert b"\x1b" not in piped.stdout + piped.stderr
     assert b"\x1b[" in on_a_terminal(arguments)
+
+
+@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_nothing_is_coloured_for_who_wants_no_colours(wheels, tmp_path, environment):
+    (tmp_path / "setup.py").touch()
+    for arguments, says in (
+        (["diff", *wheels], "container"),
+        (["doctor"], "sandbox in use"),
+        (["wheel", tmp_path], "error: "),
+        (["verify-wheel", tmp_path / "absent.whl"], "error: "),
+        (["whel"], "Did you mean"),
+    ):
+        printed = on_a_terminal(arguments, **environment)
+        assert says.encode() in printed, arguments
+        assert b"\x1b" not in printed, arguments
+    assert b"  exporting the source" in on_a_terminal(["wheel", tmp_path], **environment)
+
+
+def test_an_empty_variable_asks_for_nothing(wheels):
+    assert b"\x1b[" in on_a_terminal(["diff", *wheels], NO_COLOR="")
+
+
+def test_progress_in_a_thread_has_no_colours_either(monkeypatch):
+    """Click keeps what it knows of a command in the thread that runs it."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    read, write = pty.openpty()
+    with os.fdopen(write, "w") as terminal, console.Console(verbose=True) as shown:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        for say in (shown.warn, shown.line, shown.step):
+            thread = threading.Thread(target=say, args=("\x1b[31mred",))
+            thread.start()
+            thread.join()
+        terminal.flush()
+        printed = os.read(read, 4096)
+    os.close(read)
+    assert printed.count(b"red") == 3
+    assert b"\x1b" not in printed
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["wheel", "--help"], ["doctor", "--json"]])
