@@ -35,6 +35,7 @@ class Verdict:
         differences: those that are worth showing.
         omitted: for each field, how many more there are of it.
         reason: why the two can't be compared; empty when they can.
+        wheels: whether the two are wheels, which get installed.
     """
 
     level: Level
@@ -45,6 +46,7 @@ class Verdict:
     differences: tuple[Difference, ...] = ()
     omitted: tuple[tuple[str, int], ...] = ()
     reason: str = ""
+    wheels: bool = False
 
     @property
     def causes(self) -> tuple[str, ...]:
@@ -107,7 +109,7 @@ def compare(left: Path, right: Path, *, hints: Sequence[Hint] = ()) -> Verdict:
     if kinds[0] != kinds[1]:
         reason = f"{left} is {_words(kinds[0])}, {right} is {_words(kinds[1])}"
         return replace(identical, level=Level.NOT_COMPARABLE, reason=reason)
-    found = _Found()
+    found, wheels = _Found(), False
     with ExitStack() as stack:
         if kinds[0] is None:
             x, y = (stack.enter_context(path.open("rb")) for path in (left, right))
@@ -116,8 +118,8 @@ def compare(left: Path, right: Path, *, hints: Sequence[Hint] = ()) -> Verdict:
             # Comparing never unpacks anything, so the links of a tar may lead where they like.
             names: Names = "portable" if kinds[0] == "zip" else "posix"
             a, b = (stack.enter_context(open_archive(p, names=names)) for p in (left, right))
-            is_wheel = kinds[0] == "zip" and _is_wheel(a) and _is_wheel(b)
-            found.extend(_levelled(archive_differences(a, b, hints), is_wheel=is_wheel))
+            wheels = kinds[0] == "zip" and _is_wheel(a) and _is_wheel(b)
+            found.extend(_levelled(archive_differences(a, b, hints), is_wheel=wheels))
     if not found.differences:
         found.extend([_framing(left, right)])
     return replace(
@@ -125,6 +127,7 @@ def compare(left: Path, right: Path, *, hints: Sequence[Hint] = ()) -> Verdict:
         level=found.level,
         differences=tuple(found.differences),
         omitted=found.omitted,
+        wheels=wheels,
     )
 
 

@@ -400,7 +400,7 @@ def _with_names(verdict: Verdict, built: str, again: str, hints: Sequence[Hint])
     if built == again:
         return verdict
     renamed = Difference((), "name", built, again, cause_of(built, again, hints))
-    return replace(verdict, level=Level.PAYLOAD, differences=(renamed, *verdict.differences))
+    return replace(verdict, level=Level.PAYLOAD, differences=(renamed, *verdict.differences), wheels=True)
 
 
 def _hints(record: WheelRecord, second: Surroundings) -> list[Hint]:

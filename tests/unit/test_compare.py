@@ -105,6 +105,10 @@ def test_dist_info_is_the_metadata_level(verdict):
 def test_only_a_wheel_has_a_metadata_level(verdict):
     plain = {name: data for name, data in FILES.items() if not name.endswith("WHEEL")}
     assert verdict(plain, plain | {f"{INFO}/METADATA": b"x"}).level is Level.PAYLOAD
+    assert not verdict(plain, plain | {f"{INFO}/METADATA": b"x"}).wheels
+    assert not verdict(tar_of(FILES), tar_of(FILES, mtime=1), suffix=".tar").wheels
+    assert not verdict(b"a", b"b", suffix=".txt").wheels
+    assert verdict(FILES, FILES | {f"{INFO}/METADATA": b"x"}).wheels
 
 
 def test_a_record_line_follows_its_member(verdict):

@@ -33,10 +33,13 @@ def verdict_lines(verdict: Verdict, left_name: str, right_name: str) -> list[str
     """The verdict as styled lines: digests, level, differences by member, causes with remedies."""
     width = max(len(left_name), len(right_name))
     level = click.style(str(verdict.level), fg=_COLOURS[verdict.level], bold=True)
+    meaning = _MEANINGS.get(verdict.level, "no reason known")
+    if verdict.level is Level.PAYLOAD and not verdict.wheels:
+        meaning = "the contents differ"
     return [
         f"{plain(left_name):<{width}}  {verdict.left}  {verdict.left_size:,} bytes",
         f"{plain(right_name):<{width}}  {verdict.right}  {verdict.right_size:,} bytes",
-        f"{level}: {plain(verdict.reason) or _MEANINGS.get(verdict.level, 'no reason known')}",
+        f"{level}: {plain(verdict.reason) or meaning}",
         *_difference_lines(verdict),
         *_cause_lines(verdict),
     ]
