@@ -15,7 +15,7 @@ from typing import Any
 
 from reprobuild.archive import Archive, Names, archive_kind, open_archive
 from reprobuild.causes import CAUSES, Cause, Hint
-from reprobuild.contents import archive_differences, first_difference, stream_differences
+from reprobuild.contents import archive_differences, compression_difference, first_difference, stream_differences
 from reprobuild.difference import Difference, Level
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput
@@ -121,11 +121,11 @@ def compare(left: Path, right: Path, *, hints: Sequence[Hint] = ()) -> Verdict:
             wheels = kinds[0] == "zip" and _is_wheel(a) and _is_wheel(b)
             found.extend(_levelled(archive_differences(a, b, hints), is_wheel=wheels))
     if not found.differences:
-        found.extend([_framing(left, right)])
+        found.extend([_framing(left, right, kinds[0] or "")])
     return replace(
         identical,
         level=found.level,
-        differences=tuple(found.differences),
+        differences=tuple(_excused(found.differences)),
         omitted=found.omitted,
         wheels=wheels,
     )
@@ -149,15 +149,28 @@ def _is_wheel(archive: Archive) -> bool:
 
 def _levelled(differences: Iterable[Difference], *, is_wheel: bool) -> Iterator[Difference]:
     for each in differences:
-        in_dist_info = each.path and each.path[0].split("/")[0].endswith(".dist-info")
-        if is_wheel and in_dist_info and each.level is Level.PAYLOAD:
+        if is_wheel and _in_dist_info(each) and each.level is Level.PAYLOAD:
             yield replace(each, level=Level.METADATA)
         else:
             yield each
 
 
-def _framing(left: Path, right: Path) -> Difference:
+def _in_dist_info(difference: Difference) -> bool:
+    return bool(difference.path) and difference.path[0].split("/")[0].endswith(".dist-info")
+
+
+def _excused(differences: Sequence[Difference]) -> Iterator[Difference]:
+    """What another version of the backend puts into dist-info isn't left over from an old build."""
+    versions = any(each.cause == "backend-version" for each in differences)
+    for each in differences:
+        excused = versions and each.cause == "missing-file" and _in_dist_info(each)
+        yield replace(each, cause=None) if excused else each
+
+
+def _framing(left: Path, right: Path, kind: str) -> Difference:
     with left.open("rb") as one, right.open("rb") as two:
+        if compression := compression_difference(one, two, kind):
+            return compression
         at, a, b = first_difference(one, two)
     return Difference((), f"bytes at {at:#x}", a, b, level=Level.CONTAINER)
 
