@@ -1,5 +1,6 @@
 """Making a wheel again from its record, in surroundings that differ on purpose, and saying what mattered."""
 
+import functools
 import os
 import re
 import sys
@@ -16,7 +17,7 @@ from reprobuild.attest import WheelRecord
 from reprobuild.causes import cause_of
 from reprobuild.compare import Difference, Hint, Level, Verdict, compare
 from reprobuild.digest import Digest
-from reprobuild.errors import DigestMismatch, LockMissing, RecordUnusable, SourceUnusable, ToolMissing
+from reprobuild.errors import DigestMismatch, LockMissing, RecordUnusable, ReprobuildError, SourceUnusable, ToolMissing
 from reprobuild.files import scratch_folder
 from reprobuild.index import Index, LockedFile
 from reprobuild.interpreter import Interpreter
@@ -55,9 +56,18 @@ def _other_root(around: Surroundings) -> Surroundings:
 
 
 def _other_locale(around: Surroundings) -> Surroundings:
-    folder = Path("/usr/lib/locale")
-    here = {path.name.lower().replace("utf8", "utf-8") for path in folder.iterdir()} if folder.is_dir() else set()
+    here = _locales()
     return replace(around, locale=next((name for name in _OTHER_LOCALES if name.lower() in here), "C"))
+
+
+@functools.cache
+def _locales() -> frozenset[str]:
+    # Not from /usr/lib/locale: some systems keep all of them in one archive there.
+    try:
+        listed = process.run(["locale", "-a"], env=process.tool_environment(), timeout=20).stdout
+    except ReprobuildError:
+        return frozenset()
+    return frozenset(listed.decode(errors="replace").lower().replace(".utf8", ".utf-8").split())
 
 
 def _other_jobs(around: Surroundings) -> Surroundings:
@@ -387,6 +397,8 @@ def _make_again(
     around = Surroundings()
     for name in varied:
         around = VARIATIONS[name].change(around)
+    if "jobs" in varied and around.jobs == _surroundings_of(record).jobs:  # or it would be no other
+        around = replace(around, jobs=around.jobs + 1)
     with scratch_folder(scratch, "again-") as folder:
         made, guarantees, seen = make(
             inputs, index, folder / "out", kind=sandbox, surroundings=around, observer=observer
@@ -405,15 +417,19 @@ def _with_names(verdict: Verdict, built: str, again: str, hints: Sequence[Hint])
 
 def _hints(record: WheelRecord, second: Surroundings) -> list[Hint]:
     """What a build could see then and now, wherever the two differ."""
-    recorded = record.internal.get("surroundings")
-    known = {each.name: type(getattr(USUAL, each.name)) for each in fields(Surroundings)}
-    first = (
-        Surroundings(**{key: value for key, value in recorded.items() if key in known and type(value) is known[key]})
-        if isinstance(recorded, dict)
-        else USUAL
-    )
+    first = _surroundings_of(record)
     pairs = [(name, each.value(first), each.value(second)) for name, each in VARIATIONS.items()]
     return [Hint(name, left, right) for name, left, right in pairs if left and left != right]
+
+
+def _surroundings_of(record: WheelRecord) -> Surroundings:
+    """The surroundings of the first build, as far as the record tells them."""
+    recorded = record.internal.get("surroundings")
+    known = {each.name: type(getattr(USUAL, each.name)) for each in fields(Surroundings)}
+    if not isinstance(recorded, dict):
+        return USUAL
+    said = {key: value for key, value in recorded.items() if key in known and type(value) is known[key]}
+    return Surroundings(**said)
 
 
 def _explain(outcome: Rebuilt, again: Callable[..., tuple[Verdict, Guarantees]], observer: Observer) -> Rebuilt:

@@ -1,4 +1,5 @@
 import copy
+import os
 import subprocess
 import sys
 import zipfile
@@ -13,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packaging.markers import default_environment
 
-from reprobuild import attest, interpreter, rebuild
+from reprobuild import attest, interpreter, process, rebuild
 from reprobuild.attest import WheelRecord
 from reprobuild.compare import CAUSES, Difference, Level, Verdict
 from reprobuild.digest import Digest
-from reprobuild.errors import RecordUnusable, ReprobuildError, SourceUnusable
+from reprobuild.errors import RecordUnusable, ReprobuildError, SourceUnusable, ToolMissing
 from reprobuild.index import LockedFile
 from reprobuild.interpreter import Interpreter
 from reprobuild.lockfile import parse
@@ -141,6 +142,32 @@ def test_the_other_locale_is_known_here_or_plain_c():
     varied = VARIATIONS["locale"].change(USUAL)
     known = subprocess.run(["locale", "-a"], capture_output=True, text=True, check=True).stdout
     assert varied.locale.lower().replace("utf-8", "utf8") in known.lower().split()
+
+
+@pytest.mark.parametrize(
+    ("listed", "expected"),
+    [
+        ("C\nC.utf8\nPOSIX\nde_DE.utf8\nen_US.utf8\n", "de_DE.UTF-8"),
+        ("C\nfr_FR.UTF-8\ntr_TR.utf8\n", "tr_TR.UTF-8"),
+        ("C\nC.utf8\nde_DE@euro\nde_DE.iso88591\n", "C"),
+        ("\xff\n", "C"),
+        (ToolMissing("no locale"), "C"),
+        (process.ToolFailed(["locale"], 1, ""), "C"),
+    ],
+)
+def test_the_other_locale_is_one_that_locale_lists(monkeypatch, listed, expected):
+    """Wherever the system keeps them: in folders, or in one archive."""
+
+    def run(argv, **_):
+        if isinstance(listed, Exception):
+            raise listed
+        assert argv == ["locale", "-a"]
+        return process.Completed(listed.encode("latin-1"), "")
+
+    monkeypatch.setattr(process, "run", run)
+    rebuild._locales.cache_clear()
+    assert VARIATIONS["locale"].change(USUAL).locale == expected
+    rebuild._locales.cache_clear()
 
 
 def test_the_other_path_lies_where_nobody_else_can_swap_it():
@@ -522,7 +549,7 @@ def test_whatever_stands_in_a_record_no_step_ends_in_a_traceback(path, value):
 def verify(tmp_path, monkeypatch):
     """`rebuild.verify` where a build is a function: of its surroundings and its number, to a wheel's members."""
 
-    def run(build, *, names=lambda *_: NAME, **options):
+    def run(build, *, names=lambda *_: NAME, internal=None, **options):
         numbers, seen = count(), []
 
         def make(inputs, index, out_dir, *, kind, surroundings, observer):
@@ -540,6 +567,7 @@ def verify(tmp_path, monkeypatch):
         built, _, _ = make(None, None, tmp_path, kind="", surroundings=USUAL, observer=None)
         seen.clear()
         said = with_change(("subject", 0, "digest", "sha256"), Digest.of_file(built).hex)
+        said["predicate"]["buildDefinition"]["internalParameters"] |= internal or {}
         Path(f"{built}.intoto.json").write_bytes(attest.encode(said))
         monkeypatch.setattr(rebuild, "make", make)
         monkeypatch.setattr(rebuild, "_source_of", lambda *_: None)
@@ -558,6 +586,14 @@ def test_everything_is_varied_at_once_and_that_is_all_when_the_bytes_are_the_sam
     assert (outcome.level, outcome.causes, outcome.unvaried) == (Level.IDENTICAL, (), "")
     same = [field.name for field in fields(Surroundings) if getattr(around, field.name) == getattr(USUAL, field.name)]
     assert same == ["noise"]
+
+
+@pytest.mark.parametrize("recorded", [1, 2, 8, "many", None])
+def test_the_jobs_are_varied_even_where_the_first_build_had_just_one(verify, monkeypatch, recorded):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    internal = {"surroundings": {"jobs": recorded}}
+    _, (around,) = verify(lambda *_: members("x"), internal=internal)
+    assert around.jobs == (2 if recorded == 1 else 1)
 
 
 def test_the_guilty_variation_is_found_by_trying_each_alone(verify):
