@@ -187,7 +187,7 @@ def test_doctor_speaks_json(run):
     code, out, _ = run("doctor", "--json")
     found = json.loads(out)
     assert code == 0
-    assert {"name", "found", "cost", "required"} == set(found[0])
+    assert {"name", "found", "cost", "required", "note"} == set(found[0])
     assert found[0]["name"] == "python"
 
 
@@ -198,6 +198,11 @@ def test_doctor_ends_with_4_when_something_essential_is_missing(run, monkeypatch
     assert "Nothing can be built." in out
     monkeypatch.setattr(doctor, "examine", lambda: [doctor.Finding("git", "", "No checkouts.")])
     assert run("doctor")[0] == 0
+
+
+def test_doctor_says_what_else_there_is_to_know(run, monkeypatch):
+    monkeypatch.setattr(doctor, "examine", lambda: [doctor.Finding("rustc", "1.80", "No Rust.", note="It is hidden.")])
+    assert run("doctor")[1] == "yes  rustc                1.80\n     It is hidden.\n"
 
 
 @pytest.mark.parametrize(
