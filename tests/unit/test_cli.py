@@ -8,6 +8,7 @@ import threading
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -272,10 +273,17 @@ def verified(run, monkeypatch):
         guarantees = Guarantees("bubblewrap", *[True] * 6)
         usual: dict[str, Any] = {"varied": ("path",), "not_varied": (), "held": (), "guarantees": guarantees}
         ended = rebuild.Rebuilt(Path("a.whl"), **usual | outcome)
-        monkeypatch.setattr(rebuild, "verify", lambda *_, **__: ended)
-        return run("verify-wheel", "a.whl", *options)
 
-    return verify
+        def make_again(*arguments, observer, **given):
+            observer.step("making it again")
+            asked.update(given, arguments=arguments)
+            return ended
+
+        monkeypatch.setattr(rebuild, "verify", make_again)
+        return run("verify-wheel", *options or ["a.whl"])
+
+    asked: dict[str, Any] = {}
+    return SimpleNamespace(run=verify, asked=asked)
 
 
 def verdict(level, cause=None):
@@ -295,23 +303,54 @@ def unsteady(varied, unvaried):
 )
 def test_the_deepest_rebuild_decides_what_is_accepted(verified, varied, unvaried, options, expected):
     outcome = unsteady(verdict(varied), verdict(unvaried))
-    assert verified(*options, **outcome)[0] == expected
-    code, out, _ = verified("--json", *options, **outcome)
+    assert verified.run("a.whl", *options, **outcome)[0] == expected
+    code, out, err = verified.run("a.whl", "--json", *options, **outcome)
+    assert err == ""
     said = json.loads(out)
     assert (code, said["level"], said["unvariedVerdict"]["level"]) == (expected, "payload", unvaried)
+
+
+def test_what_is_asked_for_is_what_is_done(verified, tmp_path):
+    same = verdict(Level.IDENTICAL)
+    verified.run(verdict=same)
+    usual = {"python": None, "sandbox": "auto", "explain": True}
+    assert verified.asked == {"arguments": (Path("a.whl"), Path()), **usual}
+    verified.run("b.whl", "--project", "p", "--python", "3.12", "--sandbox", "plain", "--no-explain", verdict=same)
+    other = {"python": "3.12", "sandbox": "plain", "explain": False}
+    assert verified.asked == {"arguments": (Path("b.whl"), Path("p")), **other}
+    sdist, wheel = tmp_path / "a-1.tar.gz", tmp_path / "dist" / "a.whl"
+    wheel.parent.mkdir()
+    sdist.touch()
+    wheel.touch()
+    verified.run("--project", sdist, verdict=same)
+    assert verified.asked["arguments"] == (wheel, sdist)
+
+
+def test_the_report_says_what_was_varied_and_what_was_not(verified):
+    kept = {"varied": ("path", "home"), "not_varied": ("hostname",), "held": ("umask",)}
+    code, out, _ = verified.run(verdict=verdict(Level.IDENTICAL), **kept)
+    assert code == 0
+    assert out.splitlines()[:3] == [
+        "varied: path, home",
+        "not varied (the sandbox kind bubblewrap can't): hostname",
+        "held: umask (the modes in this wheel follow it, so every build here has umask 022)",
+    ]
+    out = verified.run(verdict=verdict(Level.IDENTICAL))[1]
+    assert "not varied" not in out
+    assert "held" not in out
 
 
 def test_a_guilty_variation_that_does_worst_decides(verified):
     guilty = (rebuild.Guilt("path", "build-path", verdict(Level.PAYLOAD)),)
     outcome = {"verdict": verdict(Level.CONTAINER, "clock"), "unvaried": "identical", "guilty": guilty}
-    code, out, _ = verified("--accept", "container", **outcome)
+    code, out, _ = verified.run("a.whl", "--accept", "container", **outcome)
     assert code == 22
     assert "path changes the wheel (payload): a\n" in out
 
 
 def test_the_unvaried_rebuild_stands_beside_the_varied_one(verified):
     worse, less = verdict(Level.PAYLOAD, "build-path"), verdict(Level.METADATA, "clock")
-    lines = verified(**unsteady(worse, less))[1].splitlines()
+    lines = verified.run(**unsteady(worse, less))[1].splitlines()
     assert lines[3] == "payload: what gets installed differs"
     assert lines[-3:] == [
         "Even with nothing varied, it comes out different each time: a clock or a random value is in it.",
@@ -322,7 +361,7 @@ def test_the_unvaried_rebuild_stands_beside_the_varied_one(verified):
 
 def test_causes_are_objects_as_in_diff(verified):
     said = json.loads(
-        verified("--json", **unsteady(verdict(Level.PAYLOAD, "user"), verdict(Level.PAYLOAD, "clock")))[1]
+        verified.run("a.whl", "--json", **unsteady(verdict(Level.PAYLOAD, "user"), verdict(Level.PAYLOAD, "clock")))[1]
     )
     assert said["causes"] == [
         {"name": name, "summary": CAUSES[name].summary, "remedy": CAUSES[name].remedy} for name in ("user", "clock")
@@ -334,7 +373,7 @@ def test_what_a_record_and_a_wheel_say_cannot_reach_the_terminal(verified):
     hostile = Difference(("\x1b[2J",), "line 1", "1", "2")
     guilty = (rebuild.Guilt("path", "build-path", replace(verdict(Level.PAYLOAD), differences=(hostile,))),)
     notes = ("zlib: \x1b[2J then, 1.3 now",)
-    _, out, _ = verified(verdict=verdict(Level.PAYLOAD), guilty=guilty, unvaried="identical", notes=notes)
+    _, out, _ = verified.run(verdict=verdict(Level.PAYLOAD), guilty=guilty, unvaried="identical", notes=notes)
     assert "\x1b[2J" not in out
     assert out.count("\\x1b[2J") == 2
 

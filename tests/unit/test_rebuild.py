@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packaging.markers import default_environment
 
-from reprobuild import attest, interpreter, process, rebuild
+from reprobuild import attest, interpreter, process, rebuild, source
 from reprobuild.attest import WheelRecord
 from reprobuild.compare import CAUSES, Difference, Level, Verdict
 from reprobuild.digest import Digest
-from reprobuild.errors import RecordUnusable, ReprobuildError, SourceUnusable, ToolMissing
+from reprobuild.errors import DigestMismatch, LockMissing, RecordUnusable, ReprobuildError, SourceUnusable, ToolMissing
 from reprobuild.index import LockedFile
 from reprobuild.interpreter import Interpreter
 from reprobuild.lockfile import parse
@@ -480,6 +480,40 @@ def test_a_record_cannot_name_a_program_to_run(monkeypatch, said):
         rebuild._interpreter_of(record(interpreter={"annotations": own}))
 
 
+@pytest.mark.parametrize(
+    ("kind", "commit"), [("git", "a" * 40), ("dirty", "HEAD"), ("sdist", "HEAD"), ("folder", "HEAD")]
+)
+def test_the_source_is_opened_as_the_record_says(monkeypatch, tmp_path, kind, commit):
+    opened = {}
+    digests = {"gitCommit": "a" * 40, "gitTree": "b" * 40}
+
+    def open_source(where, scratch, **options):
+        opened.update(options)
+        return replace(inputs().source, digests=digests)
+
+    monkeypatch.setattr(source, "open_source", open_source)
+    rebuild._source_of(record(external={"source": {"kind": kind}}, source={"digest": digests}), tmp_path, tmp_path)
+    assert opened == {"allow_dirty": kind == "dirty", "commit": commit, "epoch": 1_700_000_000}
+
+
+def test_the_interpreter_is_the_recorded_one_else_its_next_of_kin(monkeypatch):
+    asked = []
+
+    def find(request):
+        asked.append(request)
+        if request.endswith(".7"):
+            raise ToolMissing("not here")
+        return PYTHON
+
+    monkeypatch.setattr(interpreter, "find", find)
+    monkeypatch.setattr(interpreter, "describe", lambda _: replace(PYTHON, version="3.12.0"))
+    assert rebuild._interpreter_of(record()) == PYTHON
+    assert asked == ["cpython@3.11.7", "cpython@3.11"]
+    monkeypatch.setattr(interpreter, "describe", lambda _: PYTHON)
+    assert rebuild._interpreter_of(record()) is PYTHON
+    assert len(asked) == 2  # uv isn't asked for what runs already
+
+
 # --- hints and causes ------------------------------------------------------------------------------
 
 
@@ -547,9 +581,12 @@ def test_whatever_stands_in_a_record_no_step_ends_in_a_traceback(path, value):
 
 @pytest.fixture
 def verify(tmp_path, monkeypatch):
-    """`rebuild.verify` where a build is a function: of its surroundings and its number, to a wheel's members."""
+    """`rebuild.verify` where a build is a function: of its surroundings and its number, to a wheel's members.
 
-    def run(build, *, names=lambda *_: NAME, internal=None, **options):
+    ``record`` changes what is said of the first wheel, ``lock`` is the lock in the source (None: there is none).
+    """
+
+    def run(build, *, names=lambda *_: NAME, record=lambda _: None, lock=LOCK, guarantees=EVERYTHING, **options):
         numbers, seen = count(), []
 
         def make(inputs, index, out_dir, *, kind, surroundings, observer):
@@ -562,16 +599,20 @@ def verify(tmp_path, monkeypatch):
                     info = zipfile.ZipInfo(name)
                     info.external_attr = (0o666 & ~surroundings.umask) << 16 if name == "modes" else 0
                     archive.writestr(info, text)
-            return path, EVERYTHING, surroundings
+            return path, guarantees, surroundings
 
         built, _, _ = make(None, None, tmp_path, kind="", surroundings=USUAL, observer=None)
         seen.clear()
         said = with_change(("subject", 0, "digest", "sha256"), Digest.of_file(built).hex)
-        said["predicate"]["buildDefinition"]["internalParameters"] |= internal or {}
+        record(said["predicate"]["buildDefinition"])
         Path(f"{built}.intoto.json").write_bytes(attest.encode(said))
         monkeypatch.setattr(rebuild, "make", make)
-        monkeypatch.setattr(rebuild, "_source_of", lambda *_: None)
-        monkeypatch.setattr(rebuild, "_inputs_of", lambda *_: inputs())
+        if lock is not None:
+            (tmp_path / "constraints.txt").write_text(lock)
+        read = (inputs().config, tmp_path / "constraints.txt")
+        monkeypatch.setattr(rebuild, "_source_of", lambda *_: inputs().source)
+        monkeypatch.setattr(rebuild, "read_export", lambda *_: read)
+        monkeypatch.setattr(rebuild, "_interpreter_of", lambda _: PYTHON)
         return rebuild.verify(built, tmp_path, **options), seen
 
     return run
@@ -591,8 +632,8 @@ def test_everything_is_varied_at_once_and_that_is_all_when_the_bytes_are_the_sam
 @pytest.mark.parametrize("recorded", [1, 2, 8, "many", None])
 def test_the_jobs_are_varied_even_where_the_first_build_had_just_one(verify, monkeypatch, recorded):
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    internal = {"surroundings": {"jobs": recorded}}
-    _, (around,) = verify(lambda *_: members("x"), internal=internal)
+    said = {"internalParameters": {"surroundings": {"jobs": recorded}}}
+    _, (around,) = verify(lambda *_: members("x"), record=lambda definition: definition.update(said))
     assert around.jobs == (2 if recorded == 1 else 1)
 
 
@@ -606,6 +647,77 @@ def test_the_guilty_variation_is_found_by_trying_each_alone(verify):
     assert outcome.causes == ("build-path", "home")
     assert outcome.unvaried_verdict is None
     assert len(seen) == 1 + 1 + 1 + len(VARIATIONS)  # everything, the umask, nothing, each
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        (lambda said: said.update(resolvedDependencies=said["resolvedDependencies"][:3]), RecordUnusable, "leaves out"),
+        (lambda said: said["externalParameters"].update(backend="evil"), RecordUnusable, "externalParameters.backend"),
+        (
+            lambda said: said["resolvedDependencies"][1]["digest"].update(sha256="0" * 64),
+            DigestMismatch,
+            "record names",
+        ),
+    ],
+)
+def test_nothing_is_built_from_a_record_that_contradicts_the_source(verify, change, error, says):
+    def build(around, number):
+        assert number == 0
+        return members("x")
+
+    with pytest.raises(error, match=says):
+        verify(build, record=change)
+
+
+def test_nothing_is_built_without_a_lock(verify):
+    with pytest.raises(LockMissing, match=r"no constraints\.txt"):
+        verify(lambda *_: members("x"), lock=None)
+
+
+def test_another_interpreter_can_be_asked_for(verify, monkeypatch):
+    monkeypatch.setattr(interpreter, "find", lambda request: replace(PYTHON, version=f"{request}.9"))
+    outcome, _ = verify(lambda *_: members("x"), python="3.11")
+    assert "Python: 3.11.7 then, 3.11.9 now" in outcome.notes
+
+
+def test_what_the_sandbox_cannot_vary_is_not_said_to_be_varied(verify):
+    less = replace(EVERYTHING, kind="plain", fixed_hostname=False, fixed_directory_order=False)
+    outcome, seen = verify(lambda around, _: members(around.home), guarantees=less)
+    assert outcome.not_varied == ("hostname", "directory-order")
+    assert sorted(outcome.varied + outcome.not_varied) == sorted(VARIATIONS)
+    assert len(seen) == 1 + 1 + 1 + len(outcome.varied)
+
+
+@pytest.mark.parametrize(("kind", "processors", "expected"), [("plain", 8, 1), ("bubblewrap", 8, 2), ("unshare", 1, 1)])
+def test_without_namespaces_one_is_built_at_a_time(verify, monkeypatch, kind, processors, expected):
+    counts = []
+    real = process.workers
+
+    def workers(number):
+        counts.append(number)
+        return real(number)
+
+    monkeypatch.setattr(process, "workers", workers)
+    monkeypatch.setattr(os, "cpu_count", lambda: processors)
+    verify(lambda around, _: members(around.home), guarantees=replace(EVERYTHING, kind=kind))
+    assert counts[-1] == expected
+
+
+@pytest.mark.parametrize(
+    ("fields_and_causes", "expected"),
+    [
+        ([("mode", "umask")], True),
+        ([("mode", "umask"), ("mode", "umask")], True),
+        ([("mode", None)], False),
+        ([("line 1", "umask")], False),
+        ([("mode", "umask"), ("line 1", "clock")], False),
+        ([], False),
+    ],
+)
+def test_modes_alone_are_modes_alone(fields_and_causes, expected):
+    differences = tuple(Difference(("a",), name, "644", "600", cause) for name, cause in fields_and_causes)
+    assert rebuild._only_modes(replace(verdict(), differences=differences)) is expected
 
 
 def test_without_an_explanation_nothing_more_is_built(verify):
