@@ -61,7 +61,7 @@ class WheelRecord:
     """A wheel's provenance, read from a record and checked for its shape.
 
     Raises:
-        RecordUnusable: it isn't a provenance statement of :data:`WHEEL_BUILD_TYPE`.
+        RecordUnusable: it isn't a provenance statement of :data:`WHEEL_BUILD_TYPE`, in the bytes of :func:`encode`.
     """
 
     def __init__(self, data: bytes, where: str) -> None:
@@ -70,6 +70,9 @@ class WheelRecord:
             self.statement: Json = json.loads(data)
         except (ValueError, RecursionError) as error:
             raise RecordUnusable(f"{where} is not JSON: {error}.", "Build the wheel again.") from error
+        # One spelling for one statement: what two readers could read in two ways, such as a repeated key, is refused.
+        if not _is_canonical(self.statement, data):
+            raise self._wrong("it is not canonical JSON (RFC 8785)")
         definition = self._at("predicate", "buildDefinition", kind=dict)
         if self._at("_type") != STATEMENT_TYPE or self._at("predicateType") != PROVENANCE_TYPE:
             raise self._wrong("it is not an in-toto Statement v1 with SLSA Provenance v1")
@@ -81,8 +84,9 @@ class WheelRecord:
         subjects = self._at("subject", kind=list)
         if len(subjects) != 1 or not isinstance(subjects[0], dict):
             raise self._wrong("it doesn't have exactly one subject")
-        self.subject_name = str(subjects[0].get("name", ""))
+        self.subject_name = self.text(subjects[0], "name")
         self.subject = self.sha256(subjects[0])
+        self.builder_version: Json = self._at("predicate", "runDetails", "builder", "version", kind=dict)
 
     def dependency(self, role: str) -> Json:
         """The one resolved dependency with a role, such as ``source``, ``lock`` or ``interpreter``."""
@@ -111,9 +115,17 @@ class WheelRecord:
     def digests(self, part: Json) -> dict[str, str]:
         """A descriptor's DigestSet."""
         value = part.get("digest")
-        if not isinstance(value, dict) or not all(isinstance(each, str) for each in (*value, *value.values())):
+        if not isinstance(value, dict) or not all(_is_word(each) for each in (*value, *value.values())):
             raise self._wrong("a descriptor has no digest")
         return value
+
+    def digest(self, part: Json) -> Digest:
+        """The one digest of a descriptor, of whichever algorithm the lock has."""
+        try:
+            ((algorithm, value),) = self.digests(part).items()
+            return Digest.parse(f"{algorithm}:{value}")
+        except (ValueError, BadInput) as error:
+            raise self._wrong("a descriptor has not just one digest") from error
 
     def sha256(self, part: Json) -> Digest:
         """A descriptor's SHA-256."""
@@ -132,3 +144,14 @@ class WheelRecord:
 
     def _wrong(self, why: str) -> RecordUnusable:
         return RecordUnusable(f"{self._where} is not the record of a wheel build: {why}.", "Build the wheel again.")
+
+
+def _is_canonical(value: Json, data: bytes) -> bool:
+    try:
+        return encode(value) == data
+    except (TypeError, ValueError, RecursionError):
+        return False
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, str) and value.isalnum() and value.isascii()

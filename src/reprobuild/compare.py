@@ -15,12 +15,12 @@ from typing import Any
 
 from reprobuild.archive import Archive, Names, archive_kind, open_archive
 from reprobuild.causes import CAUSES, Cause, Hint
-from reprobuild.contents import archive_differences, first_difference, stream_differences
+from reprobuild.contents import archive_differences, compression_difference, first_difference, stream_differences
 from reprobuild.difference import Difference, Level
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput
 
-__all__ = ["CAUSES", "Cause", "Difference", "Hint", "Level", "Verdict", "compare"]
+__all__ = ["CAUSES", "Cause", "Difference", "Hint", "Level", "Verdict", "causes_json", "compare"]
 
 _KEPT_FRAMING = 5  # differences kept of one field, such as the time of every entry
 _KEPT_CONTENT = 200
@@ -35,6 +35,7 @@ class Verdict:
         differences: those that are worth showing.
         omitted: for each field, how many more there are of it.
         reason: why the two can't be compared; empty when they can.
+        wheels: whether the two are wheels, which get installed.
     """
 
     level: Level
@@ -45,6 +46,7 @@ class Verdict:
     differences: tuple[Difference, ...] = ()
     omitted: tuple[tuple[str, int], ...] = ()
     reason: str = ""
+    wheels: bool = False
 
     @property
     def causes(self) -> tuple[str, ...]:
@@ -76,10 +78,13 @@ class Verdict:
                 for difference in self.differences
             ],
             "omitted": dict(self.omitted),
-            "causes": [
-                {"name": name, "summary": CAUSES[name].summary, "remedy": CAUSES[name].remedy} for name in self.causes
-            ],
+            "causes": causes_json(self.causes),
         }
+
+
+def causes_json(names: Iterable[str]) -> list[dict[str, str]]:
+    """Some causes as plain JSON values: each with its name, summary and remedy."""
+    return [{"name": name, "summary": CAUSES[name].summary, "remedy": CAUSES[name].remedy} for name in names]
 
 
 def compare(left: Path, right: Path, *, hints: Sequence[Hint] = ()) -> Verdict:
@@ -104,7 +109,7 @@ def compare(left: Path, right: Path, *, hints: Sequence[Hint] = ()) -> Verdict:
     if kinds[0] != kinds[1]:
         reason = f"{left} is {_words(kinds[0])}, {right} is {_words(kinds[1])}"
         return replace(identical, level=Level.NOT_COMPARABLE, reason=reason)
-    found = _Found()
+    found, wheels = _Found(), False
     with ExitStack() as stack:
         if kinds[0] is None:
             x, y = (stack.enter_context(path.open("rb")) for path in (left, right))
@@ -113,15 +118,16 @@ def compare(left: Path, right: Path, *, hints: Sequence[Hint] = ()) -> Verdict:
             # Comparing never unpacks anything, so the links of a tar may lead where they like.
             names: Names = "portable" if kinds[0] == "zip" else "posix"
             a, b = (stack.enter_context(open_archive(p, names=names)) for p in (left, right))
-            is_wheel = kinds[0] == "zip" and _is_wheel(a) and _is_wheel(b)
-            found.extend(_levelled(archive_differences(a, b, hints), is_wheel=is_wheel))
+            wheels = kinds[0] == "zip" and _is_wheel(a) and _is_wheel(b)
+            found.extend(_levelled(archive_differences(a, b, hints), is_wheel=wheels))
     if not found.differences:
-        found.extend([_framing(left, right)])
+        found.extend([_framing(left, right, kinds[0] or "")])
     return replace(
         identical,
         level=found.level,
-        differences=tuple(found.differences),
+        differences=tuple(_excused(found.differences)),
         omitted=found.omitted,
+        wheels=wheels,
     )
 
 
@@ -143,15 +149,28 @@ def _is_wheel(archive: Archive) -> bool:
 
 def _levelled(differences: Iterable[Difference], *, is_wheel: bool) -> Iterator[Difference]:
     for each in differences:
-        in_dist_info = each.path and each.path[0].split("/")[0].endswith(".dist-info")
-        if is_wheel and in_dist_info and each.level is Level.PAYLOAD:
+        if is_wheel and _in_dist_info(each) and each.level is Level.PAYLOAD:
             yield replace(each, level=Level.METADATA)
         else:
             yield each
 
 
-def _framing(left: Path, right: Path) -> Difference:
+def _in_dist_info(difference: Difference) -> bool:
+    return bool(difference.path) and difference.path[0].split("/")[0].endswith(".dist-info")
+
+
+def _excused(differences: Sequence[Difference]) -> Iterator[Difference]:
+    """What another version of the backend puts into dist-info isn't left over from an old build."""
+    versions = any(each.cause == "backend-version" for each in differences)
+    for each in differences:
+        excused = versions and each.cause == "missing-file" and _in_dist_info(each)
+        yield replace(each, cause=None) if excused else each
+
+
+def _framing(left: Path, right: Path, kind: str) -> Difference:
     with left.open("rb") as one, right.open("rb") as two:
+        if compression := compression_difference(one, two, kind):
+            return compression
         at, a, b = first_difference(one, two)
     return Difference((), f"bytes at {at:#x}", a, b, level=Level.CONTAINER)
 

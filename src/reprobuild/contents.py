@@ -10,7 +10,9 @@ from difflib import SequenceMatcher
 from itertools import zip_longest
 from typing import IO, BinaryIO, cast
 
-from reprobuild.archive import Archive, Entry, extra_fields, open_archive, stream_kind
+from packaging.utils import canonicalize_name
+
+from reprobuild.archive import Archive, Entry, decompressed, extra_fields, open_archive, stream_kind
 from reprobuild.causes import Hint, cause_of, mode_cause, same_items, zone_apart
 from reprobuild.difference import Difference, Level
 from reprobuild.digest import chunks_of
@@ -45,7 +47,9 @@ def archive_differences(left: Archive, right: Archive, hints: Sequence[Hint], de
         BadInput: a member's content isn't what the archive declares.
     """
     ours = {entry.name: entry for entry in left.entries}
-    theirs = {entry.name: entry for entry in right.entries}
+    folders = _dist_infos(left, right)
+    theirs = {_moved(entry.name, folders): entry for entry in right.entries}
+    yield from _name_difference(folders, hints)
     changed: set[str] = set()
     record = None
     for name, entry in ours.items():
@@ -69,12 +73,49 @@ def archive_differences(left: Archive, right: Archive, hints: Sequence[Hint], de
             changed.add(name)
             yield Difference((name,), "missing", "absent", _present(entry), "missing-file")
     if record:
-        yield from _record_differences(left, record[0], right, record[1], changed)
+        yield from _record_differences(left, record[0], right, record[1], changed, folders)
     yield from _order_differences(ours, theirs)
     yield from _header_differences(left.header, right.header, hints)
     if left.kind in _SINGLE and not changed and left.header == right.header:
-        what = f"{left.kind} of the same content"
-        yield Difference((), "compression", what, what, "compression", level=Level.CONTAINER)
+        yield _compression(left.kind)
+
+
+def compression_difference(left: _Stream, right: _Stream, kind: str) -> Difference | None:
+    """The difference of two compressed tars that are the same tar; None for others."""
+    streams = [cast("BinaryIO", stream) for stream in (left, right)]
+    for stream in streams:
+        stream.seek(0)
+    same = kind.startswith("tar.") and _same_stream(*(decompressed(stream, kind) for stream in streams))
+    return _compression(kind) if same else None
+
+
+def _compression(kind: str) -> Difference:
+    what = f"{kind} of the same content"
+    return Difference((), "compression", what, what, "compression", level=Level.CONTAINER)
+
+
+def _dist_infos(left: Archive, right: Archive) -> tuple[str, str] | None:
+    """The dist-info folders of two wheels of one project, where they are spelled in two ways."""
+    found = []
+    for archive in (left, right):
+        tops = {entry.name.split("/")[0] for entry in archive.entries if archive.kind == "zip"}
+        folders = [top for top in tops if top.endswith(".dist-info")]
+        if len(folders) != 1:
+            return None
+        found.append(folders[0])
+    projects = {canonicalize_name(folder.removesuffix(".dist-info").rpartition("-")[0]) for folder in found}
+    return (found[0], found[1]) if len(projects) == 1 and found[0] != found[1] else None
+
+
+def _name_difference(folders: tuple[str, str] | None, hints: Sequence[Hint]) -> Iterator[Difference]:
+    if folders:
+        yield Difference(folders[:1], "name", *folders, cause_of(*folders, hints))
+
+
+def _moved(name: str, folders: tuple[str, str] | None) -> str:
+    """A name on the right as the left would spell it."""
+    top, slash, rest = name.partition("/")
+    return f"{folders[0]}{slash}{rest}" if folders and top == folders[1] else name
 
 
 def _is_record(archive: Archive, entry: Entry) -> bool:
@@ -130,7 +171,7 @@ def _entry_differences(a: Entry, b: Entry, hints: Sequence[Hint]) -> Iterator[Di
         yield _framing(name, "time", a.mtime, b.mtime, cause)
     for field, cause in _FRAMING.items():
         ours, theirs = getattr(a, field), getattr(b, field)
-        if ours != theirs:
+        if ours != theirs and (field != "stored_name" or a.name == b.name):
             word = field.replace("_", " ")
             yield _framing(name, word, _quoted(ours), _quoted(theirs), cause)
     if a.extra != b.extra:
@@ -202,8 +243,10 @@ def _held(archive: Archive, entry: Entry) -> _Stream:
     return copy
 
 
-def _record_differences(left: Archive, a: Entry, right: Archive, b: Entry, changed: set[str]) -> Iterator[Difference]:
-    """Differences of two RECORDs; a line about a member that differs is only a consequence."""
+def _record_differences(
+    left: Archive, a: Entry, right: Archive, b: Entry, changed: set[str], folders: tuple[str, str] | None
+) -> Iterator[Difference]:
+    """Differences of two RECORDs; a line about a member that differs, or has moved, is only a consequence."""
     with _held(left, a) as ours, _held(right, b) as theirs:
         x, y = ours.read().split(b"\n"), theirs.read().split(b"\n")
     path = (a.name,)
@@ -215,10 +258,11 @@ def _record_differences(left: Archive, a: Entry, right: Archive, b: Entry, chang
         yield Difference(path, "line endings", f"{a.size} bytes", f"{b.size} bytes", "line-endings")
     else:
         ours_by_name = {_listed(line): _quoted(line) for line in gone}
-        theirs_by_name = {_listed(line): _quoted(line) for line in come}
+        theirs_by_name = {_moved(_listed(line), folders): _quoted(line) for line in come}
         for name in dict.fromkeys([*ours_by_name, *theirs_by_name]):
             pair = (ours_by_name.get(name, "absent"), theirs_by_name.get(name, "absent"))
-            yield Difference(path, "line", *pair, None, name in changed)
+            moved = folders is not None and name.split("/")[0] == folders[0]
+            yield Difference(path, "line", *pair, None, moved or name in changed)
 
 
 def _listed(line: bytes) -> str:
@@ -267,7 +311,9 @@ def _nested(left: _Stream, right: _Stream, hints: Sequence[Hint], depth: int) ->
             open_archive(cast("BinaryIO", left), names="posix", size_limit=_NESTED_LIMIT) as a,
             open_archive(cast("BinaryIO", right), names="posix", size_limit=_NESTED_LIMIT) as b,
         ):
-            yield from archive_differences(a, b, hints, depth)
+            found = list(archive_differences(a, b, hints, depth))
+        compression = None if found else compression_difference(left, right, a.kind)
+        yield from [compression] if compression else found
     except BadInput:
         return  # a member that only looks like an archive is compared as bytes
 

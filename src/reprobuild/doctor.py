@@ -2,8 +2,10 @@
 
 import importlib.util
 import platform
+import shutil
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from reprobuild import process
 from reprobuild.errors import ReprobuildError
@@ -19,12 +21,14 @@ class Finding:
         found: what is here, such as a version; empty when it is missing.
         cost: what doesn't work, or works less well, without it.
         required: whether reprobuild can't build a wheel without it.
+        note: what else to know of what is here.
     """
 
     name: str
     found: str
     cost: str
     required: bool = False
+    note: str = ""
 
 
 _PROGRAMS = (
@@ -37,13 +41,19 @@ _PROGRAMS = (
     ("docker", ("--version",), "Images whose Dockerfile has RUN will not be buildable here.", False),
     ("cosign", ("version",), "Signatures can't be cross-checked with cosign.", False),
 )
+_COMPILERS = ("cc", "c++", "rustc", "nvcc")
+#: Where a build looks for programs, of what sandboxes show.
+_BUILD_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
+_SHOWN = ("/usr", "/bin", "/nix/store")
 
 
 def examine() -> list[Finding]:
     """Look for everything; each program is asked for its version, each sandbox kind is tried out."""
     findings = [Finding("python", f"{platform.python_version()} ({sys.executable})", "", required=True)]
     for name, arguments, cost, required in _PROGRAMS:
-        findings.append(Finding(name, _asked(name, arguments), cost, required))
+        found = _asked(name, arguments)
+        note = _unseen(name) if found and name in _COMPILERS else ""
+        findings.append(Finding(name, found, cost, required, note))
     costs = {
         "bubblewrap": "Builds see more of this machine than they should.",
         "unshare": "There is no second-best sandbox.",
@@ -65,6 +75,16 @@ def _asked(name: str, arguments: tuple[str, ...]) -> str:
     lines = (done.stdout.decode(errors="replace") or done.log).strip().splitlines()
     versions = [line for line in lines if any(character.isdigit() for character in line)]
     return (versions[-1] if name == "nvcc" else versions[0]) if versions else "here"
+
+
+def _unseen(name: str) -> str:
+    """What to do about a compiler that is on the user's PATH but not on a build's."""
+    here = shutil.which(name)
+    seen = [Path(folder, name).resolve() for folder in _BUILD_PATH if Path(folder, name).exists()]
+    if here is None or any(path.is_relative_to(folder) for path in seen for folder in _SHOWN):
+        return ""
+    folder = Path(here).parent
+    return f"Builds don't see {folder}: set [tool.reprobuild.wheel] path to it, and readable to what else it needs."
 
 
 def _module(name: str, cost: str) -> Finding:

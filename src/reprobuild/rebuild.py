@@ -1,5 +1,6 @@
 """Making a wheel again from its record, in surroundings that differ on purpose, and saying what mattered."""
 
+import functools
 import os
 import re
 import sys
@@ -7,22 +8,25 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from reprobuild import interpreter, lockfile, process, source
 from reprobuild.attest import WheelRecord
-from reprobuild.compare import Hint, Level, Verdict, compare
+from reprobuild.causes import cause_of
+from reprobuild.compare import Difference, Hint, Level, Verdict, compare
 from reprobuild.digest import Digest
-from reprobuild.errors import BadInput, DigestMismatch, LockMissing, RecordUnusable, SourceUnusable, ToolMissing
+from reprobuild.errors import DigestMismatch, LockMissing, RecordUnusable, ReprobuildError, SourceUnusable, ToolMissing
 from reprobuild.files import scratch_folder
 from reprobuild.index import Index, LockedFile
 from reprobuild.interpreter import Interpreter
 from reprobuild.progress import SILENT, Observer
 from reprobuild.sandbox import USUAL, Guarantees, Surroundings
-from reprobuild.wheel import RECORD_SUFFIX, Inputs, compilers, make, read_export
+from reprobuild.wheel import RECORD_SUFFIX, Inputs, compilers, make, read_export, statement_of
 
 _BUILDS_AT_ONCE = 2
+_CHANGED = "The record was changed after the build: don't trust it."
 #: Locales that spell numbers, dates or letters unlike C, in the order in which they are looked for.
 _OTHER_LOCALES = ("tr_TR.UTF-8", "de_DE.UTF-8", "fr_FR.UTF-8", "C")
 
@@ -52,9 +56,18 @@ def _other_root(around: Surroundings) -> Surroundings:
 
 
 def _other_locale(around: Surroundings) -> Surroundings:
-    folder = Path("/usr/lib/locale")
-    here = {path.name.lower().replace("utf8", "utf-8") for path in folder.iterdir()} if folder.is_dir() else set()
+    here = _locales()
     return replace(around, locale=next((name for name in _OTHER_LOCALES if name.lower() in here), "C"))
+
+
+@functools.cache
+def _locales() -> frozenset[str]:
+    # Not from /usr/lib/locale: some systems keep all of them in one archive there.
+    try:
+        listed = process.run(["locale", "-a"], env=process.tool_environment(), timeout=20).stdout
+    except ReprobuildError:
+        return frozenset()
+    return frozenset(listed.decode(errors="replace").lower().replace(".utf8", ".utf-8").split())
 
 
 def _other_jobs(around: Surroundings) -> Surroundings:
@@ -84,7 +97,11 @@ VARIATIONS: dict[str, Variation] = {
 
 @dataclass(frozen=True, slots=True)
 class Guilt:
-    """A variation that by itself changed the wheel."""
+    """A variation that by itself changed the wheel.
+
+    Attributes:
+        verdict: the comparison with the wheel, less the differences that a rebuild with nothing varied has too.
+    """
 
     variation: str
     cause: str
@@ -96,7 +113,7 @@ class Rebuilt:
     """The outcome of making a wheel again.
 
     Attributes:
-        verdict: the comparison of the wheel with the one made again.
+        verdict: the comparison of the wheel with the one made again, everything varied.
         varied: the variations that were in force at once.
         not_varied: those that this machine's sandbox has no way to vary.
         held: the umask, when it alone decides the members' modes: the verdict is then that of a rebuild under the
@@ -104,6 +121,7 @@ class Rebuilt:
         guilty: where the wheels differ: the variations that each change it alone.
         unvaried: where they differ: what rebuilds here with nothing varied give: ``identical`` (the wheel),
             ``different`` (always the same other one), ``unsteady`` (another one each time); empty when not tried.
+        unvaried_verdict: the comparison of the wheel with such a rebuild, unless that is identical or wasn't tried.
         guarantees: what the sandbox of the rebuild held fixed.
     """
 
@@ -115,14 +133,26 @@ class Rebuilt:
     guarantees: Guarantees
     guilty: tuple[Guilt, ...] = ()
     unvaried: str = ""
+    unvaried_verdict: Verdict | None = None
     notes: tuple[str, ...] = field(default=())
 
     @property
+    def level(self) -> Level:
+        """The deepest level that any of these rebuilds had: to accept less would be to accept what wasn't seen."""
+        others = [guilt.verdict for guilt in self.guilty]
+        if self.unvaried_verdict:
+            others.append(self.unvaried_verdict)
+        return max((self.verdict.level, *(each.level for each in others)), key=lambda level: level.rank)
+
+    @property
     def causes(self) -> tuple[str, ...]:
-        """The named causes of the difference: of the guilty variations, else what the comparison saw."""
-        if self.guilty:
-            return tuple(dict.fromkeys(guilt.cause for guilt in self.guilty))
-        return self.verdict.causes
+        """The named causes of the difference: the guilty variations', and where these aren't all, the comparisons'."""
+        causes = [guilt.cause for guilt in self.guilty]
+        if self.unvaried_verdict or not self.guilty:
+            causes += self.verdict.causes
+        if self.unvaried_verdict:
+            causes += self.unvaried_verdict.causes
+        return tuple(dict.fromkeys(causes))
 
 
 def verify(
@@ -143,7 +173,7 @@ def verify(
         explain: when the bytes differ, build once more for each variation to find the guilty ones.
 
     Raises:
-        RecordUnusable: there is no record, or it speaks of other bytes.
+        RecordUnusable: there is no record, or it speaks of other bytes, or of other inputs than the source does.
         SourceUnusable, LockMissing, DigestMismatch: the source or the lock isn't what the record names.
         BuildFailed, IndexFailed, ToolMissing, …: the wheel can't be made again.
     """
@@ -153,6 +183,7 @@ def verify(
         exported = _source_of(record, where, scratch)
         index = Index(where if where.is_dir() else Path.cwd(), observer=observer)
         inputs = _inputs_of(record, exported, scratch, python)
+        _require_unchanged(record, inputs)
         notes = _then_and_now(record, inputs)
         again = partial(_make_again, wheel, inputs, index, scratch, record, sandbox)
         observer.step("making it again in other surroundings")
@@ -201,7 +232,7 @@ def read_record(wheel: Path) -> WheelRecord:
     record = WheelRecord(data, str(path))
     if record.subject != digest or record.subject_name != wheel.name:
         raise RecordUnusable(
-            f"{path} is about {record.subject_name} with {record.subject}, but {wheel.name} has {digest}.",
+            f"{path} is about {record.subject_name!r} with {record.subject}, but {wheel.name} has {digest}.",
             "The wheel or its record was changed after the build: trust neither.",
         )
     return record
@@ -247,20 +278,63 @@ def _inputs_of(record: WheelRecord, exported: source.Source, scratch: Path, aske
     if locked != recorded:
         raise DigestMismatch(f"{lock_path.name} in the source has {locked}, but the record names {recorded}.")
     python = interpreter.find(asked) if asked else _interpreter_of(record)
-    files = tuple(_locked_file(record, part) for part in record.dependencies("build-requirement"))
-    _require_in_lock(files, lockfile.read(lock_path))
+    files = tuple(sorted(_locked_file(record, part) for part in record.dependencies("build-requirement")))
+    _require_locked(files, lockfile.read(lock_path), python, _remedy(record, python))
     return Inputs(config, exported, files, locked, python)
 
 
-def _require_in_lock(files: Iterable[LockedFile], lock: lockfile.Lockfile) -> None:
-    """A record can't bring in a file that the lock of the same commit doesn't hold."""
-    pinned = {(pin.name, str(pin.version), digest) for pin in lock.pins for digest in pin.hashes}
+def _require_locked(files: Iterable[LockedFile], lock: lockfile.Lockfile, python: Interpreter, remedy: str) -> None:
+    """A record names one file of each requirement that the lock of the same commit selects, and no other file."""
+    selected = {(pin.name, str(pin.version)): pin for pin in lock.selected(python.markers).values()}
     for file in files:
-        if (file.name, file.version, file.digest) not in pinned:
-            raise RecordUnusable(
-                f"The record names {file.filename} with {file.digest}, which the lock doesn't hold.",
-                "The record was changed after the build: don't trust it.",
-            )
+        pin = selected.pop((file.name, file.version), None)
+        if pin is None or file.digest not in pin.hashes:
+            what = f"{file.filename} with {file.digest}, which the lock doesn't hold"
+            raise RecordUnusable(f"The record names {what} for Python {python.version}.", remedy)
+    for name, version in selected:
+        what = f"{name} {version}, which the lock holds"
+        raise RecordUnusable(f"The record leaves out {what} for Python {python.version}.", remedy)
+
+
+def _remedy(record: WheelRecord, python: Interpreter) -> str:
+    said = record.dependency("interpreter").get("annotations", {})
+    if (said.get("implementation"), said.get("version")) != (python.implementation, python.version):
+        return "Use the Python that the record names: which requirements apply may depend on it."
+    return _CHANGED
+
+
+def _require_unchanged(record: WheelRecord, inputs: Inputs) -> None:
+    """A record says of its inputs what `reprobuild wheel` would, to the last key.
+
+    What no commit tells is free: where the source can be had, the interpreter, the machine, the builder's version.
+    """
+    said = record.external.get("source")
+    uri = said.get("uri") if isinstance(said, dict) else None
+    if not isinstance(uri, str):
+        raise RecordUnusable("The record doesn't say where its source can be had.", _CHANGED)
+    wanted = statement_of(
+        replace(inputs, source=replace(inputs.source, uri=uri)),
+        record.subject_name,
+        record.subject,
+        record.internal,
+        record.builder_version,
+    )
+    listed = wanted["predicate"]["buildDefinition"]["resolvedDependencies"]
+    own = record.dependency("interpreter")
+    listed[:] = [own if each["annotations"]["role"] == "interpreter" else each for each in listed]
+    if where := _differing(record.statement, wanted):
+        raise RecordUnusable(f"The record says of {where!r} something else than the source and its lock do.", _CHANGED)
+
+
+def _differing(said: Any, wanted: Any, where: str = "") -> str:  # noqa: ANN401 - JSON
+    """Where two JSON values first differ; empty for nowhere."""
+    if isinstance(said, dict) and isinstance(wanted, dict):
+        inner = ((key, said.get(key, ...), wanted.get(key, ...)) for key in sorted(said.keys() | wanted.keys()))
+    elif isinstance(said, list) and isinstance(wanted, list):
+        inner = ((str(at), *pair) for at, pair in enumerate(zip_longest(said, wanted, fillvalue=...)))
+    else:
+        return "" if type(said) is type(wanted) and said == wanted else where
+    return next((found for key, a, b in inner if (found := _differing(a, b, f"{where}.{key}".lstrip(".")))), "")
 
 
 def _locked_file(record: WheelRecord, part: dict[str, Any]) -> LockedFile:
@@ -268,7 +342,7 @@ def _locked_file(record: WheelRecord, part: dict[str, Any]) -> LockedFile:
     name, _, version = uri.removeprefix("pkg:pypi/").partition("@")
     if not name or not version or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+!-]*", filename):
         raise RecordUnusable(f"The record's build requirement {filename!r} is malformed.")
-    return LockedFile(name, version, filename, record.sha256(part))
+    return LockedFile(name, version, filename, record.digest(part))
 
 
 def _interpreter_of(record: WheelRecord) -> Interpreter:
@@ -290,13 +364,21 @@ def _interpreter_of(record: WheelRecord) -> Interpreter:
 
 def _then_and_now(record: WheelRecord, inputs: Inputs) -> tuple[str, ...]:
     """What this machine has in another version than the one that built the wheel."""
-    said = record.dependency("interpreter").get("annotations", {})
+    part, python = record.dependency("interpreter"), inputs.interpreter
+    said = part.get("annotations", {})
     then = {"Python": said.get("version"), "zlib": record.internal.get("zlib")}
-    now = {"Python": inputs.interpreter.version, "zlib": inputs.interpreter.zlib}
+    now = {"Python": python.version, "zlib": python.zlib}
+    if then["Python"] == now["Python"] and record.sha256(part) != Digest.of_file(python.executable):
+        then["Python"], now["Python"] = f"one build of {python.version}", "another"
+    then["source"], now["source"] = record.external["source"]["uri"], inputs.source.uri
     recorded = record.internal.get("compilers")
     for name, version in compilers().items():
         then[name], now[name] = recorded.get(name) if isinstance(recorded, dict) else None, version
-    return tuple(f"{name}: {then[name]} then, {now[name]} now" for name in now if then[name] != now[name])
+    return tuple(
+        f"{name}: {then[name] or 'unknown'} then, {now[name] or 'unknown'} now"
+        for name in now
+        if then[name] != now[name]
+    )
 
 
 # --- making it again ---------------------------------------------------------------------------------
@@ -315,47 +397,63 @@ def _make_again(
     around = Surroundings()
     for name in varied:
         around = VARIATIONS[name].change(around)
+    if "jobs" in varied and around.jobs == _surroundings_of(record).jobs:  # or it would be no other
+        around = replace(around, jobs=around.jobs + 1)
     with scratch_folder(scratch, "again-") as folder:
         made, guarantees, seen = make(
             inputs, index, folder / "out", kind=sandbox, surroundings=around, observer=observer
         )
-        if made.name != wheel.name:
-            raise BadInput(f"Made again, the wheel is called {made.name}, not {wheel.name}.")
-        return compare(wheel, made, hints=_hints(record, seen)), guarantees
+        hints = _hints(record, seen)
+        return _with_names(compare(wheel, made, hints=hints), wheel.name, made.name, hints), guarantees
+
+
+def _with_names(verdict: Verdict, built: str, again: str, hints: Sequence[Hint]) -> Verdict:
+    """A verdict in which another file name is a difference: it says what gets installed, and where."""
+    if built == again:
+        return verdict
+    renamed = Difference((), "name", built, again, cause_of(built, again, hints))
+    return replace(verdict, level=Level.PAYLOAD, differences=(renamed, *verdict.differences), wheels=True)
 
 
 def _hints(record: WheelRecord, second: Surroundings) -> list[Hint]:
     """What a build could see then and now, wherever the two differ."""
-    recorded = record.internal.get("surroundings")
-    known = {each.name: type(getattr(USUAL, each.name)) for each in fields(Surroundings)}
-    first = (
-        Surroundings(**{key: value for key, value in recorded.items() if key in known and type(value) is known[key]})
-        if isinstance(recorded, dict)
-        else USUAL
-    )
+    first = _surroundings_of(record)
     pairs = [(name, each.value(first), each.value(second)) for name, each in VARIATIONS.items()]
     return [Hint(name, left, right) for name, left, right in pairs if left and left != right]
 
 
+def _surroundings_of(record: WheelRecord) -> Surroundings:
+    """The surroundings of the first build, as far as the record tells them."""
+    recorded = record.internal.get("surroundings")
+    known = {each.name: type(getattr(USUAL, each.name)) for each in fields(Surroundings)}
+    if not isinstance(recorded, dict):
+        return USUAL
+    said = {key: value for key, value in recorded.items() if key in known and type(value) is known[key]}
+    return Surroundings(**said)
+
+
 def _explain(outcome: Rebuilt, again: Callable[..., tuple[Verdict, Guarantees]], observer: Observer) -> Rebuilt:
-    """Make it again with nothing varied, and with each variation alone."""
+    """Make it again with nothing varied, and, unless that is another wheel each time, with each variation alone."""
     observer.step("the bytes differ: looking for the guilty variable")
     unvaried, _ = again(())
-    if unvaried.level is not Level.IDENTICAL:
-        steady = again(())[0].right == unvaried.right
-        return replace(outcome, unvaried="different" if steady else "unsteady", verdict=unvaried)
+    if unvaried.level is Level.IDENTICAL:
+        outcome = replace(outcome, unvaried="identical")
+    else:
+        second, _ = again(())
+        steady = second.right == unvaried.right
+        deeper = max(unvaried, second, key=lambda verdict: verdict.level.rank)
+        outcome = replace(outcome, unvaried="different" if steady else "unsteady", unvaried_verdict=deeper)
+        if not steady:
+            return outcome
     # Only one build at a time can have the fixed path where no namespace gives each its own.
     at_once = 1 if outcome.guarantees.kind == "plain" else min(_BUILDS_AT_ONCE, os.cpu_count() or 1)
-    alone = []
+    guilty = []
     with process.workers(at_once) as pool:
         for name, (verdict, _) in zip(
             outcome.varied, pool.map(lambda name: again((name,)), outcome.varied), strict=True
         ):
             observer.step(f"{name} alone: {verdict.level}")
-            alone.append(verdict)
-    guilty = tuple(
-        Guilt(name, VARIATIONS[name].cause, verdict)
-        for name, verdict in zip(outcome.varied, alone, strict=True)
-        if verdict.level is not Level.IDENTICAL
-    )
-    return replace(outcome, unvaried="identical", guilty=guilty)
+            if (verdict.level, verdict.right) != (unvaried.level, unvaried.right):
+                own = tuple(each for each in verdict.differences if each not in unvaried.differences)
+                guilty.append(Guilt(name, VARIATIONS[name].cause, replace(verdict, differences=own)))
+    return replace(outcome, guilty=tuple(guilty))

@@ -229,17 +229,6 @@ def _check(built: Path) -> None:
 
 def record_of(inputs: Inputs, filename: str, digest: Digest, guarantees: Guarantees, around: Surroundings) -> Json:
     """The wheel's provenance: an unsigned Statement v1 that names every input by digest."""
-    config, exported = inputs.config, inputs.source
-    external: Json = {
-        "source": {"kind": exported.kind, "uri": exported.uri, "subdirectory": exported.subdirectory},
-        "sourceDateEpoch": exported.epoch,
-        "backend": config.backend,
-        "configSettings": {
-            name: value if isinstance(value, str) else list(value)
-            for name, value in config.wheel.config_settings.items()
-        },
-        "environment": dict(config.wheel.environment),
-    }
     internal: Json = {
         "sandbox": asdict(guarantees),
         "surroundings": {**asdict(around), "jobs": around.job_count},
@@ -251,13 +240,31 @@ def record_of(inputs: Inputs, filename: str, digest: Digest, guarantees: Guarant
         "zlib": inputs.interpreter.zlib,
         "compilers": compilers(),
     }
+    return statement_of(inputs, filename, digest, internal, {"reprobuild": __version__, "uv": _uv_version()})
+
+
+def statement_of(
+    inputs: Inputs, filename: str, digest: Digest, internal: Json, builder_version: Mapping[str, str]
+) -> Json:
+    """The provenance of a wheel made of some inputs, whoever made it, and where."""
+    config, exported = inputs.config, inputs.source
+    external: Json = {
+        "source": {"kind": exported.kind, "uri": exported.uri, "subdirectory": exported.subdirectory},
+        "sourceDateEpoch": exported.epoch,
+        "backend": config.backend,
+        "configSettings": {
+            name: value if isinstance(value, str) else list(value)
+            for name, value in config.wheel.config_settings.items()
+        },
+        "environment": dict(config.wheel.environment),
+    }
     return attest.provenance(
         attest.descriptor({"sha256": digest.hex}, name=filename),
         build_type=attest.WHEEL_BUILD_TYPE,
         external=external,
         internal=internal,
         dependencies=_dependencies(inputs),
-        builder_version={"reprobuild": __version__, "uv": _uv_version()},
+        builder_version=builder_version,
     )
 
 

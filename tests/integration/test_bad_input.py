@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from reprobuild.attest import encode
 from reprobuild.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -266,6 +267,18 @@ def _other_type(record: dict[str, Any]) -> None:
     record["predicate"]["buildDefinition"]["buildType"] = "https://example.org/other"
 
 
+def _left_out(record: dict[str, Any]) -> None:
+    record["predicate"]["buildDefinition"]["resolvedDependencies"].remove(_of_role(record, "build-requirement"))
+
+
+def _other_backend(record: dict[str, Any]) -> None:
+    record["predicate"]["buildDefinition"]["externalParameters"]["backend"] = "another"
+
+
+def _other_variable(record: dict[str, Any]) -> None:
+    record["predicate"]["buildDefinition"]["externalParameters"]["environment"]["EVIL"] = "1"
+
+
 def _option_as_commit(record: dict[str, Any]) -> None:
     _of_role(record, "source")["digest"]["gitCommit"] = "--output=/tmp/owned"
 
@@ -281,7 +294,10 @@ def _option_as_commit(record: dict[str, Any]) -> None:
         (_foreign_file, ExitCode.RECORD_UNUSABLE, "which the lock doesn't hold"),
         (_escaping_name, ExitCode.RECORD_UNUSABLE, "is malformed"),
         (_foreign_lock, ExitCode.DIGEST_MISMATCH, "but the record names sha256:1111"),
-        (_option_as_commit, ExitCode.RECORD_UNUSABLE, "doesn't name the commit"),
+        (_left_out, ExitCode.RECORD_UNUSABLE, "leaves out flit-core"),
+        (_other_backend, ExitCode.RECORD_UNUSABLE, "'predicate.buildDefinition.externalParameters.backend'"),
+        (_other_variable, ExitCode.RECORD_UNUSABLE, "'predicate.buildDefinition.externalParameters.environment.EVIL'"),
+        (_option_as_commit, ExitCode.RECORD_UNUSABLE, "a descriptor has no digest"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -291,7 +307,7 @@ def test_a_malformed_record(
     path = record_in(built)
     record = json.loads(path.read_bytes())
     change(record)
-    path.write_text(json.dumps(record))
+    path.write_bytes(encode(record))
     says(reprobuild("verify-wheel", cwd=built, code=code), reason)
     assert not Path("/tmp/owned").exists()
 

@@ -34,7 +34,15 @@ def statement():
 
 
 def read(value):
-    return WheelRecord(json.dumps(value).encode(), "demo.whl.intoto.json")
+    return WheelRecord(spelled(value), "demo.whl.intoto.json")
+
+
+def spelled(value):
+    """The bytes of a record; for what canonical JSON has no word, other bytes."""
+    try:
+        return encode(value)
+    except (TypeError, ValueError):
+        return json.dumps(value).encode()
 
 
 def changed(path, value):
@@ -161,6 +169,11 @@ DEFINITION = ("predicate", "buildDefinition")
         (("subject", 0, "digest"), ..., "a descriptor has no digest"),
         (("subject", 0, "digest"), "sha256", "a descriptor has no digest"),
         (("subject", 0, "digest"), {"sha256": 5}, "a descriptor has no digest"),
+        (("subject", 0, "digest"), {"sha256": "\x1b[2J"}, "a descriptor has no digest"),
+        (("subject", 0, "digest"), {"sha 256": "0"}, "a descriptor has no digest"),
+        (("subject", 0, "digest"), {"sha256": "\u0661" * 64}, "a descriptor has no digest"),
+        (("subject", 0, "name"), ..., "it has no text 'name'"),
+        (("predicate", "runDetails", "builder", "version"), [], "builder.version is missing or of the wrong type"),
         (("subject", 0, "digest"), {}, "a descriptor has no SHA-256"),
         (("subject", 0, "digest"), {"sha512": "0" * 128}, "a descriptor has no SHA-256"),
         (("subject", 0, "digest", "sha256"), "0" * 63, "a descriptor has no SHA-256"),
@@ -171,6 +184,45 @@ def test_a_malformed_record_is_refused_in_words(path, value, why):
     with pytest.raises(RecordUnusable) as caught:
         read(changed(path, value))
     assert why in caught.value.reason
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data + b"\n",
+        lambda data: b" " + data,
+        lambda data: data.replace(b":", b": ", 1),
+        lambda data: json.dumps(dict(reversed(json.loads(data).items())), separators=(",", ":")).encode(),
+        lambda data: data.replace(b'"_type":', b'"_type":"x","_type":', 1),
+        lambda data: data.replace(b'"sourceDateEpoch":1', b'"sourceDateEpoch":1.0'),
+        lambda data: data.replace(b'"sourceDateEpoch":1', b'"sourceDateEpoch":NaN'),
+        lambda data: data.replace(b'"sourceDateEpoch":1', b'"sourceDateEpoch":1e400'),
+        lambda data: data.replace(b'"sourceDateEpoch":1', b'"sourceDateEpoch":100000000000000000000'),
+        lambda data: data.replace(b"own.backend", b"own\\u002ebackend"),
+        lambda data: data.replace(b"own.backend", b"own.\\ud800"),
+        lambda data: data.replace(b'"zlib"', b'"\\ud800"'),
+        lambda data: data.decode().encode("utf-16"),
+        lambda data: b"\xef\xbb\xbf" + data,
+    ],
+)
+def test_a_statement_has_one_spelling(change):
+    data = encode(statement())
+    assert change(data) != data
+    with pytest.raises(RecordUnusable, match=r"not JSON|not canonical JSON"):
+        WheelRecord(change(data), "x")
+
+
+@pytest.mark.parametrize(("algorithm", "length"), [("sha256", 64), ("sha384", 96), ("sha512", 128)])
+def test_a_digest_is_read_whatever_its_algorithm(algorithm, length):
+    record = read(changed((*DEFINITION, "resolvedDependencies", 0, "digest"), {algorithm: "a" * length}))
+    assert record.digest(record.dependency("lock")) == Digest(algorithm, "a" * length)
+
+
+@pytest.mark.parametrize("digests", [{}, {"md5": "a" * 32}, {"sha256": "a"}, {"sha256": "a" * 64, "sha512": "a" * 128}])
+def test_a_digest_is_one(digests):
+    record = read(changed((*DEFINITION, "resolvedDependencies", 0, "digest"), digests))
+    with pytest.raises(RecordUnusable, match="not just one digest"):
+        record.digest(record.dependency("lock"))
 
 
 @pytest.mark.parametrize("annotations", [..., None, [], "lock", {}, {"role": ["lock"]}])
@@ -211,7 +263,7 @@ def test_whatever_stands_in_a_record_it_is_read_or_refused(path, value):
         record.sha256(record.dependency("lock"))
 
 
-@given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
+@given(st.binary() | JSON.map(spelled))
 def test_any_bytes_are_read_or_refused(data):
     with pytest.raises(RecordUnusable):
         WheelRecord(data, "x")

@@ -4,19 +4,26 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 import zipfile
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from reprobuild import __version__, doctor
+from reprobuild import __version__, doctor, rebuild
 from reprobuild import cli as entry
+from reprobuild.causes import CAUSES
 from reprobuild.cli import app, console
 from reprobuild.cli.doctor import doctor as doctor_command
+from reprobuild.compare import Difference, Level, Verdict
 from reprobuild.digest import Digest
 from reprobuild.errors import ExitCode, LockStale, ReprobuildError
+from reprobuild.sandbox import Guarantees
 
 PROGRAM = [sys.executable, "-m", "reprobuild"]
 
@@ -213,7 +220,7 @@ def test_doctor_speaks_json(run):
     code, out, _ = run("doctor", "--json")
     found = json.loads(out)
     assert code == 0
-    assert {"name", "found", "cost", "required"} == set(found[0])
+    assert {"name", "found", "cost", "required", "note"} == set(found[0])
     assert found[0]["name"] == "python"
 
 
@@ -224,6 +231,11 @@ def test_doctor_ends_with_4_when_something_essential_is_missing(run, monkeypatch
     assert "Nothing can be built." in out
     monkeypatch.setattr(doctor, "examine", lambda: [doctor.Finding("git", "", "No checkouts.")])
     assert run("doctor")[0] == 0
+
+
+def test_doctor_says_what_else_there_is_to_know(run, monkeypatch):
+    monkeypatch.setattr(doctor, "examine", lambda: [doctor.Finding("rustc", "1.80", "No Rust.", note="It is hidden.")])
+    assert run("doctor")[1] == "yes  rustc                1.80\n     It is hidden.\n"
 
 
 @pytest.mark.parametrize(
@@ -267,6 +279,137 @@ def test_the_newest_wheel_is_verified(monkeypatch, tmp_path):
     assert verify_wheel._newest_wheel(tmp_path).name == "a-2-py3-none-any.whl"
 
 
+def test_what_only_looks_like_a_wheel_is_passed_over(run, tmp_path):
+    from reprobuild.cli import verify_wheel  # noqa: PLC0415 - it is loaded when it is called
+
+    dist = tmp_path / "dist"
+    (dist / "folder.whl").mkdir(parents=True)
+    (dist / "link.whl").symlink_to("nowhere")
+    (dist / "loop.whl").symlink_to("loop.whl")
+    os.mkfifo(dist / "pipe.whl")
+    code, _, err = run("verify-wheel", "--project", tmp_path)
+    assert (code, "There is no wheel in" in err) == (ExitCode.BAD_INPUT, True)
+    (tmp_path / "a.whl").write_bytes(b"")
+    (dist / "a.whl").symlink_to("../a.whl")
+    assert verify_wheel._newest_wheel(tmp_path) == dist / "a.whl"
+
+
+# --- what verify-wheel says ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def verified(run, monkeypatch):
+    """`reprobuild verify-wheel`, whose rebuilds have had some outcome."""
+
+    def verify(*options, **outcome):
+        guarantees = Guarantees("bubblewrap", *[True] * 6)
+        usual: dict[str, Any] = {"varied": ("path",), "not_varied": (), "held": (), "guarantees": guarantees}
+        ended = rebuild.Rebuilt(Path("a.whl"), **usual | outcome)
+
+        def make_again(*arguments, observer, **given):
+            observer.step("making it again")
+            asked.update(given, arguments=arguments)
+            return ended
+
+        monkeypatch.setattr(rebuild, "verify", make_again)
+        return run("verify-wheel", *options or ["a.whl"])
+
+    asked: dict[str, Any] = {}
+    return SimpleNamespace(run=verify, asked=asked)
+
+
+def verdict(level, cause=None):
+    ours, theirs = Digest.of_bytes(b"1"), Digest.of_bytes(level.encode())
+    return Verdict(
+        level, ours, theirs, 1, 2, (Difference(("a",), "line 1", "1", "2", cause, level=level),), wheels=True
+    )
+
+
+def unsteady(varied, unvaried):
+    return {"verdict": varied, "unvaried": "unsteady", "unvaried_verdict": unvaried}
+
+
+@pytest.mark.parametrize(("varied", "unvaried"), [(Level.PAYLOAD, Level.CONTAINER), (Level.CONTAINER, Level.PAYLOAD)])
+@pytest.mark.parametrize(
+    ("options", "expected"), [([], 22), (["--accept", "metadata"], 22), (["--accept", "payload"], 0)]
+)
+def test_the_deepest_rebuild_decides_what_is_accepted(verified, varied, unvaried, options, expected):
+    outcome = unsteady(verdict(varied), verdict(unvaried))
+    assert verified.run("a.whl", *options, **outcome)[0] == expected
+    code, out, err = verified.run("a.whl", "--json", *options, **outcome)
+    assert err == ""
+    said = json.loads(out)
+    assert (code, said["level"], said["unvariedVerdict"]["level"]) == (expected, "payload", unvaried)
+
+
+def test_what_is_asked_for_is_what_is_done(verified, tmp_path):
+    same = verdict(Level.IDENTICAL)
+    verified.run(verdict=same)
+    usual = {"python": None, "sandbox": "auto", "explain": True}
+    assert verified.asked == {"arguments": (Path("a.whl"), Path()), **usual}
+    verified.run("b.whl", "--project", "p", "--python", "3.12", "--sandbox", "plain", "--no-explain", verdict=same)
+    other = {"python": "3.12", "sandbox": "plain", "explain": False}
+    assert verified.asked == {"arguments": (Path("b.whl"), Path("p")), **other}
+    sdist, wheel = tmp_path / "a-1.tar.gz", tmp_path / "dist" / "a.whl"
+    wheel.parent.mkdir()
+    sdist.touch()
+    wheel.touch()
+    verified.run("--project", sdist, verdict=same)
+    assert verified.asked["arguments"] == (wheel, sdist)
+
+
+def test_the_report_says_what_was_varied_and_what_was_not(verified):
+    kept = {"varied": ("path", "home"), "not_varied": ("hostname",), "held": ("umask",)}
+    code, out, _ = verified.run(verdict=verdict(Level.IDENTICAL), **kept)
+    assert code == 0
+    assert out.splitlines()[:3] == [
+        "varied: path, home",
+        "not varied (the sandbox kind bubblewrap can't): hostname",
+        "held: umask (the modes in this wheel follow it, so every build here has umask 022)",
+    ]
+    out = verified.run(verdict=verdict(Level.IDENTICAL))[1]
+    assert "not varied" not in out
+    assert "held" not in out
+
+
+def test_a_guilty_variation_that_does_worst_decides(verified):
+    guilty = (rebuild.Guilt("path", "build-path", verdict(Level.PAYLOAD)),)
+    outcome = {"verdict": verdict(Level.CONTAINER, "clock"), "unvaried": "identical", "guilty": guilty}
+    code, out, _ = verified.run("a.whl", "--accept", "container", **outcome)
+    assert code == 22
+    assert "path changes the wheel (payload): a\n" in out
+
+
+def test_the_unvaried_rebuild_stands_beside_the_varied_one(verified):
+    worse, less = verdict(Level.PAYLOAD, "build-path"), verdict(Level.METADATA, "clock")
+    lines = verified.run(**unsteady(worse, less))[1].splitlines()
+    assert lines[3] == "payload: what gets installed differs"
+    assert lines[-3:] == [
+        "Even with nothing varied, it comes out different each time: a clock or a random value is in it.",
+        f"  {less.right}  metadata: clock",
+        "  seen only when varied: build-path",
+    ]
+
+
+def test_causes_are_objects_as_in_diff(verified):
+    said = json.loads(
+        verified.run("a.whl", "--json", **unsteady(verdict(Level.PAYLOAD, "user"), verdict(Level.PAYLOAD, "clock")))[1]
+    )
+    assert said["causes"] == [
+        {"name": name, "summary": CAUSES[name].summary, "remedy": CAUSES[name].remedy} for name in ("user", "clock")
+    ]
+    assert said["unvariedVerdict"]["causes"] == said["causes"][1:]
+
+
+def test_what_a_record_and_a_wheel_say_cannot_reach_the_terminal(verified):
+    hostile = Difference(("\x1b[2J",), "line 1", "1", "2")
+    guilty = (rebuild.Guilt("path", "build-path", replace(verdict(Level.PAYLOAD), differences=(hostile,))),)
+    notes = ("zlib: \x1b[2J then, 1.3 now",)
+    _, out, _ = verified.run(verdict=verdict(Level.PAYLOAD), guilty=guilty, unvaried="identical", notes=notes)
+    assert "\x1b[2J" not in out
+    assert out.count("\\x1b[2J") == 2
+
+
 # --- terminals and pipes ---------------------------------------------------------------------------
 
 
@@ -274,8 +417,9 @@ def on_a_terminal(arguments, **environment):
     """What a command prints when its standard streams are a terminal."""
     child, terminal = pty.fork()
     if not child:
-        os.environ.update(environment, TERM="xterm", COLUMNS="100")
-        os.execv(PROGRAM[0], [*PROGRAM, *arguments])
+        os.environ.pop("NO_COLOR", None)
+        os.environ.update({"TERM": "xterm", "COLUMNS": "100", **environment})
+        os.execv(PROGRAM[0], [*PROGRAM, *map(str, arguments)])
     printed = b""
     try:
         while piece := os.read(terminal, 4096):
@@ -293,6 +437,43 @@ def test_colours_are_for_terminals(wheels):
     assert b"container" in piped.stdout
     assert b"\x1b" not in piped.stdout + piped.stderr
     assert b"\x1b[" in on_a_terminal(arguments)
+
+
+@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_nothing_is_coloured_for_who_wants_no_colours(wheels, tmp_path, environment):
+    (tmp_path / "setup.py").touch()
+    for arguments, says in (
+        (["diff", *wheels], "container"),
+        (["doctor"], "sandbox in use"),
+        (["wheel", tmp_path], "error: "),
+        (["verify-wheel", tmp_path / "absent.whl"], "error: "),
+        (["whel"], "Did you mean"),
+    ):
+        printed = on_a_terminal(arguments, **environment)
+        assert says.encode() in printed, arguments
+        assert b"\x1b" not in printed, arguments
+    assert b"  exporting the source" in on_a_terminal(["wheel", tmp_path], **environment)
+
+
+def test_an_empty_variable_asks_for_nothing(wheels):
+    assert b"\x1b[" in on_a_terminal(["diff", *wheels], NO_COLOR="")
+
+
+def test_progress_in_a_thread_has_no_colours_either(monkeypatch):
+    """Click keeps what it knows of a command in the thread that runs it."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    read, write = pty.openpty()
+    with os.fdopen(write, "w") as terminal, console.Console(verbose=True) as shown:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        for say in (shown.warn, shown.line, shown.step):
+            thread = threading.Thread(target=say, args=("\x1b[31mred",))
+            thread.start()
+            thread.join()
+        terminal.flush()
+        printed = os.read(read, 4096)
+    os.close(read)
+    assert printed.count(b"red") == 3
+    assert b"\x1b" not in printed
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["wheel", "--help"], ["doctor", "--json"]])

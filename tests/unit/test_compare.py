@@ -1,6 +1,8 @@
+import bz2
 import gzip
 import io
 import json
+import lzma
 import struct
 import zipfile
 
@@ -105,6 +107,10 @@ def test_dist_info_is_the_metadata_level(verdict):
 def test_only_a_wheel_has_a_metadata_level(verdict):
     plain = {name: data for name, data in FILES.items() if not name.endswith("WHEEL")}
     assert verdict(plain, plain | {f"{INFO}/METADATA": b"x"}).level is Level.PAYLOAD
+    assert not verdict(plain, plain | {f"{INFO}/METADATA": b"x"}).wheels
+    assert not verdict(tar_of(FILES), tar_of(FILES, mtime=1), suffix=".tar").wheels
+    assert not verdict(b"a", b"b", suffix=".txt").wheels
+    assert verdict(FILES, FILES | {f"{INFO}/METADATA": b"x"}).wheels
 
 
 def test_a_record_line_follows_its_member(verdict):
@@ -131,6 +137,52 @@ def test_the_order_of_record_is_file_order(verdict):
 def test_a_missing_file_is_named(verdict):
     found = only(verdict(FILES, FILES | {"demo/old.py": b""}))
     assert (found.path, found.field, found.left, found.cause) == (("demo/old.py",), "missing", "absent", "missing-file")
+
+
+def with_dist_info(folder, **changes):
+    """FILES with another dist-info folder, and some of its members changed."""
+    moved = {name.replace(INFO, folder): data.replace(INFO.encode(), folder.encode()) for name, data in FILES.items()}
+    return moved | {f"{folder}/{name}": data for name, data in changes.items()}
+
+
+@pytest.mark.parametrize("folder", ["Demo-1.0.dist-info", "DEMO-1.0.dist-info", "demo-1.0.post1.dist-info"])
+def test_dist_info_folders_of_one_project_are_compared_with_one_another(verdict, folder):
+    left = FILES | {f"{INFO}/RECORD": FILES[f"{INFO}/RECORD"] + f"{INFO}/WHEEL,sha256=abc,9\n".encode()}
+    right = with_dist_info(folder, RECORD=left[f"{INFO}/RECORD"].replace(INFO.encode(), folder.encode()))
+    for pair in ((left, right), (right, left)):
+        found = verdict(*pair)
+        first, second = (next(name.split("/")[0] for name in side if "dist-info" in name) for side in pair)
+        assert [(d.path, d.field, d.left, d.right) for d in found.differences if not d.follows] == [
+            ((first,), "name", first, second)
+        ]
+        assert [(d.path, d.left.split("/")[0]) for d in found.differences if d.follows] == [
+            ((f"{first}/RECORD",), first)
+        ]
+        assert found.level is Level.METADATA
+    changed = verdict(left, right | {f"{folder}/METADATA": b"Metadata-Version: 2.4\nName: demo\nVersion: 1.0\n"})
+    assert changed.causes == ("metadata-version",)
+
+
+@pytest.mark.parametrize("folder", ["other-1.0.dist-info", "demo_2-1.0.dist-info"])
+def test_dist_info_folders_of_two_projects_are_not(verdict, folder):
+    found = verdict(FILES, with_dist_info(folder))
+    assert {d.field for d in found.differences if not d.follows} == {"missing"}
+
+
+def test_of_several_dist_info_folders_none_is_taken_for_another(verdict):
+    found = verdict(FILES, with_dist_info("Demo-1.0.dist-info") | {"more-1.dist-info/WHEEL": b""})
+    assert {d.field for d in found.differences if not d.follows} == {"missing"}
+
+
+def test_a_newer_backends_files_are_not_left_over_from_an_old_build(verdict):
+    """The remedy would be a clean export, which is no help against another version."""
+    newer = FILES[f"{INFO}/WHEEL"].replace(b"1.26", b"1.27")
+    right = FILES | {f"{INFO}/WHEEL": newer, f"{INFO}/licenses/LICENSE": b"free"}
+    found = verdict(FILES, right)
+    assert found.causes == ("backend-version",)
+    assert [d.path[0] for d in found.differences if d.field == "missing"] == [f"{INFO}/licenses/LICENSE"]
+    assert verdict(FILES, right | {f"{INFO}/WHEEL": FILES[f"{INFO}/WHEEL"]}).causes == ("missing-file",)
+    assert "missing-file" in verdict(FILES, right | {"demo/old.py": b""}).causes
 
 
 def test_different_kinds_are_not_comparable(verdict):
@@ -165,6 +217,28 @@ def test_a_gzip_of_the_same_content_is_compression(verdict):
         suffix=".gz",
     )
     assert (found.level, found.causes) == (Level.CONTAINER, ("compression",))
+
+
+@pytest.mark.parametrize(("kind", "pack"), [("gz", gzip.compress), ("xz", lzma.compress), ("bz2", bz2.compress)])
+def test_a_tar_of_the_same_content_is_compression(verdict, kind, pack):
+    tar = tar_of(FILES)
+    levels = {"gz": [{"compresslevel": n, "mtime": 0} for n in (9, 1)], "xz": [{"preset": n} for n in (9, 0)]}
+    packed = [pack(tar, **options) for options in levels.get(kind, [{"compresslevel": n} for n in (1, 9)])]
+    if kind == "gz":  # the header says the level
+        packed = [data[:8] + b"\0" + data[9:] for data in packed]
+    if packed[0] == packed[1]:
+        packed[1] = pack(tar[: len(tar) // 2]) + pack(tar[len(tar) // 2 :])
+    found = verdict(*packed, suffix=f".tar.{kind}")
+    assert (found.level, only(found).field, only(found).cause) == (Level.CONTAINER, "compression", "compression")
+    inside = verdict({"demo/data": packed[0]}, {"demo/data": packed[1]})
+    assert (only(inside).path, inside.causes, inside.level) == (("demo/data",), ("compression",), Level.PAYLOAD)
+
+
+def test_another_tar_with_the_same_members_is_no_compression(verdict):
+    tar = tar_of(FILES)
+    longer = tar + bytes(10240)
+    found = verdict(gzip.compress(tar, mtime=0), gzip.compress(longer, mtime=0), suffix=".tar.gz")
+    assert (found.level, only(found).cause) == (Level.CONTAINER, None)
 
 
 def test_nested_archives_are_descended(verdict):

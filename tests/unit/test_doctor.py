@@ -70,6 +70,29 @@ def test_the_sandbox_in_use_is_the_one_that_auto_takes(machine, broken, best):
         assert ("no right" in finding.cost) is (name in broken)
 
 
+@pytest.mark.parametrize("name", ["cc", "c++", "rustc", "nvcc"])
+def test_a_compiler_that_builds_do_not_see_is_noted(machine, monkeypatch, tmp_path, name):
+    compiler = tmp_path / "own" / name
+    compiler.parent.mkdir()
+    compiler.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(compiler.parent))
+    monkeypatch.setattr(doctor, "_BUILD_PATH", (str(tmp_path / "bin"),))
+    note = machine({name: f"{name} 1.0"})[name].note
+    assert note.startswith(f"Builds don't see {compiler.parent}: set [tool.reprobuild.wheel] path to it")
+    assert machine({"git": "git 2"})["git"].note == machine({})[name].note == ""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / name).symlink_to(compiler)  # a link that sandboxes show, to what they don't
+    assert machine({name: f"{name} 1.0"})[name].note == note
+    (tmp_path / "bin" / name).unlink()
+    (tmp_path / "bin" / name).symlink_to("/usr/bin/env")
+    assert machine({name: f"{name} 1.0"})[name].note == ""
+
+
+def test_a_program_that_is_no_compiler_may_lie_anywhere(machine, monkeypatch):
+    monkeypatch.setattr(doctor, "_BUILD_PATH", ())
+    assert machine({"git": "git 2", "docker": "3"})["docker"].note == ""
+
+
 def test_modules_are_looked_for():
     assert doctor._module("pytest", "x").found == "here"
     assert doctor._module("no_such_module", "x").found == ""

@@ -1,29 +1,40 @@
 import copy
-import json
+import os
 import subprocess
-from contextlib import suppress
-from dataclasses import asdict, fields
+import sys
+import zipfile
+from contextlib import nullcontext, suppress
+from dataclasses import asdict, fields, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packaging.markers import default_environment
 
-from reprobuild import attest, interpreter, rebuild
+from reprobuild import attest, interpreter, process, rebuild, source
 from reprobuild.attest import WheelRecord
 from reprobuild.compare import CAUSES, Difference, Level, Verdict
 from reprobuild.digest import Digest
-from reprobuild.errors import RecordUnusable, ReprobuildError, SourceUnusable
+from reprobuild.errors import DigestMismatch, LockMissing, RecordUnusable, ReprobuildError, SourceUnusable, ToolMissing
+from reprobuild.index import LockedFile
+from reprobuild.interpreter import Interpreter
 from reprobuild.lockfile import parse
+from reprobuild.project import BuildSettings, Config
 from reprobuild.rebuild import VARIATIONS, Guilt, Rebuilt, read_record
 from reprobuild.sandbox import USUAL, Guarantees, Surroundings
+from reprobuild.source import EARLIEST_EPOCH, Source
+from reprobuild.wheel import Inputs, compilers, statement_of
 
 NAME = "demo-1.0-py3-none-any.whl"
 CONTENT = b"not really a wheel"
 TOOL = Digest.of_bytes(b"tool")
 LOCK = f"tool==2.0 --hash={TOOL}\n"
 EVERYTHING = Guarantees("bubblewrap", *[True] * 6)
+MARKERS = {key: str(value) for key, value in default_environment().items()} | {"python_version": "3.11"}
+PYTHON = Interpreter(Path(sys.executable), "3.11.7", "cpython", "linux-x86_64", Path("/usr"), "1.3", "cc", (), MARKERS)
 
 
 def statement(**changes):
@@ -54,7 +65,7 @@ def statement(**changes):
 
 
 def record(**changes):
-    return WheelRecord(json.dumps(statement(**changes)).encode(), f"{NAME}.intoto.json")
+    return WheelRecord(attest.encode(statement(**changes)), f"{NAME}.intoto.json")
 
 
 def verdict(*causes):
@@ -133,6 +144,32 @@ def test_the_other_locale_is_known_here_or_plain_c():
     assert varied.locale.lower().replace("utf-8", "utf8") in known.lower().split()
 
 
+@pytest.mark.parametrize(
+    ("listed", "expected"),
+    [
+        ("C\nC.utf8\nPOSIX\nde_DE.utf8\nen_US.utf8\n", "de_DE.UTF-8"),
+        ("C\nfr_FR.UTF-8\ntr_TR.utf8\n", "tr_TR.UTF-8"),
+        ("C\nC.utf8\nde_DE@euro\nde_DE.iso88591\n", "C"),
+        ("\xff\n", "C"),
+        (ToolMissing("no locale"), "C"),
+        (process.ToolFailed(["locale"], 1, ""), "C"),
+    ],
+)
+def test_the_other_locale_is_one_that_locale_lists(monkeypatch, listed, expected):
+    """Wherever the system keeps them: in folders, or in one archive."""
+
+    def run(argv, **_):
+        if isinstance(listed, Exception):
+            raise listed
+        assert argv == ["locale", "-a"]
+        return process.Completed(listed.encode("latin-1"), "")
+
+    monkeypatch.setattr(process, "run", run)
+    rebuild._locales.cache_clear()
+    assert VARIATIONS["locale"].change(USUAL).locale == expected
+    rebuild._locales.cache_clear()
+
+
 def test_the_other_path_lies_where_nobody_else_can_swap_it():
     """Only directly in /tmp does the sticky bit keep other users from renaming what we make."""
     assert Path(VARIATIONS["path"].change(USUAL).root).parent == Path("/tmp")
@@ -151,7 +188,7 @@ def test_the_other_number_of_jobs_is_another(jobs, other):
 def wheel(tmp_path):
     path = tmp_path / NAME
     path.write_bytes(CONTENT)
-    (tmp_path / f"{NAME}.intoto.json").write_text(json.dumps(statement()))
+    (tmp_path / f"{NAME}.intoto.json").write_bytes(attest.encode(statement()))
     return path
 
 
@@ -168,7 +205,7 @@ def test_a_wheel_without_a_record_says_what_is_missing(wheel):
 
 def test_a_changed_wheel_is_not_the_one_in_the_record(wheel):
     wheel.write_bytes(CONTENT + b"!")
-    with pytest.raises(RecordUnusable, match="is about demo") as caught:
+    with pytest.raises(RecordUnusable, match="is about 'demo") as caught:
         read_record(wheel)
     assert "trust neither" in caught.value.remedy
 
@@ -176,7 +213,7 @@ def test_a_changed_wheel_is_not_the_one_in_the_record(wheel):
 def test_a_renamed_wheel_is_not_the_one_in_the_record(wheel, tmp_path):
     other = wheel.rename(tmp_path / "other-1.0-py3-none-any.whl")
     (tmp_path / f"{NAME}.intoto.json").rename(tmp_path / f"{other.name}.intoto.json")
-    with pytest.raises(RecordUnusable, match="is about demo-1"):
+    with pytest.raises(RecordUnusable, match="is about 'demo-1"):
         read_record(other)
 
 
@@ -194,7 +231,8 @@ def test_a_renamed_wheel_is_not_the_one_in_the_record(wheel, tmp_path):
         {"sourceDateEpoch": True},
         {"sourceDateEpoch": 1.5},
         {"sourceDateEpoch": -1},
-        {"sourceDateEpoch": 10**30},
+        {"sourceDateEpoch": EARLIEST_EPOCH - 1},
+        {"sourceDateEpoch": 4_354_819_200},
     ],
 )
 def test_a_source_without_its_kind_or_time_is_no_source(tmp_path, external):
@@ -202,9 +240,9 @@ def test_a_source_without_its_kind_or_time_is_no_source(tmp_path, external):
         rebuild._source_of(record(external=external), tmp_path, tmp_path)
 
 
-@pytest.mark.parametrize("commit", ["", "HEAD", "--output=x", "0" * 39, "0" * 40 + "\0", "\ud800" * 40, "G" * 40])
+@pytest.mark.parametrize("commit", ["", "HEAD", "--output=x", "0" * 39, "0" * 40 + "\0", "\u0661" * 40, "G" * 40])
 def test_a_commit_is_named_by_its_number(tmp_path, commit):
-    with pytest.raises(RecordUnusable, match="doesn't name the commit"):
+    with pytest.raises(RecordUnusable, match=r"doesn't name the commit|has no digest"):
         rebuild._source_of(record(source={"digest": {"gitCommit": commit}}), tmp_path, tmp_path)
 
 
@@ -222,7 +260,17 @@ def test_a_locked_file_is_read_back():
     (part,) = record().dependencies("build-requirement")
     file = rebuild._locked_file(record(), part)
     assert (file.name, file.version, file.filename, file.digest) == ("tool", "2.0", "tool-2.0-py3-none-any.whl", TOOL)
-    rebuild._require_in_lock([file], parse(LOCK, "x"))
+    rebuild._require_locked([file], parse(LOCK, "x"), PYTHON, "")
+
+
+@pytest.mark.parametrize(("algorithm", "length"), [("sha256", 64), ("sha384", 96), ("sha512", 128)])
+def test_a_file_of_any_algorithm_comes_back_from_the_record_that_holds_it(algorithm, length):
+    digest = Digest(algorithm, "a" * length)
+    file = LockedFile("tool", "2.0", "tool-2.0-py3-none-any.whl", digest)
+    read = written(files=(file,))
+    (part,) = read.dependencies("build-requirement")
+    assert rebuild._locked_file(read, part) == file
+    rebuild._require_locked([file], parse(f"tool==2.0 --hash={digest}\n", "x"), PYTHON, "")
 
 
 @pytest.mark.parametrize(
@@ -240,6 +288,7 @@ def test_a_locked_file_is_read_back():
         {"uri": "pkg:pypi/@2.0"},
         {"uri": None},
         {"digest": {"sha256": "0"}},
+        {"digest": {"sha256": TOOL.hex, "sha512": "0" * 128}},
     ],
 )
 def test_a_malformed_requirement_is_refused(part):
@@ -262,7 +311,148 @@ def test_a_record_cannot_bring_in_what_the_lock_does_not_hold(part):
     changed = record(build_requirement=part)
     (found,) = changed.dependencies("build-requirement")
     with pytest.raises(RecordUnusable, match="which the lock doesn't hold"):
-        rebuild._require_in_lock([rebuild._locked_file(changed, found)], parse(LOCK, "x"))
+        rebuild._require_locked([rebuild._locked_file(changed, found)], parse(LOCK, "x"), PYTHON, "")
+
+
+@pytest.mark.parametrize(
+    ("lock", "names", "says"),
+    [
+        ("a==1 {0}\nb==1 {0}\n", ["a", "b"], ""),
+        ("a==1 {0}\nb==1 {0}\n", ["a"], "leaves out b 1, which the lock holds for Python 3.11.7"),
+        ("a==1 {0}\n", [], "leaves out a 1"),
+        ("a==1 {0}\n", ["a", "a"], "names a-1-py3-none-any.whl with"),
+        ("a==1 {0}\nb==1 ; python_version < '3.11' {0}\n", ["a"], ""),
+        ("a==1 {0}\nb==1 ; python_version < '3.11' {0}\n", ["a", "b"], "names b-1-py3-none-any.whl with"),
+    ],
+)
+def test_a_record_names_what_the_lock_selects_no_less_no_more(lock, names, says):
+    files = [LockedFile(name, "1", f"{name}-1-py3-none-any.whl", TOOL) for name in names]
+    read = parse(lock.format(f"--hash={TOOL}"), "x")
+    with pytest.raises(RecordUnusable, match=says) if says else nullcontext():
+        rebuild._require_locked(files, read, PYTHON, "")
+
+
+@pytest.mark.parametrize(
+    ("version", "says"), [("3.11.7", "don't trust it"), ("3.12.0", "Use the Python that the record names")]
+)
+def test_only_with_the_same_python_is_another_selection_a_forgery(version, says):
+    assert says in rebuild._remedy(record(), replace(PYTHON, version=version))
+
+
+# --- what a record says of its inputs ----------------------------------------------------------------
+
+DEFINITION = ("predicate", "buildDefinition")
+#: What no commit tells, and so a record may say as it likes.
+FREE = (
+    ("predicate", "runDetails", "builder", "version"),
+    (*DEFINITION, "internalParameters"),
+    (*DEFINITION, "resolvedDependencies", 2),
+    ("subject",),  # compared with the wheel itself
+)
+
+
+def written(**changes):
+    """The record that `reprobuild wheel` writes for some inputs."""
+    said = statement_of(inputs(**changes), NAME, Digest.of_bytes(CONTENT), {"zlib": "1"}, {"uv": "1"})
+    return WheelRecord(attest.encode(said), "x")
+
+
+def inputs(**changes):
+    settings = BuildSettings(environment={"LEVEL": "1"}, config_settings={"define": ("a", "b"), "plain": "c"})
+    config = Config(Path(), "demo", "", (), "own.backend", (), True, None, None, settings, ())
+    digests = {"gitCommit": "0" * 40, "gitTree": "1" * 40}
+    exported = Source("git", Path(), 1_700_000_000, digests, "git+https://example.org/demo", "packages/demo")
+    files = (LockedFile("tool", "2.0", "tool-2.0-py3-none-any.whl", TOOL),)
+    return replace(Inputs(config, exported, files, Digest.of_bytes(LOCK.encode()), PYTHON), **changes)
+
+
+def with_change(path, value):
+    """The statement of the usual inputs with one thing in it replaced or added."""
+    changed = copy.deepcopy(written().statement)
+    at = changed
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = value
+    return changed
+
+
+def test_a_record_that_was_just_written_is_believed():
+    rebuild._require_unchanged(written(), inputs())
+
+
+def test_no_value_in_a_record_can_be_changed():
+    """Of every leaf and every table: it is compared, unless it is among the few that are free."""
+    said = written().statement
+    tried = [path for path in leaves(said) if not any(path[: len(free)] == free for free in FREE)]
+    assert len(tried) > 25
+    for path in tried:
+        if path[-1] == "uri" and "source" in path:
+            continue
+        with pytest.raises(RecordUnusable):
+            rebuild._require_unchanged(WheelRecord(attest.encode(with_change(path, "changed")), "x"), inputs())
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        (),
+        ("predicate",),
+        ("predicate", "runDetails"),
+        ("predicate", "runDetails", "builder"),
+        DEFINITION,
+        (*DEFINITION, "externalParameters"),
+        (*DEFINITION, "externalParameters", "source"),
+        (*DEFINITION, "externalParameters", "environment"),
+        (*DEFINITION, "externalParameters", "configSettings"),
+        (*DEFINITION, "resolvedDependencies", 0),
+        (*DEFINITION, "resolvedDependencies", 1, "annotations"),
+        (*DEFINITION, "resolvedDependencies", 3, "digest"),
+        ("subject", 0),
+    ],
+)
+def test_a_record_says_nothing_more(path):
+    changed = WheelRecord(attest.encode(with_change((*path, "more"), "x")), "x")
+    with pytest.raises(RecordUnusable, match="more' something else than the source"):
+        rebuild._require_unchanged(changed, inputs())
+
+
+def test_a_record_names_no_further_dependency():
+    listed = written().statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    for more in ({"digest": {"sha256": "0" * 64}}, {"annotations": {"role": "other"}}, listed[3]):
+        changed = with_change((*DEFINITION, "resolvedDependencies"), [*listed, more])
+        with pytest.raises(RecordUnusable, match="resolvedDependencies"):
+            rebuild._require_unchanged(WheelRecord(attest.encode(changed), "x"), inputs())
+
+
+def test_another_machine_and_clone_may_have_made_the_wheel():
+    changed = written().statement
+    changed["predicate"]["runDetails"]["builder"]["version"] = {"reprobuild": "9"}
+    definition = changed["predicate"]["buildDefinition"]
+    definition["internalParameters"] = {"new": 1}
+    definition["externalParameters"]["source"]["uri"] = definition["resolvedDependencies"][0]["uri"] = "git+x://y"
+    definition["resolvedDependencies"][2]["digest"] = {"sha256": "0" * 64}
+    rebuild._require_unchanged(WheelRecord(attest.encode(changed), "x"), inputs())
+
+
+def test_the_place_of_the_source_is_said_twice_alike():
+    changed = with_change((*DEFINITION, "externalParameters", "source", "uri"), "git+https://example.org/other")
+    with pytest.raises(RecordUnusable, match=r"resolvedDependencies\.0\.uri"):
+        rebuild._require_unchanged(WheelRecord(attest.encode(changed), "x"), inputs())
+
+
+def test_what_this_machine_has_otherwise_is_noted():
+    read = written()
+    read.internal["compilers"] = compilers()
+    read.internal["zlib"] = PYTHON.zlib
+    assert rebuild._then_and_now(read, inputs()) == ()
+    read.dependency("interpreter")["digest"]["sha256"] = "0" * 64
+    read.external["source"]["uri"] = ""
+    read.internal["zlib"] = "0.9"
+    assert rebuild._then_and_now(read, inputs()) == (
+        "Python: one build of 3.11.7 then, another now",
+        f"zlib: 0.9 then, {PYTHON.zlib} now",
+        "source: unknown then, git+https://example.org/demo now",
+    )
 
 
 @pytest.mark.parametrize(
@@ -288,6 +478,40 @@ def test_a_record_cannot_name_a_program_to_run(monkeypatch, said):
     own = {"implementation": "cpython", "version": "3.99.1", "prefix": "/usr"} | said
     with pytest.raises(RecordUnusable):
         rebuild._interpreter_of(record(interpreter={"annotations": own}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "commit"), [("git", "a" * 40), ("dirty", "HEAD"), ("sdist", "HEAD"), ("folder", "HEAD")]
+)
+def test_the_source_is_opened_as_the_record_says(monkeypatch, tmp_path, kind, commit):
+    opened = {}
+    digests = {"gitCommit": "a" * 40, "gitTree": "b" * 40}
+
+    def open_source(where, scratch, **options):
+        opened.update(options)
+        return replace(inputs().source, digests=digests)
+
+    monkeypatch.setattr(source, "open_source", open_source)
+    rebuild._source_of(record(external={"source": {"kind": kind}}, source={"digest": digests}), tmp_path, tmp_path)
+    assert opened == {"allow_dirty": kind == "dirty", "commit": commit, "epoch": 1_700_000_000}
+
+
+def test_the_interpreter_is_the_recorded_one_else_its_next_of_kin(monkeypatch):
+    asked = []
+
+    def find(request):
+        asked.append(request)
+        if request.endswith(".7"):
+            raise ToolMissing("not here")
+        return PYTHON
+
+    monkeypatch.setattr(interpreter, "find", find)
+    monkeypatch.setattr(interpreter, "describe", lambda _: replace(PYTHON, version="3.12.0"))
+    assert rebuild._interpreter_of(record()) == PYTHON
+    assert asked == ["cpython@3.11.7", "cpython@3.11"]
+    monkeypatch.setattr(interpreter, "describe", lambda _: PYTHON)
+    assert rebuild._interpreter_of(record()) is PYTHON
+    assert len(asked) == 2  # uv isn't asked for what runs already
 
 
 # --- hints and causes ------------------------------------------------------------------------------
@@ -340,9 +564,237 @@ def test_whatever_stands_in_a_record_no_step_ends_in_a_traceback(path, value):
     for key in path[:-1]:
         at = at[key]
     at[path[-1]] = value
+    try:
+        data = attest.encode(changed)
+    except (TypeError, ValueError):  # canonical JSON has no word for it
+        return
     with suppress(ReprobuildError):
-        read = WheelRecord(json.dumps(changed).encode(), "x")
+        read = WheelRecord(data, "x")
         rebuild._hints(read, USUAL)
         for part in read.dependencies("build-requirement"):
-            rebuild._require_in_lock([rebuild._locked_file(read, part)], parse(LOCK, "x"))
+            rebuild._require_locked([rebuild._locked_file(read, part)], parse(LOCK, "x"), PYTHON, "")
         rebuild._source_of(read, Path("/nonexistent"), Path("/nonexistent"))
+
+
+# --- what is built again, and what is said of it -------------------------------------------------------
+
+
+@pytest.fixture
+def verify(tmp_path, monkeypatch):
+    """`rebuild.verify` where a build is a function: of its surroundings and its number, to a wheel's members.
+
+    ``record`` changes what is said of the first wheel, ``lock`` is the lock in the source (None: there is none).
+    """
+
+    def run(build, *, names=lambda *_: NAME, record=lambda _: None, lock=LOCK, guarantees=EVERYTHING, **options):
+        numbers, seen = count(), []
+
+        def make(inputs, index, out_dir, *, kind, surroundings, observer):
+            number = next(numbers)
+            seen.append(surroundings)
+            out_dir.mkdir(parents=True, exist_ok=True)
+            path = out_dir / names(surroundings, number)
+            with zipfile.ZipFile(path, "w") as archive:
+                for name, text in build(surroundings, number).items():
+                    info = zipfile.ZipInfo(name)
+                    info.external_attr = (0o666 & ~surroundings.umask) << 16 if name == "modes" else 0
+                    archive.writestr(info, text)
+            return path, guarantees, surroundings
+
+        built, _, _ = make(None, None, tmp_path, kind="", surroundings=USUAL, observer=None)
+        seen.clear()
+        said = with_change(("subject", 0, "digest", "sha256"), Digest.of_file(built).hex)
+        record(said["predicate"]["buildDefinition"])
+        Path(f"{built}.intoto.json").write_bytes(attest.encode(said))
+        monkeypatch.setattr(rebuild, "make", make)
+        if lock is not None:
+            (tmp_path / "constraints.txt").write_text(lock)
+        read = (inputs().config, tmp_path / "constraints.txt")
+        monkeypatch.setattr(rebuild, "_source_of", lambda *_: inputs().source)
+        monkeypatch.setattr(rebuild, "read_export", lambda *_: read)
+        monkeypatch.setattr(rebuild, "_interpreter_of", lambda _: PYTHON)
+        return rebuild.verify(built, tmp_path, **options), seen
+
+    return run
+
+
+def members(text, info=""):
+    return {"demo.py": text, "demo-1.0.dist-info/WHEEL": info}
+
+
+def test_everything_is_varied_at_once_and_that_is_all_when_the_bytes_are_the_same(verify):
+    outcome, (around,) = verify(lambda *_: members("x"))
+    assert (outcome.level, outcome.causes, outcome.unvaried) == (Level.IDENTICAL, (), "")
+    same = [field.name for field in fields(Surroundings) if getattr(around, field.name) == getattr(USUAL, field.name)]
+    assert same == ["noise"]
+
+
+@pytest.mark.parametrize("recorded", [1, 2, 8, "many", None])
+def test_the_jobs_are_varied_even_where_the_first_build_had_just_one(verify, monkeypatch, recorded):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    said = {"internalParameters": {"surroundings": {"jobs": recorded}}}
+    _, (around,) = verify(lambda *_: members("x"), record=lambda definition: definition.update(said))
+    assert around.jobs == (2 if recorded == 1 else 1)
+
+
+def test_the_guilty_variation_is_found_by_trying_each_alone(verify):
+    outcome, seen = verify(lambda around, _: members(around.root + around.home))
+    assert outcome.unvaried == "identical"
+    assert [(guilt.variation, guilt.verdict.level) for guilt in outcome.guilty] == [
+        ("path", Level.PAYLOAD),
+        ("home", Level.PAYLOAD),
+    ]
+    assert outcome.causes == ("build-path", "home")
+    assert outcome.unvaried_verdict is None
+    assert len(seen) == 1 + 1 + 1 + len(VARIATIONS)  # everything, the umask, nothing, each
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        (lambda said: said.update(resolvedDependencies=said["resolvedDependencies"][:3]), RecordUnusable, "leaves out"),
+        (lambda said: said["externalParameters"].update(backend="evil"), RecordUnusable, "externalParameters.backend"),
+        (
+            lambda said: said["resolvedDependencies"][1]["digest"].update(sha256="0" * 64),
+            DigestMismatch,
+            "record names",
+        ),
+    ],
+)
+def test_nothing_is_built_from_a_record_that_contradicts_the_source(verify, change, error, says):
+    def build(around, number):
+        assert number == 0
+        return members("x")
+
+    with pytest.raises(error, match=says):
+        verify(build, record=change)
+
+
+def test_nothing_is_built_without_a_lock(verify):
+    with pytest.raises(LockMissing, match=r"no constraints\.txt"):
+        verify(lambda *_: members("x"), lock=None)
+
+
+def test_another_interpreter_can_be_asked_for(verify, monkeypatch):
+    monkeypatch.setattr(interpreter, "find", lambda request: replace(PYTHON, version=f"{request}.9"))
+    outcome, _ = verify(lambda *_: members("x"), python="3.11")
+    assert "Python: 3.11.7 then, 3.11.9 now" in outcome.notes
+
+
+def test_what_the_sandbox_cannot_vary_is_not_said_to_be_varied(verify):
+    less = replace(EVERYTHING, kind="plain", fixed_hostname=False, fixed_directory_order=False)
+    outcome, seen = verify(lambda around, _: members(around.home), guarantees=less)
+    assert outcome.not_varied == ("hostname", "directory-order")
+    assert sorted(outcome.varied + outcome.not_varied) == sorted(VARIATIONS)
+    assert len(seen) == 1 + 1 + 1 + len(outcome.varied)
+
+
+@pytest.mark.parametrize(("kind", "processors", "expected"), [("plain", 8, 1), ("bubblewrap", 8, 2), ("unshare", 1, 1)])
+def test_without_namespaces_one_is_built_at_a_time(verify, monkeypatch, kind, processors, expected):
+    counts = []
+    real = process.workers
+
+    def workers(number):
+        counts.append(number)
+        return real(number)
+
+    monkeypatch.setattr(process, "workers", workers)
+    monkeypatch.setattr(os, "cpu_count", lambda: processors)
+    verify(lambda around, _: members(around.home), guarantees=replace(EVERYTHING, kind=kind))
+    assert counts[-1] == expected
+
+
+@pytest.mark.parametrize(
+    ("fields_and_causes", "expected"),
+    [
+        ([("mode", "umask")], True),
+        ([("mode", "umask"), ("mode", "umask")], True),
+        ([("mode", None)], False),
+        ([("line 1", "umask")], False),
+        ([("mode", "umask"), ("line 1", "clock")], False),
+        ([], False),
+    ],
+)
+def test_modes_alone_are_modes_alone(fields_and_causes, expected):
+    differences = tuple(Difference(("a",), name, "644", "600", cause) for name, cause in fields_and_causes)
+    assert rebuild._only_modes(replace(verdict(), differences=differences)) is expected
+
+
+def test_without_an_explanation_nothing_more_is_built(verify):
+    outcome, seen = verify(lambda around, _: members(around.root), explain=False)
+    assert (outcome.level, outcome.guilty, outcome.unvaried) == (Level.PAYLOAD, (), "")
+    assert len(seen) == 2
+
+
+def test_a_clock_in_the_metadata_hides_no_path_in_the_payload(verify):
+    """What the unvaried rebuild shows is less than what the varied one did: the verdict stays the latter's."""
+    outcome, _ = verify(lambda around, number: members(f"x = '{around.root}'", f"at 2026-01-01 10:00:{10 + number}"))
+    assert outcome.unvaried == "unsteady"
+    assert outcome.verdict.level is Level.PAYLOAD
+    assert outcome.unvaried_verdict is not None
+    assert outcome.unvaried_verdict.level is Level.METADATA
+    assert outcome.level is Level.PAYLOAD
+    assert set(outcome.causes) == {"build-path", "clock"}
+    assert outcome.guilty == ()
+
+
+def test_the_deeper_of_two_unsteady_rebuilds_counts(verify):
+    """The fourth wheel alone (everything, the umask, nothing, nothing again) is worse than its metadata."""
+    outcome, _ = verify(lambda _, number: members("y" if number == 4 else "x", str(number)))
+    assert outcome.verdict.level is Level.METADATA
+    assert outcome.unvaried_verdict is not None
+    assert outcome.level is outcome.unvaried_verdict.level is Level.PAYLOAD
+
+
+def test_of_a_steady_other_wheel_the_guilty_variations_are_still_found(verify):
+    outcome, _ = verify(lambda around, number: members(f"x = '{around.home}'", "first" if number == 0 else "later"))
+    assert outcome.unvaried == "different"
+    assert outcome.unvaried_verdict is not None
+    assert outcome.unvaried_verdict.level is Level.METADATA
+    (guilt,) = outcome.guilty
+    assert guilt.variation == "home"
+    assert {each.path[0] for each in guilt.verdict.differences} == {"demo.py"}
+
+
+def test_a_variation_that_alone_does_worse_than_all_together_counts(verify):
+    def build(around, number):
+        alone = around.home != USUAL.home and around.root == USUAL.root
+        return members("y" if alone else "x", around.user)
+
+    outcome, _ = verify(build)
+    assert outcome.verdict.level is Level.METADATA
+    assert outcome.level is Level.PAYLOAD
+
+
+def test_a_umask_that_decides_modes_alone_is_held(verify):
+    outcome, seen = verify(lambda *_: {"modes": "x", **members("x")})
+    assert (outcome.level, outcome.held) == (Level.IDENTICAL, ("umask",))
+    assert "umask" not in outcome.varied
+    assert [around.umask for around in seen] == [0o077, 0o077, 0o022]
+    assert seen[2].root != USUAL.root
+
+
+def test_a_umask_that_gets_into_the_content_is_not_held(verify):
+    outcome, _ = verify(lambda around, _: {"modes": "x", **members(oct(around.umask))})
+    assert outcome.held == ()
+    assert [guilt.variation for guilt in outcome.guilty] == ["umask"]
+
+
+OTHER = "demo-1.1-py3-none-any.whl"
+
+
+def test_another_file_name_is_a_difference_even_of_the_same_bytes(verify):
+    outcome, _ = verify(lambda *_: members("x"), names=lambda _, number: OTHER if number else NAME)
+    assert outcome.verdict.left == outcome.verdict.right
+    assert outcome.level is Level.PAYLOAD
+    assert outcome.verdict.differences == (Difference((), "name", NAME, OTHER, None),)
+    assert (outcome.unvaried, outcome.guilty) == ("different", ())
+
+
+def test_a_name_that_follows_a_variation_has_its_guilty_one(verify):
+    def names(around, number):
+        return NAME if around.home == USUAL.home else OTHER
+
+    outcome, _ = verify(lambda around, _: members(str(around.home)), names=names)
+    assert [each.field for each in outcome.verdict.differences] == ["name", "line 1"]
+    assert [guilt.variation for guilt in outcome.guilty] == ["home"]

@@ -1,4 +1,5 @@
 import click
+import pytest
 from click.testing import CliRunner
 
 from reprobuild.cli.render import echo_verdict, verdict_lines
@@ -9,7 +10,7 @@ ONE, TWO = Digest.of_bytes(b"1"), Digest.of_bytes(b"2")
 
 
 def text_of(*differences, level=Level.PAYLOAD, **more):
-    verdict = Verdict(level, ONE, TWO, 1000, 2, differences, **more)
+    verdict = Verdict(level, ONE, TWO, 1000, 2, differences, **{"wheels": True, **more})
     return [click.unstyle(line) for line in verdict_lines(verdict, "a.whl", "long.whl")]
 
 
@@ -34,6 +35,13 @@ def test_digests_level_and_tree():
         f"file-order: {CAUSES['file-order'].summary}",
         f"  {CAUSES['file-order'].remedy}",
     ]
+
+
+@pytest.mark.parametrize(
+    ("wheels", "says"), [(True, "payload: what gets installed differs"), (False, "payload: the contents differ")]
+)
+def test_only_a_wheel_gets_installed(wheels, says):
+    assert text_of(wheels=wheels)[2] == says
 
 
 def test_consequences_take_one_line():

@@ -21,7 +21,7 @@ from reprobuild.archive.model import (
     clean_name,
     refusing,
 )
-from reprobuild.archive.tarred import Member, extract_tar, open_tar, stream_kind, write_tar
+from reprobuild.archive.tarred import Member, decompressed, extract_tar, open_tar, stream_kind, write_tar
 from reprobuild.archive.zipped import RATIO_LIMIT, extra_fields, open_zip
 from reprobuild.errors import BadInput
 
@@ -36,6 +36,7 @@ __all__ = [
     "Names",
     "archive_kind",
     "clean_name",
+    "decompressed",
     "extra_fields",
     "extract_tar",
     "open_archive",

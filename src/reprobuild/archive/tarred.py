@@ -48,7 +48,7 @@ def stream_kind(stream: BinaryIO) -> str | None:
     for magic, kind in _COMPRESSED.items():
         if head.startswith(magic):
             try:
-                inner = _decompressor(stream, kind).read(512)
+                inner = decompressed(stream, kind).read(512)
             except HOSTILE:
                 return kind
             finally:
@@ -57,7 +57,8 @@ def stream_kind(stream: BinaryIO) -> str | None:
     return None
 
 
-def _decompressor(stream: BinaryIO, kind: str) -> BinaryIO:
+def decompressed(stream: BinaryIO, kind: str) -> BinaryIO:
+    """What a tar or a single file of some kind is before its compression, from the stream's position on."""
     if kind.endswith("gz"):
         return cast("BinaryIO", gzip.GzipFile(fileobj=stream))
     if kind.endswith("xz"):
@@ -112,7 +113,7 @@ def open_tar(stream: BinaryIO, name: str, kind: str, size_limit: int) -> Archive
     """
     header = _gzip_header(stream) if kind.endswith("gz") else {}
     # Headers and padding come on top of the content that the limit is about.
-    guard = cast("BinaryIO", _Guard(_decompressor(stream, kind), 2 * size_limit + (1 << 30)))
+    guard = cast("BinaryIO", _Guard(decompressed(stream, kind), 2 * size_limit + (1 << 30)))
 
     def raw(entry: Entry) -> Iterator[bytes]:
         with refusing(name):

@@ -12,6 +12,7 @@ from typing import NoReturn
 import click
 
 from reprobuild import __version__
+from reprobuild.cli.console import colour
 from reprobuild.errors import ExitCode, ReprobuildError
 
 #: Command name → (module below reprobuild.cli, attribute, one line of help). Modules load when they are used.
@@ -83,7 +84,7 @@ def run() -> NoReturn:
     _take_interruptions()
     output = sys.stdout
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(standalone_mode=False, color=colour())
     except click.exceptions.Exit as stop:
         code = stop.exit_code
     except click.ClickException as error:
@@ -125,6 +126,6 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG00
 
 
 def _say(reason: str, remedy: str = "") -> None:
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {reason}", err=True)
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {reason}", err=True, color=colour())
     if remedy:
-        click.echo(f"{click.style('remedy:', bold=True)} {remedy}", err=True)
+        click.echo(f"{click.style('remedy:', bold=True)} {remedy}", err=True, color=colour())

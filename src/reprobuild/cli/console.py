@@ -1,6 +1,7 @@
 """What commands share: progress on standard error, and options that several of them take."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,16 @@ from reprobuild.difference import Level
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
+def colour() -> bool | None:
+    """False where nobody wants escape codes (NO_COLOR, TERM=dumb), else None: it depends on there being a terminal."""
+    return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
+
+
 class Console:
     """An observer that tells a person on standard error what is going on.
 
-    On a terminal the present step is one line that the next step replaces; elsewhere each is a line.
+    On a terminal that takes escape codes the present step is one line that the next step replaces; elsewhere each
+    is a line.
 
     Args:
         quiet: say warnings alone.
@@ -27,7 +34,7 @@ class Console:
         self._quiet = quiet
         self._verbose = verbose
         self._status: Any = None
-        if sys.stderr.isatty() and not quiet and not verbose:
+        if sys.stderr.isatty() and colour() is None and not quiet and not verbose:
             from rich.console import Console as Terminal  # noqa: PLC0415 - slow, and for terminals alone
 
             self._status = Terminal(stderr=True).status("starting")
@@ -46,16 +53,20 @@ class Console:
         if self._status:
             self._status.update(message)
         elif not self._quiet:
-            click.echo(f"  {message}", err=True)
+            self._echo(f"  {message}")
 
     def line(self, text: str) -> None:
         """See :class:`reprobuild.progress.Observer`."""
         if self._verbose:
-            click.echo(f"  | {text}", err=True)
+            self._echo(f"  | {text}")
 
     def warn(self, message: str) -> None:
         """See :class:`reprobuild.progress.Observer`."""
-        click.echo(f"{click.style('note:', fg='yellow')} {message}", err=True)
+        self._echo(f"{click.style('note:', fg='yellow')} {message}")
+
+    @staticmethod
+    def _echo(text: str) -> None:
+        click.echo(text, err=True, color=colour())  # in another thread Click knows of no context
 
 
 def print_json(value: object) -> None:

@@ -1,5 +1,7 @@
 """`reprobuild doctor`."""
 
+from dataclasses import asdict
+
 import click
 
 from reprobuild import doctor as doctors
@@ -13,10 +15,12 @@ def doctor(as_json: bool) -> None:
     """Say what this machine has (uv, git, sandbox kinds, compilers, …), and what each missing thing costs."""
     findings = doctors.examine()
     if as_json:
-        print_json([{"name": f.name, "found": f.found, "cost": f.cost, "required": f.required} for f in findings])
+        print_json([asdict(finding) for finding in findings])
     else:
         for finding in findings:
             mark = click.style("yes", fg="green") if finding.found else click.style("no ", fg="yellow")
             click.echo(f"{mark}  {finding.name:<20} {finding.found or finding.cost}")
+            if finding.note:
+                click.echo(f"     {finding.note}")
     if any(finding.required and not finding.found for finding in findings):
         raise click.exceptions.Exit(ExitCode.TOOL_MISSING)

@@ -33,10 +33,13 @@ def verdict_lines(verdict: Verdict, left_name: str, right_name: str) -> list[str
     """The verdict as styled lines: digests, level, differences by member, causes with remedies."""
     width = max(len(left_name), len(right_name))
     level = click.style(str(verdict.level), fg=_COLOURS[verdict.level], bold=True)
+    meaning = _MEANINGS.get(verdict.level, "no reason known")
+    if verdict.level is Level.PAYLOAD and not verdict.wheels:
+        meaning = "the contents differ"
     return [
-        f"{_plain(left_name):<{width}}  {verdict.left}  {verdict.left_size:,} bytes",
-        f"{_plain(right_name):<{width}}  {verdict.right}  {verdict.right_size:,} bytes",
-        f"{level}: {_plain(verdict.reason) or _MEANINGS.get(verdict.level, 'no reason known')}",
+        f"{plain(left_name):<{width}}  {verdict.left}  {verdict.left_size:,} bytes",
+        f"{plain(right_name):<{width}}  {verdict.right}  {verdict.right_size:,} bytes",
+        f"{level}: {plain(verdict.reason) or meaning}",
         *_difference_lines(verdict),
         *_cause_lines(verdict),
     ]
@@ -52,16 +55,16 @@ def _difference_lines(verdict: Verdict) -> Iterator[str]:
         above = difference.path or ("",)
         indent = "  " * (len(difference.path) + 1)
         cause = click.style(f" [{difference.cause}]", fg="cyan") if difference.cause else ""
-        sides = f"{_plain(difference.left)} → {_plain(difference.right)}"
-        yield f"{indent}{_plain(difference.field)}: {sides}{cause}"
+        sides = f"{plain(difference.left)} → {plain(difference.right)}"
+        yield f"{indent}{plain(difference.field)}: {sides}{cause}"
     follows = Counter(difference.path[-1:] for difference in verdict.differences if difference.follows)
     if follows:
-        parts = (f"{_plain(path[0]) if path else 'the file'} ({n})" for path, n in follows.items())
+        parts = (f"{plain(path[0]) if path else 'the file'} ({n})" for path, n in follows.items())
         yield click.style(f"  follows from these: {', '.join(parts)}", dim=True)
     more = Counter(dict(verdict.omitted))
     more.update(_kind(difference) for difference in own[_SHOWN:])
     if more:
-        counts = ", ".join(f"{count:,} {_plain(field)}" for field, count in more.items())
+        counts = ", ".join(f"{count:,} {plain(field)}" for field, count in more.items())
         yield click.style(f"  not shown: {counts}", dim=True)
 
 
@@ -74,7 +77,7 @@ def _headings(above: tuple[str, ...], path: tuple[str, ...]) -> Iterator[str]:
     while shared < min(len(above), len(path)) and above[shared] == path[shared]:
         shared += 1
     for depth in range(shared, len(path)):
-        yield "  " * (depth + 1) + click.style(_plain(path[depth]), bold=True)
+        yield "  " * (depth + 1) + click.style(plain(path[depth]), bold=True)
 
 
 def _cause_lines(verdict: Verdict) -> Iterator[str]:
@@ -84,6 +87,6 @@ def _cause_lines(verdict: Verdict) -> Iterator[str]:
         yield f"  {cause.remedy}"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text from a file that nobody vouches for, unable to move the cursor or change colours."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,5 +1,8 @@
 """`reprobuild verify-wheel`."""
 
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -8,7 +11,8 @@ import click
 from reprobuild import rebuild
 from reprobuild.causes import CAUSES
 from reprobuild.cli.console import PATH, Console, accept_option, output_options, print_json, sandbox_option
-from reprobuild.cli.render import verdict_lines
+from reprobuild.cli.render import plain, verdict_lines
+from reprobuild.compare import Verdict, causes_json
 from reprobuild.difference import Level
 from reprobuild.errors import BadInput
 
@@ -45,7 +49,8 @@ def verify_wheel(
     """Make a wheel again from its record and compare the raw bytes.
 
     The rebuild differs on purpose in path, umask, time zone, locale, hash seed, home, host name, user, job count
-    and directory order. When the bytes differ, each of these is tried alone, and the guilty ones are named.
+    and directory order. When the bytes differ, each of these is tried alone, and the guilty ones are named. A umask
+    that decides nothing but the modes of members is held at 022, as in every build, and the report says so.
     """
     found = path or _newest_wheel(where)
     with Console(quiet=quiet or as_json, verbose=verbose) as console:
@@ -56,8 +61,8 @@ def verify_wheel(
         print_json(_as_json(outcome))
     else:
         _print(outcome)
-    if not Level(accept).accepts(outcome.verdict.level):
-        raise click.exceptions.Exit(outcome.verdict.level.exit_code)
+    if not Level(accept).accepts(outcome.level):
+        raise click.exceptions.Exit(outcome.level.exit_code)
 
 
 _UNVARIED = {
@@ -68,19 +73,28 @@ _UNVARIED = {
 
 def _newest_wheel(where: Path) -> Path:
     folder = (where if where.is_dir() else where.parent) / "dist"
-    wheels_here = sorted(folder.glob("*.whl"), key=lambda path: (path.stat().st_mtime_ns, path.name))
-    if not wheels_here:
+    newest = max(_with_times(folder), default=None)
+    if newest is None:
         raise BadInput(
             f"There is no wheel in {folder}.", "Build one with `reprobuild wheel`, or name the wheel to verify."
         )
-    return wheels_here[-1]
+    return folder / newest[1]
+
+
+def _with_times(folder: Path) -> Iterator[tuple[int, str]]:
+    for path in folder.glob("*.whl"):
+        with suppress(OSError):  # a link that leads nowhere, or a wheel that has just been replaced
+            state = path.stat()
+            if stat.S_ISREG(state.st_mode):
+                yield state.st_mtime_ns, path.name
 
 
 def _as_json(outcome: rebuild.Rebuilt) -> dict[str, object]:
     return {
         "wheel": str(outcome.wheel),
         **outcome.verdict.to_json(),
-        "causes": list(outcome.causes),
+        "level": str(outcome.level),
+        "causes": causes_json(outcome.causes),
         "varied": list(outcome.varied),
         "notVaried": list(outcome.not_varied),
         "held": list(outcome.held),
@@ -88,6 +102,7 @@ def _as_json(outcome: rebuild.Rebuilt) -> dict[str, object]:
             {"variation": guilt.variation, "cause": guilt.cause, **guilt.verdict.to_json()} for guilt in outcome.guilty
         ],
         "unvaried": outcome.unvaried,
+        "unvariedVerdict": outcome.unvaried_verdict.to_json() if outcome.unvaried_verdict else None,
         "sandbox": asdict(outcome.guarantees),
         "notes": list(outcome.notes),
     }
@@ -95,7 +110,7 @@ def _as_json(outcome: rebuild.Rebuilt) -> dict[str, object]:
 
 def _print(outcome: rebuild.Rebuilt) -> None:
     for note in outcome.notes:
-        click.echo(f"note: {note}")
+        click.echo(f"note: {plain(note)}")
     click.echo(f"varied: {', '.join(outcome.varied)}")
     if outcome.not_varied:
         click.echo(f"not varied (the sandbox kind {outcome.guarantees.kind} can't): {', '.join(outcome.not_varied)}")
@@ -106,9 +121,17 @@ def _print(outcome: rebuild.Rebuilt) -> None:
             dict.fromkeys(" > ".join(each.path) or each.field for each in guilt.verdict.differences if not each.follows)
         )
         cause = CAUSES[guilt.cause]
-        click.echo(f"{click.style(f'{guilt.variation} changes the wheel', fg='red', bold=True)}: {where}")
+        heading = click.style(f"{guilt.variation} changes the wheel ({guilt.verdict.level})", fg="red", bold=True)
+        click.echo(f"{heading}: {plain(where)}")
         click.echo(f"  {cause.summary} Remedy: {cause.remedy}")
-    if outcome.unvaried in _UNVARIED:
-        click.echo(_UNVARIED[outcome.unvaried])
     for line in verdict_lines(outcome.verdict, "built", "made again"):
         click.echo(line)
+    if outcome.unvaried_verdict:
+        _print_unvaried(outcome.unvaried, outcome.verdict, outcome.unvaried_verdict)
+
+
+def _print_unvaried(how: str, varied: Verdict, unvaried: Verdict) -> None:
+    click.echo(_UNVARIED[how])
+    click.echo(f"  {unvaried.right}  {unvaried.level}: {', '.join(unvaried.causes) or 'no cause known'}")
+    if more := [name for name in varied.causes if name not in unvaried.causes]:
+        click.echo(f"  seen only when varied: {', '.join(more)}")
