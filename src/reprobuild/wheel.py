@@ -118,7 +118,7 @@ def resolve(
             if exported.kind == "git"
             else "Run `reprobuild lock` in the project's folder.",
         )
-    python_found = interpreter.find(python or config.python, config.root, config.requires_python)
+    python_found = interpreter.find(python, config.root, config.requires_python, configured=config.python)
     locked = lockfile.read(lock_path)
     require_satisfied(locked, config.build_requires, python_found, "pyproject.toml's [build-system]")
     observer.step("choosing the locked files")

@@ -382,6 +382,23 @@ def test_a_python_that_isnt_there(request_: str, project: Projects, reprobuild: 
     says(ended, "", "name another with --python")
 
 
+@pytest.mark.parametrize("where", ["pyproject.toml", ".python-version"])
+@pytest.mark.parametrize("command", ["wheel", "lock"])
+def test_a_projects_own_program_is_no_python(
+    where: str, command: str, project: Projects, reprobuild: Cli, git: Git, tmp_path: Path
+) -> None:
+    folder = project("in-tree-backend")
+    (folder / "evil").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\nexec python3 $@\n")
+    (folder / "evil").chmod(0o755)
+    with (folder / where).open("a") as stream:
+        stream.write(f"[tool.reprobuild]\npython = '{folder}/evil'\n" if where[0] == "p" else f"{folder}/evil\n")
+    git(folder, "add", ".")
+    git(folder, "commit", "-qm", "a python of its own")
+    ended = reprobuild(command, cwd=folder, code=ExitCode.BAD_INPUT)
+    says(ended, "which is not a version of Python", "only --python takes a path")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_command_that_isnt_there(reprobuild: Cli) -> None:
     assert "Did you mean 'wheel'?" in reprobuild("whel", code=ExitCode.USAGE).stderr
 

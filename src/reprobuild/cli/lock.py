@@ -49,7 +49,7 @@ def lock(
     config = project.load(where.resolve())
     when = project.check_time(exclude_newer, "--exclude-newer") if exclude_newer else None
     with Console(quiet=quiet or as_json, verbose=verbose) as console:
-        python_found = interpreter.find(python or config.python, config.root, config.requires_python)
+        python_found = interpreter.find(python, config.root, config.requires_python, configured=config.python)
         made = locks.make(
             config,
             python_found,
