@@ -185,6 +185,17 @@ class _Checkout:
     common_dir: Path
 
 
+#: What git must not do in any case: write, ask, fetch (older versions know but the last of the three ways to say
+#: so; a repository's configuration can make a fetch run any program), and put other objects in a commit's place.
+_RESTRAINED = {
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_ALLOW_PROTOCOL": "none",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+}
+
+
 def _git_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """git without any configuration but the repository's own."""
     return {
@@ -193,9 +204,7 @@ def _git_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
         "LC_ALL": "C.UTF-8",
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_OPTIONAL_LOCKS": "0",
-        "GIT_NO_LAZY_FETCH": "1",
+        **_RESTRAINED,
         **(extra or {}),
     }
 
@@ -218,7 +227,7 @@ def _git_of_user(arguments: list[str], cwd: Path) -> bytes:
 
     A repository of somebody else's is git's own to refuse here: its filters would run as this user.
     """
-    environment = process.tool_environment({"GIT_OPTIONAL_LOCKS": "0"})
+    environment = process.tool_environment(_RESTRAINED)
     try:
         return process.run(["git", "-c", "core.fsmonitor=false", *arguments], env=environment, cwd=cwd).stdout
     except process.ToolFailed as error:
@@ -231,19 +240,27 @@ def _git_of_user(arguments: list[str], cwd: Path) -> bytes:
 def _find_checkout(project: Path) -> _Checkout | None:
     if not any((parent / ".git").exists() for parent in (project.resolve(), *project.resolve().parents)):
         return None
-    questions = ["rev-parse", "--path-format=absolute", "--show-toplevel", "--git-dir", "--git-common-dir"]
-    try:
-        top, git_dir, common = _git(questions, project).splitlines()
+    try:  # one question at a time: a path may hold what ends a line
+        top, git_dir, common = (
+            Path(_git(["rev-parse", "--path-format=absolute", question], project).removesuffix("\n"))
+            for question in ("--show-toplevel", "--git-dir", "--git-common-dir")
+        )
     except process.ToolFailed as error:
         raise SourceUnusable(f"git can't read the repository around {project}: {error.output}") from error
-    return _Checkout(Path(top), Path(git_dir), Path(common))
+    if not project.resolve().is_relative_to(top.resolve()):
+        raise SourceUnusable(f"git says that the files of {project} are in {top}.", "Unset core.worktree there.")
+    return _Checkout(top, git_dir, common)
 
 
 def _open_git(
     checkout: _Checkout, project: Path, scratch: Path, *, allow_dirty: bool, commit: str, epoch: int | None
 ) -> Source:
-    name, tree, seconds = _describe_commit(checkout, commit)
-    git = _shadow(checkout, name, scratch / "git")
+    name = _commit_named(checkout, commit)
+    try:
+        git = _shadow(checkout, name, scratch / "git")
+        tree, seconds = _git(["log", "-1", "--format=%T %ct", name], git, GIT_DIR=str(git)).split()
+    except process.ToolFailed as error:
+        raise _incomplete(name, error) from error
     own_time = epoch if epoch is not None else clamped(int(seconds))
     source = Source(
         kind="git",
@@ -273,17 +290,16 @@ def _open_git(
     return replace(source, submodules=_submodules(checkout, git, exported, scratch, own_time))
 
 
-def _describe_commit(checkout: _Checkout, commit: str) -> tuple[str, str, str]:
+def _commit_named(checkout: _Checkout, commit: str) -> str:
     try:
-        answer = _git(["log", "-1", "--format=%H %T %ct", "--end-of-options", commit, "--"], checkout.top)
-        name, tree, seconds = answer.split()
-    except (process.ToolFailed, ValueError) as error:
+        question = ["rev-parse", "--verify", "--end-of-options", f"{commit}^{{commit}}"]
+        return _git(question, checkout.top).strip()
+    except process.ToolFailed as error:
         if commit == "HEAD":
             raise SourceUnusable(f"{checkout.top} has no commit yet.", "Commit, or build with an sdist.") from error
         raise SourceUnusable(
             f"The commit {commit} is not in {checkout.top}.", "Fetch it: git fetch --tags, or git fetch --unshallow."
         ) from error
-    return name, tree, seconds
 
 
 def _shadow(checkout: _Checkout, commit: str, folder: Path) -> Path:
@@ -295,7 +311,7 @@ def _shadow(checkout: _Checkout, commit: str, folder: Path) -> Path:
         "HEAD": f"{commit}\n",
         "config": f"[core]\n\tbare = false\n\tfilemode = true\n\trepositoryformatversion = {version}\n",
         "packed-refs": f"# pack-refs with: sorted \n{tags}",
-        "objects/info/alternates": f"{checkout.common_dir / 'objects'}\n",
+        "objects/info/alternates": _quoted(checkout.common_dir / "objects"),
         "info/attributes": _ATTRIBUTES,
         "refs/keep": "",
     }
@@ -304,10 +320,18 @@ def _shadow(checkout: _Checkout, commit: str, folder: Path) -> Path:
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", errors="surrogateescape")
     (folder / "refs/keep").unlink()
     _git(["read-tree", commit], folder, GIT_DIR=str(folder))
     return folder
+
+
+def _quoted(path: Path) -> str:
+    """A line of objects/info/alternates: a path as it is, or in quotes where it would not stay one line."""
+    text = str(path)
+    if "\n" in text:
+        text = '"{}"'.format(text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n"))
+    return f"{text}\n"
 
 
 def _archive(git: Path, commit: str, destination: Path) -> None:
@@ -316,10 +340,14 @@ def _archive(git: Path, commit: str, destination: Path) -> None:
         with destination.open("wb") as stream:
             process.run(argv, env=_git_environment({"GIT_DIR": str(git)}), stdout=stream)
     except process.ToolFailed as error:
-        raise SourceUnusable(
-            f"git can't export {commit}: {error.output}",
-            "A partial clone lacks the files: git fetch --refetch, or clone it whole.",
-        ) from error
+        raise _incomplete(commit, error) from error
+
+
+def _incomplete(commit: str, error: process.ToolFailed) -> SourceUnusable:
+    return SourceUnusable(
+        f"git can't export {commit}: {error.output}",
+        "A partial clone lacks the files: git fetch --refetch, or clone it whole.",
+    )
 
 
 def _object_folders(common_dir: Path) -> tuple[Path, ...]:
@@ -332,8 +360,8 @@ def _object_folders(common_dir: Path) -> tuple[Path, ...]:
             continue
         found.append(folder)
         with suppress(OSError):
-            lines = (folder / "info" / "alternates").read_text(encoding="utf-8").splitlines()
-            waiting += [folder / line for line in lines if line and not line.startswith("#")]
+            lines = (folder / "info" / "alternates").read_bytes().split(b"\n")
+            waiting += [folder / os.fsdecode(line) for line in lines if line and not line.startswith(b"#")]
     return tuple(found)
 
 

@@ -163,6 +163,35 @@ def test_a_project_in_a_subdirectory_comes_with_the_whole_repository(repository,
     assert sorted(tree(out)) == ["libs/demo/pyproject.toml", "shared.txt"]
 
 
+@pytest.mark.parametrize(
+    "name", ["new\nline", 'a "quoted"\n\\n', "separated\u2028\x85", os.fsdecode(b"caf\xe9"), " blank "]
+)
+@pytest.mark.parametrize("allow_dirty", [False, True])
+def test_a_path_may_hold_anything(repository, exported, git, name, allow_dirty):
+    folder = repository({"sub/a.txt": "a"}, name)
+    git(folder, "tag", "v1.0")
+    if allow_dirty:
+        write(folder, {"sub/a.txt": "b"})
+    opened, out = exported(folder / "sub", allow_dirty=allow_dirty)
+    assert (opened.subdirectory, opened.objects) == ("sub", (folder / ".git/objects",))
+    assert git(out, "describe", "--tags") == "v1.0\n"
+    assert tree(out) == {"sub/a.txt": b"b" if allow_dirty else b"a"}
+
+
+def test_a_tags_name_may_be_no_text(repository, exported, git):
+    folder = repository({"a.txt": "a"})
+    git(folder, "tag", os.fsdecode(b"caf\xe9"))
+    _, out = exported(folder)
+    assert (out / ".git/packed-refs").read_bytes().endswith(b"refs/tags/caf\xe9\n")
+
+
+def test_files_that_are_elsewhere_are_not_taken_for_the_projects(repository, scratch, git):
+    folder = repository({"a.txt": "a"})
+    git(folder, "config", "core.worktree", repository({"b.txt": "b"}, "other"))
+    with pytest.raises(SourceUnusable, match="other"):
+        open_source(folder, scratch)
+
+
 def test_a_worktree_is_a_checkout_too(repository, exported, git, tmp_path):
     folder = repository({"a.txt": "a"})
     git(folder, "worktree", "add", "--quiet", tmp_path / "other", "HEAD")
@@ -234,6 +263,26 @@ def test_filters_and_hooks_are_not_run(repository, exported, git, tmp_path, plac
     _, out = exported(folder)
     assert tree(out)["a.txt"] == b"a\n"
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("missing", ["commit", "tree", "blob"])
+@pytest.mark.parametrize("url", ["ext::touch {ran}", "{other}"])
+@pytest.mark.parametrize("old_git", [False, True])
+def test_nothing_is_fetched(repository, scratch, git, tmp_path, monkeypatch, missing, url, old_git):
+    """A partial clone fetches what it lacks, by whatever program its configuration names."""
+    if old_git:
+        monkeypatch.delitem(source._RESTRAINED, "GIT_NO_LAZY_FETCH")
+    folder, ran = repository({"a.txt": "a"}), tmp_path / "ran"
+    git(folder, "config", "remote.origin.url", url.format(ran=ran, other=repository({"b.txt": "b"}, "other")))
+    git(folder, "config", "remote.origin.uploadpack", f"touch {ran}; git-upload-pack")
+    for setting in ("remote.origin.promisor=true", "extensions.partialClone=origin", "core.repositoryFormatVersion=1"):
+        git(folder, "config", *setting.split("="))
+    git(folder, "config", "protocol.ext.allow", "always")
+    name = git(folder, "rev-parse", {"commit": "HEAD", "tree": "HEAD^{tree}", "blob": "HEAD:a.txt"}[missing]).strip()
+    (folder / ".git" / "objects" / name[:2] / name[2:]).unlink()
+    with pytest.raises(SourceUnusable):
+        open_source(folder, scratch)
+    assert not ran.exists()
 
 
 def test_a_working_tree_that_git_cannot_read_is_no_source(repository, scratch, git):
