@@ -11,7 +11,7 @@ import re
 import shutil
 import tarfile
 import time
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -84,7 +84,7 @@ def open_source(
     Args:
         project: its folder, or an sdist (``.tar.gz``).
         scratch: a folder for the exported tar.
-        allow_dirty: export the working tree as it is, if it has changes.
+        allow_dirty: export the working tree as it is, if it has changes or if there is no commit yet.
         commit: what to export of a git checkout.
         epoch: SOURCE_DATE_EPOCH; none means the source's own time (see :func:`epoch_from_environment`).
 
@@ -100,6 +100,8 @@ def open_source(
     checkout = _find_checkout(project)
     if checkout is None:
         return _open_folder(project, scratch, epoch)
+    if allow_dirty and commit == "HEAD" and not _has_commit(checkout):
+        return _open_folder(project, scratch, epoch, _files_here(project))
     return _open_git(checkout, project, scratch, allow_dirty=allow_dirty, commit=commit, epoch=epoch)
 
 
@@ -290,13 +292,21 @@ def _open_git(
     return replace(source, submodules=_submodules(checkout, git, exported, scratch, own_time))
 
 
+def _has_commit(checkout: _Checkout) -> bool:
+    with suppress(process.ToolFailed):
+        return bool(_git(["rev-parse", "--verify", "HEAD"], checkout.top))
+    return False
+
+
 def _commit_named(checkout: _Checkout, commit: str) -> str:
     try:
         question = ["rev-parse", "--verify", "--end-of-options", f"{commit}^{{commit}}"]
         return _git(question, checkout.top).strip()
     except process.ToolFailed as error:
-        if commit == "HEAD":
-            raise SourceUnusable(f"{checkout.top} has no commit yet.", "Commit, or build with an sdist.") from error
+        if commit == "HEAD" and not _has_commit(checkout):
+            raise SourceUnusable(
+                f"{checkout.top} has no commit yet.", "Commit, or build the files as they are with --allow-dirty."
+            ) from error
         raise SourceUnusable(
             f"The commit {commit} is not in {checkout.top}.", "Fetch it: git fetch --tags, or git fetch --unshallow."
         ) from error
@@ -380,11 +390,16 @@ def _changes(checkout: _Checkout) -> tuple[list[str], int]:
     return changed, untracked
 
 
+def _files_here(folder: Path) -> list[bytes]:
+    """What git tracks or would track in a folder, relative to it."""
+    return _git_of_user(["ls-files", "-z", "--cached", "--others", "--exclude-standard"], folder).split(b"\0")
+
+
 def _snapshot(checkout: _Checkout, git: Path) -> str:
     """The working tree, without what is ignored, as a git tree in the second git directory."""
     extra = {"GIT_DIR": str(git), "GIT_WORK_TREE": str(checkout.top), "GIT_INDEX_FILE": str(git / "snapshot")}
     _git(["read-tree", "HEAD"], checkout.top, **extra)
-    here = _git_of_user(["ls-files", "-z", "--cached", "--others", "--exclude-standard"], checkout.top).split(b"\0")
+    here = _files_here(checkout.top)
     before = os.fsencode(_git(["ls-tree", "-r", "-z", "--name-only", "HEAD"], git, GIT_DIR=str(git))).split(b"\0")
     names = b"\0".join(sorted({name.rstrip(b"/") for name in (*here, *before) if name}))
     update = ["-c", "core.autocrlf=input", "update-index", "--add", "--remove", "--replace", "-z", "--stdin"]
@@ -492,12 +507,14 @@ def _newest(path: Path) -> float:
         raise BadInput(f"{path} is not an sdist: {error}.") from error
 
 
-def _open_folder(project: Path, scratch: Path, epoch: int | None) -> Source:
-    """A folder without git: everything in it that is source."""
-    newest = max((item.lstat().st_mtime for item in _walk(project)), default=time.time())
+def _open_folder(project: Path, scratch: Path, epoch: int | None, known: Iterable[bytes] | None = None) -> Source:
+    """A folder without git, or without a commit: everything in it that is source, and among ``known``."""
+    only = None if known is None else {project / os.fsdecode(name) for name in known if name}
+    files = [path for path in _walk(project) if only is None or path in only]
+    newest = max((path.lstat().st_mtime for path in files), default=time.time())
     tar = scratch / "source.tar"
     with tar.open("wb") as stream:
-        write_tar(stream, _members(project), mtime=0)
+        write_tar(stream, _members(project, files), mtime=0)
     return Source("folder", tar, clamped(newest) if epoch is None else epoch, {"sha256": Digest.of_file(tar).hex})
 
 
@@ -519,8 +536,8 @@ def _walk(folder: Path, left_behind: tuple[str, ...] | None = None) -> Iterator[
             yield entry
 
 
-def _members(project: Path) -> Iterator[tuple[str, int, bytes | str]]:
-    for path in _walk(project):
+def _members(project: Path, files: Iterable[Path]) -> Iterator[tuple[str, int, bytes | str]]:
+    for path in files:
         name = path.relative_to(project).as_posix()
         if path.is_symlink():
             yield name, 0o777, str(path.readlink())

@@ -258,7 +258,6 @@ def test_a_url_requirement_is_refused(
     assert not (folder / "requirements.txt").exists()
 
 
-@pytest.mark.xfail(reason="the source is exported to ask the backend, and there is no commit to export")
 def test_a_repository_without_a_commit_can_be_locked(
     index: PackageIndex, make_project: Callable[..., Path], reprobuild: Cli, git: Git, tmp_path: Path
 ) -> None:

@@ -157,6 +157,27 @@ def test_a_repository_without_a_commit_has_no_source(git, tmp_path, scratch):
         open_source(tmp_path / "empty", scratch)
 
 
+def test_a_repository_without_a_commit_is_a_folder_when_changes_are_allowed(git, tmp_path, exported):
+    folder = tmp_path / "young"
+    write(folder, {".gitignore": "*.log\n", "a.txt": "a", "staged.txt": "s", "x.log": "x", "sub/b.txt": "b"})
+    write(folder, {"sub/y.log": "y", "sub/deep/c.txt": "c", "dist/d.txt": "d"})
+    git(folder, "init", "--quiet")
+    git(folder, "add", "staged.txt")
+    opened, out = exported(folder, allow_dirty=True)
+    assert (opened.kind, opened.git) == ("folder", None)
+    assert sorted(tree(out)) == [".gitignore", "a.txt", "staged.txt", "sub/b.txt", "sub/deep/c.txt"]
+    opened, out = exported(folder / "sub", allow_dirty=True)
+    assert sorted(tree(out)) == ["b.txt", "deep/c.txt"]
+
+
+def test_a_commit_that_is_lost_is_no_reason_to_take_the_folder(repository, scratch, git):
+    folder = repository({"a.txt": "a"})
+    name = git(folder, "rev-parse", "HEAD").strip()
+    (folder / ".git" / "objects" / name[:2] / name[2:]).unlink()
+    with pytest.raises(SourceUnusable, match="The commit HEAD is not in"):
+        open_source(folder, scratch, allow_dirty=True)
+
+
 def test_a_project_in_a_subdirectory_comes_with_the_whole_repository(repository, exported):
     opened, out = exported(repository({"shared.txt": "s", "libs/demo/pyproject.toml": "p"}) / "libs" / "demo")
     assert opened.subdirectory == "libs/demo"
