@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import tarfile
+import tempfile
 import time
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -20,9 +21,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 from reprobuild import process
 from reprobuild.archive import extract_tar, write_tar
-from reprobuild.digest import Digest
+from reprobuild.digest import Digest, chunks_of
 from reprobuild.errors import BadInput, SourceUnusable
-from reprobuild.files import write_atomically
+from reprobuild.files import scratch_folder, write_atomically
 
 Order = Literal["sorted", "reversed"]
 
@@ -138,23 +139,21 @@ def place(source: Source, folder: Path, order: Order) -> None:
             extract_tar(stream, folder / path, order=order)
     if source.kind == "sdist":
         _lift_single_folder(folder)
+    modules = [Path(path) for path, _ in source.submodules]
     filled: list[Path] = []
+    for root in (Path(), *modules) if source.lfs else ():
+        deeper = [folder / module for module in modules if module != root and module.is_relative_to(root)]
+        found = _fill_in_lfs(folder / root, deeper, source)
+        filled += found if root == Path() else []
     for parent, folders, files in os.walk(folder, topdown=False):
-        for name in files:
-            path_of = Path(parent, name)
-            if _fill_in_lfs(path_of, source):
-                filled.append(path_of.relative_to(folder))
-            os.utime(path_of, (source.epoch, source.epoch), follow_symlinks=False)
-        for name in folders:
+        for name in (*files, *folders):
             os.utime(Path(parent, name), (source.epoch, source.epoch), follow_symlinks=False)
     os.utime(folder, (source.epoch, source.epoch))
     if source.git is not None:
         shutil.copytree(source.git, folder / ".git")
-        modules = [path for path, _ in source.submodules]
-        own = [path for path in filled if not any(path.is_relative_to(module) for module in modules)]
-        if own:
+        if filled:
             # git has pointers there: whoever asks it for a version shall not hear that the tree is dirty.
-            names = b"\0".join(os.fsencode(path) for path in own)
+            names = b"\0".join(os.fsencode(path) for path in filled)
             _git_fed(names, ["update-index", "--assume-unchanged", "-z", "--stdin"], folder)
 
 
@@ -402,7 +401,9 @@ def _snapshot(checkout: _Checkout, git: Path) -> str:
     here = _files_here(checkout.top)
     before = os.fsencode(_git(["ls-tree", "-r", "-z", "--name-only", "HEAD"], git, GIT_DIR=str(git))).split(b"\0")
     names = b"\0".join(sorted({name.rstrip(b"/") for name in (*here, *before) if name}))
-    update = ["-c", "core.autocrlf=input", "update-index", "--add", "--remove", "--replace", "-z", "--stdin"]
+    # Line endings become what they would in a commit of the user's.
+    endings = _git_of_user(["config", "--default", "false", "--get", "core.autocrlf"], checkout.top).decode().strip()
+    update = ["-c", f"core.autocrlf={endings}", "update-index", "--add", "--remove", "--replace", "-z", "--stdin"]
     _git_fed(names, update, checkout.top, **extra)
     tree = _git(["write-tree"], checkout.top, **extra).strip()
     (git / "snapshot").unlink()
@@ -443,24 +444,56 @@ def _submodules(
     return tuple(found)
 
 
-def _fill_in_lfs(path: Path, source: Source) -> bool:
-    """Put an LFS object in its pointer's place, checked against the digest that the pointer names."""
-    if not source.lfs or path.is_symlink() or path.stat().st_size > _LFS_POINTER_LIMIT:
-        return False
-    found = _LFS_POINTER.match(path.read_bytes())
-    if found is None:
-        return False
-    digest = Digest("sha256", found.group(1).decode())
-    for folder in source.lfs:
+def _fill_in_lfs(root: Path, deeper: list[Path], source: Source) -> list[Path]:
+    """Put LFS objects in their pointers' places, each checked against the digest that the pointer names.
+
+    Args:
+        root: the top of an exported repository.
+        deeper: the submodules in it, which have attributes of their own.
+
+    Returns:
+        The files, relative to ``root``.
+    """
+    pointers: dict[Path, Digest] = {}
+    for parent, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if Path(parent, name) not in deeper]
+        for path in (Path(parent, name) for name in files):
+            if path.is_symlink() or path.stat().st_size > _LFS_POINTER_LIMIT:
+                continue
+            if found := _LFS_POINTER.match(path.read_bytes()):
+                pointers[path.relative_to(root)] = Digest("sha256", found.group(1).decode())
+    kept_there = _kept_in_lfs(root, pointers)
+    for path in kept_there:
+        _fill_in(root / path, pointers[path], source.lfs)
+    return kept_there
+
+
+def _kept_in_lfs(root: Path, paths: Iterable[Path]) -> list[Path]:
+    """Those of some files that the attributes give to LFS: a pointer may also be just that, such as a test's data."""
+    names = [os.fsencode(path) for path in paths]
+    if not names:
+        return []
+    with scratch_folder(
+        Path(tempfile.gettempdir()), "reprobuild-attributes-"
+    ) as git:  # the one that goes along switches filters off
+        for part in ("objects", "refs"):
+            (git / part).mkdir()
+        (git / "HEAD").write_text("ref: refs/heads/none\n", encoding="ascii")
+        question = ["check-attr", "-z", "--stdin", "filter"]
+        answer = _git_fed(b"\0".join(names), question, root, GIT_DIR=str(git), GIT_WORK_TREE=str(root))
+    fields = answer.split("\0")
+    return [Path(name) for name, value in zip(fields[::3], fields[2::3], strict=False) if value == "lfs"]
+
+
+def _fill_in(path: Path, digest: Digest, folders: Iterable[Path]) -> None:
+    for folder in folders:
         kept = folder / digest.hex[:2] / digest.hex[2:4] / digest.hex
         if kept.is_file():
             mode = path.stat().st_mode
             with kept.open("rb") as stream:
-                write_atomically(
-                    path, digest.check(iter(lambda: stream.read(1 << 20), b""), f"LFS object of {path.name}")
-                )
+                write_atomically(path, digest.check(chunks_of(stream), f"LFS object of {path.name}"))
             path.chmod(mode & 0o777)
-            return True
+            return
     raise SourceUnusable(
         f"{path.name} is kept in Git LFS, and its object {digest} is not on this machine.", "Fetch it: git lfs pull."
     )
@@ -478,9 +511,12 @@ def _remote(checkout: _Checkout) -> str:
         scp = re.fullmatch(r"(?:[^@/]+@)?([^:/]+):(?!//)(.+)", url)
         if scp:
             return f"git+ssh://{scp.group(1)}/{scp.group(2)}"
-        parts = urlsplit(url)
-        if parts.scheme and parts.scheme != "file":
-            return "git+" + urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        with suppress(ValueError):  # what is no URL isn't told either
+            parts = urlsplit(url)
+            if parts.scheme and parts.scheme != "file":
+                # A token may be in the query or the fragment too.
+                netloc = parts.netloc.rpartition("@")[2]
+                return "git+" + urlunsplit(parts._replace(netloc=netloc, query="", fragment=""))
     return ""
 
 

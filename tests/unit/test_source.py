@@ -436,6 +436,31 @@ def test_the_tree_as_it_is_leaves_out_just_what_is_ignored(repository, exported,
     assert opened.digests["gitTree"] == git(folder, "write-tree").strip()
 
 
+@pytest.mark.parametrize(
+    ("setting", "attributes", "new", "changed"),
+    [
+        ("", "", b"n\r\n", b"x\r\ny\r\n"),
+        ("false", "", b"n\r\n", b"x\r\ny\r\n"),
+        ("true", "", b"n\n", b"x\r\ny\r\n"),  # what is kept with CRLF stays so, says gitattributes(5)
+        ("input", "", b"n\n", b"x\r\ny\r\n"),
+        ("", "*.txt text\n", b"n\n", b"x\ny\n"),
+        ("true", "*.txt -text\n", b"n\r\n", b"x\r\ny\r\n"),
+    ],
+)
+def test_line_endings_become_what_a_commit_would_make_of_them(
+    repository, exported, git, setting, attributes, new, changed
+):
+    folder = repository({"changed.txt": b"x\r\n", ".gitattributes": attributes})
+    if setting:
+        git(folder, "config", "core.autocrlf", setting)
+    write(folder, {"new.txt": b"n\r\n", "changed.txt": b"x\r\ny\r\n"})
+    _, out = exported(folder, allow_dirty=True)
+    assert (tree(out)["new.txt"], tree(out)["changed.txt"]) == (new, changed)
+    git(folder, "add", "--all")
+    for name, content in (("new.txt", new), ("changed.txt", changed)):
+        assert process.run(["git", "cat-file", "blob", f":{name}"], env=os.environ, cwd=folder).stdout == content
+
+
 def test_staged_and_renamed_files_are_in_the_tree_as_it_is(repository, exported, git):
     folder = repository({"a.txt": "a", "b.txt": "b", ".gitignore": "*.log\n"})
     git(folder, "mv", "a.txt", "c.txt")
@@ -551,6 +576,17 @@ def test_a_submodules_lfs_object_is_found(with_lfs, repository, exported, git):
     assert (out / "data" / "sub" / "x.bin").read_bytes() == BIG
 
 
+def test_a_pointer_that_the_attributes_dont_give_to_lfs_is_a_file_like_others(repository, exported, git):
+    text, _ = pointer(BIG)
+    inner = repository({"inner.bin": text}, "inner")
+    folder = repository({".gitattributes": "*.bin filter=lfs\ntests/** -filter\n", "tests/x.bin": text, "b.txt": text})
+    git(folder, "submodule", "add", "--quiet", inner, "inner")
+    git(folder, "commit", "--quiet", "--message", "with inner")
+    _, out = exported(folder)
+    assert {tree(out)[name] for name in ("tests/x.bin", "b.txt", "inner/inner.bin")} == {text}
+    assert git(out, "status", "--porcelain", "--ignore-submodules") == ""
+
+
 def test_a_submodule_that_is_not_checked_out_is_named(repository, scratch, git, tmp_path):
     outer = repository({"outer.txt": "o"}, "outer")
     git(outer, "submodule", "add", "--quiet", repository({"inner.txt": "i"}, "inner"), "libs/inner")
@@ -584,6 +620,8 @@ def test_a_submodule_without_its_commit_is_named(repository, scratch, git):
         ("ssh://git@example.org/demo.git", "git+ssh://example.org/demo.git"),
         ("git@example.org:group/demo.git", "git+ssh://example.org/group/demo.git"),
         ("example.org:demo.git", "git+ssh://example.org/demo.git"),
+        ("https://example.org/demo.git?private_token=t0ken#t0ken", "git+https://example.org/demo.git"),
+        ("https://[t0ken/demo.git", ""),
         ("file:///srv/demo.git", ""),
         ("/srv/demo.git", ""),
         ("../demo.git", ""),
