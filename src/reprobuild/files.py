@@ -84,12 +84,12 @@ def remove_tree(path: Path) -> None:
 
 @contextmanager
 def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """A new folder, mode 0700, that is removed at the end whatever happens.
+    """A new folder, mode 0700, that is removed at the end whatever happens; its path is absolute.
 
     Raises:
         WriteFailed: it can't be made.
     """
-    path = parent / f"{prefix}{secrets.token_hex(6)}"
+    path = parent.absolute() / f"{prefix}{secrets.token_hex(6)}"
     try:
         parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=0o700)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from reprobuild import process
 from reprobuild.errors import BadInput, ReprobuildError
@@ -68,6 +68,23 @@ def configured(project: Path) -> tuple[Place, ...]:
 
         found[PYPI_SIMPLE_ENDPOINT] = _place(PYPI_SIMPLE_ENDPOINT, Path(), flat=False)
     return tuple(found.values())
+
+
+def secrets(project: Path) -> tuple[str, ...]:
+    """What must not be shown of the credentials of :func:`configured`, as it is and as a URL has it."""
+    logins = [place.credentials for place in configured(project) if place.credentials]
+    found = [password or user for user, password in logins]
+    found += [quote(each, safe="") for each in found]
+    return tuple(sorted({each for each in found if len(each) > 3}, key=len, reverse=True))  # "x" is in every text
+
+
+def redacted(text: str, hidden: Iterable[str]) -> str:
+    """A text of uv's or of a backend's without the user information and the query of URLs, and without secrets."""
+    text = re.sub(r"(\w://)[^\s/'\"`]*@", r"\1…@", text)
+    text = re.sub(r"(\w://[^\s?'\"`]+)\?[^\s'\"`)]+", r"\1?…", text)
+    for secret in hidden:
+        text = text.replace(secret, "…")
+    return text
 
 
 def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Any], Path]:

@@ -24,6 +24,7 @@ from reprobuild.archive import extract_tar, write_tar
 from reprobuild.digest import Digest, chunks_of
 from reprobuild.errors import BadInput, SourceUnusable
 from reprobuild.files import scratch_folder, write_atomically
+from reprobuild.gitcmd import feed_git, git_environment, run_git, run_git_of_user
 
 Order = Literal["sorted", "reversed"]
 
@@ -102,7 +103,7 @@ def open_source(
     if checkout is None:
         return _open_folder(project, scratch, epoch)
     if allow_dirty and commit == "HEAD" and not _has_commit(checkout):
-        return _open_folder(project, scratch, epoch, _files_here(project))
+        return _open_folder(project, scratch, epoch, _files_here(project, scratch))
     return _open_git(checkout, project, scratch, allow_dirty=allow_dirty, commit=commit, epoch=epoch)
 
 
@@ -154,7 +155,7 @@ def place(source: Source, folder: Path, order: Order) -> None:
         if filled:
             # git has pointers there: whoever asks it for a version shall not hear that the tree is dirty.
             names = b"\0".join(os.fsencode(path) for path in filled)
-            _git_fed(names, ["update-index", "--assume-unchanged", "-z", "--stdin"], folder)
+            feed_git(names, ["update-index", "--assume-unchanged", "-z", "--stdin"], folder)
 
 
 def peek(source: Source, names: Container[str], folder: Path) -> None:
@@ -186,64 +187,12 @@ class _Checkout:
     common_dir: Path
 
 
-#: What git must not do in any case: write, ask, fetch (older versions know but the last of the three ways to say
-#: so; a repository's configuration can make a fetch run any program), and put other objects in a commit's place.
-_RESTRAINED = {
-    "GIT_OPTIONAL_LOCKS": "0",
-    "GIT_TERMINAL_PROMPT": "0",
-    "GIT_NO_LAZY_FETCH": "1",
-    "GIT_ALLOW_PROTOCOL": "none",
-    "GIT_NO_REPLACE_OBJECTS": "1",
-}
-
-
-def _git_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """git without any configuration but the repository's own."""
-    return {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "HOME": os.devnull,
-        "LC_ALL": "C.UTF-8",
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        **_RESTRAINED,
-        **(extra or {}),
-    }
-
-
-#: Commands below only read; a repository that belongs to somebody else is as good a source.
-_GIT = ("git", "-c", "safe.directory=*", "-c", "core.fsmonitor=false")
-
-
-def _git(arguments: list[str], cwd: Path, **extra: str) -> str:
-    return _git_fed(b"", arguments, cwd, **extra)
-
-
-def _git_fed(stdin: bytes, arguments: list[str], cwd: Path, **extra: str) -> str:
-    done = process.run([*_GIT, *arguments], env=_git_environment(extra), cwd=cwd, stdin=stdin)
-    return done.stdout.decode(errors="surrogateescape")
-
-
-def _git_of_user(arguments: list[str], cwd: Path) -> bytes:
-    """git with the user's own configuration: only it tells what is changed and what is ignored.
-
-    A repository of somebody else's is git's own to refuse here: its filters would run as this user.
-    """
-    environment = process.tool_environment(_RESTRAINED)
-    try:
-        return process.run(["git", "-c", "core.fsmonitor=false", *arguments], env=environment, cwd=cwd).stdout
-    except process.ToolFailed as error:
-        raise SourceUnusable(
-            f"git can't read the working tree {cwd}: {error.output}",
-            "Clone a repository that belongs to another user, or do what git says.",
-        ) from error
-
-
 def _find_checkout(project: Path) -> _Checkout | None:
     if not any((parent / ".git").exists() for parent in (project.resolve(), *project.resolve().parents)):
         return None
     try:  # one question at a time: a path may hold what ends a line
         top, git_dir, common = (
-            Path(_git(["rev-parse", "--path-format=absolute", question], project).removesuffix("\n"))
+            Path(run_git(["rev-parse", "--path-format=absolute", question], project).removesuffix("\n"))
             for question in ("--show-toplevel", "--git-dir", "--git-common-dir")
         )
     except process.ToolFailed as error:
@@ -259,7 +208,7 @@ def _open_git(
     name = _commit_named(checkout, commit)
     try:
         git = _shadow(checkout, name, scratch / "git")
-        tree, seconds = _git(["log", "-1", "--format=%T %ct", name], git, GIT_DIR=str(git)).split()
+        tree, seconds = run_git(["log", "-1", "--format=%T %ct", name], git, GIT_DIR=str(git)).split()
     except process.ToolFailed as error:
         raise _incomplete(name, error) from error
     own_time = epoch if epoch is not None else clamped(int(seconds))
@@ -276,7 +225,7 @@ def _open_git(
     )
     exported = name
     if commit == "HEAD":
-        changed, untracked = _changes(checkout)
+        changed, untracked = _changes(checkout, scratch)
         source = replace(source, untracked=untracked)
         if changed and not allow_dirty:
             raise SourceUnusable(
@@ -284,7 +233,7 @@ def _open_git(
                 "Commit or stash them, or build the tree as it is with --allow-dirty.",
             )
         if changed or (untracked and allow_dirty):
-            tree = _snapshot(checkout, git)
+            tree = _snapshot(checkout, git, scratch)
             exported = _commit_tree(git, tree, own_time)
             source = replace(source, kind="dirty", digests={"gitCommit": name, "gitTree": tree}, untracked=0)
     _archive(git, exported, source.tar)
@@ -293,14 +242,14 @@ def _open_git(
 
 def _has_commit(checkout: _Checkout) -> bool:
     with suppress(process.ToolFailed):
-        return bool(_git(["rev-parse", "--verify", "HEAD"], checkout.top))
+        return bool(run_git(["rev-parse", "--verify", "HEAD"], checkout.top))
     return False
 
 
 def _commit_named(checkout: _Checkout, commit: str) -> str:
     try:
         question = ["rev-parse", "--verify", "--end-of-options", f"{commit}^{{commit}}"]
-        return _git(question, checkout.top).strip()
+        return run_git(question, checkout.top).strip()
     except process.ToolFailed as error:
         if commit == "HEAD" and not _has_commit(checkout):
             raise SourceUnusable(
@@ -313,9 +262,9 @@ def _commit_named(checkout: _Checkout, commit: str) -> str:
 
 def _shadow(checkout: _Checkout, commit: str, folder: Path) -> Path:
     """A git directory with the repository's objects, tags and this commit as its detached HEAD; no more."""
-    object_format = _git(["rev-parse", "--show-object-format"], checkout.top).strip()
+    object_format = run_git(["rev-parse", "--show-object-format"], checkout.top).strip()
     version = "0" if object_format == "sha1" else "1\n[extensions]\n\tobjectformat = " + object_format
-    tags = _git(["for-each-ref", "--format=%(objectname) %(refname)", "refs/tags"], checkout.top)
+    tags = run_git(["for-each-ref", "--format=%(objectname) %(refname)", "refs/tags"], checkout.top)
     files = {
         "HEAD": f"{commit}\n",
         "config": f"[core]\n\tbare = false\n\tfilemode = true\n\trepositoryformatversion = {version}\n",
@@ -331,7 +280,7 @@ def _shadow(checkout: _Checkout, commit: str, folder: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8", errors="surrogateescape")
     (folder / "refs/keep").unlink()
-    _git(["read-tree", commit], folder, GIT_DIR=str(folder))
+    run_git(["read-tree", commit], folder, GIT_DIR=str(folder))
     return folder
 
 
@@ -347,7 +296,7 @@ def _archive(git: Path, commit: str, destination: Path) -> None:
     argv = ["git", "-c", "tar.umask=0022", "-c", "core.autocrlf=false", "archive", "--format=tar", commit]
     try:
         with destination.open("wb") as stream:
-            process.run(argv, env=_git_environment({"GIT_DIR": str(git)}), stdout=stream)
+            process.run(argv, env=git_environment({"GIT_DIR": str(git)}), stdout=stream)
     except process.ToolFailed as error:
         raise _incomplete(commit, error) from error
 
@@ -374,12 +323,13 @@ def _object_folders(common_dir: Path) -> tuple[Path, ...]:
     return tuple(found)
 
 
-def _changes(checkout: _Checkout) -> tuple[list[str], int]:
+def _changes(checkout: _Checkout, scratch: Path) -> tuple[list[str], int]:
     """Tracked files that differ from the commit, and how many files are neither tracked nor ignored.
 
     A file that went through a filter or a line-ending conversion is unchanged by the user's configuration.
     """
-    answer = _git_of_user(["status", "--porcelain", "-z", "--untracked-files=all"], checkout.top)
+    question = ["status", "--porcelain", "-z", "--untracked-files=all", *_without(scratch, checkout.top)]
+    answer = run_git_of_user(question, checkout.top)
     changed, untracked = [], 0
     for entry in answer.decode(errors="replace").split("\0"):
         if entry.startswith("?? "):
@@ -389,23 +339,31 @@ def _changes(checkout: _Checkout) -> tuple[list[str], int]:
     return changed, untracked
 
 
-def _files_here(folder: Path) -> list[bytes]:
+def _files_here(folder: Path, scratch: Path) -> list[bytes]:
     """What git tracks or would track in a folder, relative to it."""
-    return _git_of_user(["ls-files", "-z", "--cached", "--others", "--exclude-standard"], folder).split(b"\0")
+    question = ["ls-files", "-z", "--cached", "--others", "--exclude-standard", *_without(scratch, folder)]
+    return run_git_of_user(question, folder).split(b"\0")
 
 
-def _snapshot(checkout: _Checkout, git: Path) -> str:
+def _without(scratch: Path, folder: Path) -> list[str]:
+    """Arguments that keep git from this export itself, where TMPDIR is in the project."""
+    if not scratch.resolve().is_relative_to(folder.resolve()):
+        return []
+    return ["--", ".", f":(exclude,literal){scratch.resolve().relative_to(folder.resolve())}"]
+
+
+def _snapshot(checkout: _Checkout, git: Path, scratch: Path) -> str:
     """The working tree, without what is ignored, as a git tree in the second git directory."""
     extra = {"GIT_DIR": str(git), "GIT_WORK_TREE": str(checkout.top), "GIT_INDEX_FILE": str(git / "snapshot")}
-    _git(["read-tree", "HEAD"], checkout.top, **extra)
-    here = _files_here(checkout.top)
-    before = os.fsencode(_git(["ls-tree", "-r", "-z", "--name-only", "HEAD"], git, GIT_DIR=str(git))).split(b"\0")
+    run_git(["read-tree", "HEAD"], checkout.top, **extra)
+    here = _files_here(checkout.top, scratch)
+    before = os.fsencode(run_git(["ls-tree", "-r", "-z", "--name-only", "HEAD"], git, GIT_DIR=str(git))).split(b"\0")
     names = b"\0".join(sorted({name.rstrip(b"/") for name in (*here, *before) if name}))
     # Line endings become what they would in a commit of the user's.
-    endings = _git_of_user(["config", "--default", "false", "--get", "core.autocrlf"], checkout.top).decode().strip()
+    endings = run_git_of_user(["config", "--default", "false", "--get", "core.autocrlf"], checkout.top).decode().strip()
     update = ["-c", f"core.autocrlf={endings}", "update-index", "--add", "--remove", "--replace", "-z", "--stdin"]
-    _git_fed(names, update, checkout.top, **extra)
-    tree = _git(["write-tree"], checkout.top, **extra).strip()
+    feed_git(names, update, checkout.top, **extra)
+    tree = run_git(["write-tree"], checkout.top, **extra).strip()
     (git / "snapshot").unlink()
     return tree
 
@@ -413,7 +371,7 @@ def _snapshot(checkout: _Checkout, git: Path) -> str:
 def _commit_tree(git: Path, tree: str, epoch: int) -> str:
     who = {f"GIT_{role}_{key}": "x" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
     when = dict.fromkeys(("GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"), f"{epoch} +0000")
-    return _git(["commit-tree", "-m", "working tree", tree], git, GIT_DIR=str(git), **who, **when).strip()
+    return run_git(["commit-tree", "-m", "working tree", tree], git, GIT_DIR=str(git), **who, **when).strip()
 
 
 def _submodules(
@@ -421,7 +379,7 @@ def _submodules(
 ) -> tuple[tuple[str, Path], ...]:
     """The export of each submodule at the commit that the parent names, taken from the local clone."""
     found: list[tuple[str, Path]] = []
-    for line in _git(["ls-tree", "-r", "-z", commit], git, GIT_DIR=str(git)).split("\0"):
+    for line in run_git(["ls-tree", "-r", "-z", commit], git, GIT_DIR=str(git)).split("\0"):
         meta, _, path = line.partition("\t")
         if not meta.startswith("160000"):
             continue
@@ -480,7 +438,7 @@ def _kept_in_lfs(root: Path, paths: Iterable[Path]) -> list[Path]:
             (git / part).mkdir()
         (git / "HEAD").write_text("ref: refs/heads/none\n", encoding="ascii")
         question = ["check-attr", "-z", "--stdin", "filter"]
-        answer = _git_fed(b"\0".join(names), question, root, GIT_DIR=str(git), GIT_WORK_TREE=str(root))
+        answer = feed_git(b"\0".join(names), question, root, GIT_DIR=str(git), GIT_WORK_TREE=str(root))
     fields = answer.split("\0")
     return [Path(name) for name, value in zip(fields[::3], fields[2::3], strict=False) if value == "lfs"]
 
@@ -507,7 +465,7 @@ def _subdirectory(checkout: _Checkout, project: Path) -> str:
 def _remote(checkout: _Checkout) -> str:
     """The URL of ``origin`` without credentials; empty when there is none, or it is a path of this machine."""
     with suppress(process.ToolFailed):
-        url = _git(["config", "--get", "remote.origin.url"], checkout.top).strip()
+        url = run_git(["config", "--get", "remote.origin.url"], checkout.top).strip()
         scp = re.fullmatch(r"(?:[^@/]+@)?([^:/]+):(?!//)(.+)", url)
         if scp:
             return f"git+ssh://{scp.group(1)}/{scp.group(2)}"
@@ -546,7 +504,8 @@ def _newest(path: Path) -> float:
 def _open_folder(project: Path, scratch: Path, epoch: int | None, known: Iterable[bytes] | None = None) -> Source:
     """A folder without git, or without a commit: everything in it that is source, and among ``known``."""
     only = None if known is None else {project / os.fsdecode(name) for name in known if name}
-    files = [path for path in _walk(project) if only is None or path in only]
+    own = project / os.path.relpath(scratch.resolve(), project.resolve())  # TMPDIR may be in the project
+    files = [path for path in _walk(project) if own not in path.parents and (only is None or path in only)]
     newest = max((path.lstat().st_mtime for path in files), default=time.time())
     tar = scratch / "source.tar"
     with tar.open("wb") as stream:

@@ -6,7 +6,7 @@ import pytest
 from pypi_simple import PYPI_SIMPLE_ENDPOINT
 
 from reprobuild.errors import BadInput
-from reprobuild.places import Place, configured
+from reprobuild.places import Place, configured, redacted, secrets
 
 DEFAULT = Place(PYPI_SIMPLE_ENDPOINT, flat=False)
 OWN, OTHER = "https://own.example/simple", "https://other.example/simple"
@@ -232,3 +232,25 @@ def test_the_default_index_gets_no_credentials(project):
 def test_a_place_knows_its_folder():
     assert Place("file:///a%20b/c", flat=True).folder == Path("/a b/c")
     assert Place(OWN, flat=True).folder is None
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("no URL, but user:pass@host", "no URL, but user:pass@host"),
+        ("GET https://user:pa%40ss@own.example/x failed", "GET https://…@own.example/x failed"),
+        ("at `https://t0ken@own.example` and http://a:b@c/", "at `https://…@own.example` and http://…@c/"),
+        ("(https://own.example/x?token=t0ken)", "(https://own.example/x?…)"),
+        ("https://own.example/simple/a@b", "https://own.example/simple/a@b"),
+        ("https://own.example/, or somebody@example.org", "https://own.example/, or somebody@example.org"),
+        ("it says s3cret, s3 and s%2Fcret", "it says …, s3 and …"),
+    ],
+)
+def test_what_is_shown_hides_credentials(text, shown):
+    assert redacted(text, ("s%2Fcret", "s3cret")) == shown
+
+
+def test_secrets_are_passwords_and_tokens_but_not_names(project, monkeypatch):
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://somebody:pa%2Fssword@own.example/")
+    monkeypatch.setenv("UV_INDEX", f"https://t0ken@other.example/ https://somebody:abc@third.example/ {OWN}")
+    assert set(secrets(project)) == {"pa/ssword", "pa%2Fssword", "t0ken"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reprobuild import process, source
+from reprobuild import gitcmd, process, source
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, DigestMismatch, SourceUnusable, ToolMissing
 from reprobuild.files import scratch_folder
@@ -292,7 +292,7 @@ def test_filters_and_hooks_are_not_run(repository, exported, git, tmp_path, plac
 def test_nothing_is_fetched(repository, scratch, git, tmp_path, monkeypatch, missing, url, old_git):
     """A partial clone fetches what it lacks, by whatever program its configuration names."""
     if old_git:
-        monkeypatch.delitem(source._RESTRAINED, "GIT_NO_LAZY_FETCH")
+        monkeypatch.delitem(gitcmd.RESTRAINED, "GIT_NO_LAZY_FETCH")
     folder, ran = repository({"a.txt": "a"}), tmp_path / "ran"
     git(folder, "config", "remote.origin.url", url.format(ran=ran, other=repository({"b.txt": "b"}, "other")))
     git(folder, "config", "remote.origin.uploadpack", f"touch {ran}; git-upload-pack")
@@ -512,6 +512,24 @@ def test_the_users_repository_is_not_touched(repository, exported, allow_dirty):
     before = state_of(folder)
     exported(folder, allow_dirty=allow_dirty)
     assert state_of(folder) == before
+
+
+@pytest.mark.parametrize("kind", ["git", "dirty", "young", "folder"])
+def test_scratch_in_the_project_is_not_exported(git, repository, tmp_path, kind):
+    folder = repository({"a.txt": "a"})
+    if kind in ("young", "folder"):
+        (folder / ".git").rename(tmp_path / "gone")
+    if kind == "young":
+        git(folder, "init", "--quiet")
+    if kind == "dirty":
+        write(folder, {"a.txt": "b", "tmp/b.txt": "b"})
+    with scratch_folder(folder / "tmp", "scratch-") as scratch:
+        (scratch / "out").mkdir()
+        write(scratch, {"more.txt": "x"})
+        opened = open_source(folder, scratch, allow_dirty=True)
+        place(opened, scratch / "out", "sorted")
+        assert (opened.kind, opened.untracked) == ("folder" if kind == "young" else kind, 0)
+        assert sorted(tree(scratch / "out")) == (["a.txt", "tmp/b.txt"] if kind == "dirty" else ["a.txt"])
 
 
 # --- LFS and submodules ----------------------------------------------------------------------------

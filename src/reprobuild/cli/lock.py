@@ -58,6 +58,9 @@ def lock(
             pylock=pylock,
             observer=console,
         )
+    for name, near in locks.unknown(config.root, made, names).items():
+        hint = f" Did you mean {near!r}?" if near else ""
+        raise click.UsageError(f"No lock holds {name!r}, and no requirement names it.{hint}")
     drift = locks.drift(config.root, made) if check else ""
     written = [] if check else locks.write(config.root, made)
     if as_json:
