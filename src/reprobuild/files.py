@@ -16,9 +16,18 @@ _RETRY_MODE = stat.S_IRWXU
 
 
 def cache_root() -> Path:
-    """Where downloaded files are kept: ``REPROBUILD_CACHE_DIR``, else the platform's cache folder."""
-    named = os.environ.get("REPROBUILD_CACHE_DIR")
-    return Path(named) if named else platformdirs.user_cache_path("reprobuild")
+    """Where downloaded files are kept: ``REPROBUILD_CACHE_DIR``, else the platform's cache folder.
+
+    Raises:
+        BadInput: neither is known.
+    """
+    if named := os.environ.get("REPROBUILD_CACHE_DIR"):
+        return Path(named)
+    with suppress(RuntimeError):  # newer versions of platformdirs refuse what older ones leave as it is
+        path = platformdirs.user_cache_path("reprobuild")
+        if path.parts[:1] != ("~",):
+            return path
+    raise BadInput("This account has no home folder to keep a cache in.", "Set HOME or REPROBUILD_CACHE_DIR.")
 
 
 def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:

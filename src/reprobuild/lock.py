@@ -319,7 +319,7 @@ class _Resolver:
         def on_line(line: str) -> None:
             self.observer.line(places.redacted(line, secrets))
 
-        environment = process.tool_environment({"TMPDIR": str(temporary)})
+        environment = process.tool_environment({"TMPDIR": str(temporary), **places.paths_from_here()})
         try:
             process.run(argv, env=environment, cwd=self.config.root, stdin=stdin.encode(), on_line=on_line)
         except process.ToolFailed as error:

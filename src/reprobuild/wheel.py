@@ -131,7 +131,7 @@ def read_export(exported: Source, scratch: Path) -> tuple[Config, Path]:
     folder = scratch / "export"
     folder.mkdir()
     source.peek(exported, ("pyproject.toml", "setup.py", ".python-version", BUILD_LOCK), folder)
-    return project.load(folder), folder / BUILD_LOCK
+    return project.load(folder, "the source"), folder / BUILD_LOCK
 
 
 def make(

@@ -73,8 +73,9 @@ def test_no_pyproject(command: str, reprobuild: Cli, tmp_path: Path) -> None:
 def test_broken_toml(command: str, with_pyproject: Callable[[str], Path], reprobuild: Cli) -> None:
     folder = with_pyproject("[tool.reprobuild\n")
     ended = reprobuild(command, cwd=folder, code=ExitCode.BAD_INPUT)
-    says(ended, "pyproject.toml is not valid TOML", "Mend it at the place that is named.")
+    says(ended, "is not valid TOML", "Mend it at the place that is named.")
     assert "line 11" in ended.stderr
+    assert ("pyproject.toml of the source" if command == "wheel" else f"{folder}/pyproject.toml") in ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,9 @@ def test_wrong_configuration(
 ) -> None:
     folder = with_pyproject(text)
     for command in ("lock", "wheel"):
-        says(reprobuild(command, cwd=folder, code=ExitCode.BAD_INPUT), reason, remedy)
+        ended = reprobuild(command, cwd=folder, code=ExitCode.BAD_INPUT)
+        says(ended, reason, remedy)
+        assert f"{folder}/pyproject.toml: " in ended.stderr or "error: pyproject.toml of the source: " in ended.stderr
     assert not (folder / "dist").exists()
 
 

@@ -347,6 +347,18 @@ def test_uvs_settings_are_those_of_the_working_tree(
     assert pins(folder / "constraints.txt") == pins(folder / "requirements.txt") == ["alpha==1.0"]
 
 
+@pytest.mark.parametrize("variable", ["UV_FIND_LINKS", "UV_CONFIG_FILE"])
+def test_paths_in_variables_are_relative_to_the_caller(
+    variable: str, make_project: Callable[..., Path], reprobuild: Cli, cold_caches: Path, tmp_path: Path
+) -> None:
+    folder = make_project('"alpha"', '"alpha"')
+    make_wheel(tmp_path / "some links", "alpha", "1.0")
+    (tmp_path / "own.toml").write_text('find-links = ["some links"]\n')
+    value = "some links" if variable == "UV_FIND_LINKS" else "own.toml"
+    reprobuild("lock", "--project", folder, cwd=tmp_path, env={variable: value, "UV_NO_INDEX": "1"})
+    assert pins(folder / "constraints.txt") == pins(folder / "requirements.txt") == ["alpha==1.0"]
+
+
 def test_a_project_that_git_ignores(
     index: PackageIndex, make_project: Callable[..., Path], reprobuild: Cli, git: Git
 ) -> None:

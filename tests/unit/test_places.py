@@ -6,7 +6,7 @@ import pytest
 from pypi_simple import PYPI_SIMPLE_ENDPOINT
 
 from reprobuild.errors import BadInput
-from reprobuild.places import Place, configured, redacted, secrets
+from reprobuild.places import Place, configured, paths_from_here, redacted, secrets
 
 DEFAULT = Place(PYPI_SIMPLE_ENDPOINT, flat=False)
 OWN, OTHER = "https://own.example/simple", "https://other.example/simple"
@@ -167,6 +167,74 @@ def test_a_file_that_is_not_toml_is_named(project):
     (project / "uv.toml").write_text("index = [")
     with pytest.raises(BadInput, match=r"uv\.toml is not valid TOML"):
         configured(project)
+
+
+MALFORMED = """
+index = 5
+pip = 5
+index-url = 5
+index-url = "https://[bad:s3cret@x/"
+index-url = "https://own.example:s3cret/"
+find-links = "abc"
+extra-index-url = [5]
+index = [5]
+index = [{ url = 5 }]
+index = [{ url = "https://own.example/", name = 5 }]
+pip = { find-links = 5 }
+""".strip().splitlines()
+
+
+@pytest.mark.parametrize("text", MALFORMED)
+@pytest.mark.parametrize("where", ["uv.toml", "pyproject.toml"])
+def test_a_setting_that_is_malformed_is_refused_in_words(project, text, where):
+    (project / where).write_text(text if where == "uv.toml" else f"[tool.uv]\n{text}")
+    with pytest.raises(BadInput, match=f"{where}: ") as caught:
+        configured(project)
+    assert "s3cret" not in caught.value.reason
+
+
+@pytest.mark.parametrize("text", ["tool = 5", "[tool]\nuv = 5"])
+def test_a_tool_table_that_is_none_is_refused_in_words(project, text):
+    (project / "pyproject.toml").write_text(text)
+    with pytest.raises(BadInput, match="is not a table"):
+        configured(project)
+
+
+@pytest.mark.parametrize(
+    "variable", ["UV_DEFAULT_INDEX", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_INDEX_URL", "UV_FIND_LINKS"]
+)
+def test_a_variable_that_is_malformed_is_refused_in_words(project, monkeypatch, variable):
+    monkeypatch.setenv(variable, "https://user:s3cret@[bad/")
+    with pytest.raises(BadInput, match=r"the variables UV_.*malformed") as caught:
+        configured(project)
+    assert "s3cret" not in caught.value.reason
+
+
+def test_links_are_separated_by_commas_alone(project, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UV_FIND_LINKS", "a b,,c")
+    monkeypatch.setenv("UV_NO_INDEX", "1")
+    assert [place.folder for place in configured(project)] == [tmp_path / "a b", tmp_path / "c"]
+
+
+def test_paths_in_variables_are_absolute_for_a_uv_elsewhere(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert paths_from_here() == {}
+    monkeypatch.setenv("UV_FIND_LINKS", f"a b,/c,{OWN}")
+    monkeypatch.setenv("UV_CONFIG_FILE", "own.toml")
+    found = {"UV_FIND_LINKS": f"{tmp_path}/a b,/c,{OWN}", "UV_CONFIG_FILE": f"{tmp_path}/own.toml"}
+    assert paths_from_here() == found
+
+
+def test_without_a_home_there_are_no_settings_in_it(project, monkeypatch):
+    def nobody(*path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nobody)
+    monkeypatch.setattr(Path, "expanduser", nobody)
+    monkeypatch.delenv("NETRC")
+    (project / "uv.toml").write_text(f'extra-index-url = ["{OWN}"]\nfind-links = ["~/wheels"]')
+    assert urls(project) == [OWN, (project / "~/wheels").as_uri(), PYPI_SIMPLE_ENDPOINT]
 
 
 # --- credentials -----------------------------------------------------------------------------------
