@@ -16,9 +16,18 @@ _RETRY_MODE = stat.S_IRWXU
 
 
 def cache_root() -> Path:
-    """Where downloaded files are kept: ``REPROBUILD_CACHE_DIR``, else the platform's cache folder."""
-    named = os.environ.get("REPROBUILD_CACHE_DIR")
-    return Path(named) if named else platformdirs.user_cache_path("reprobuild")
+    """Where downloaded files are kept: ``REPROBUILD_CACHE_DIR``, else the platform's cache folder.
+
+    Raises:
+        BadInput: neither is known.
+    """
+    if named := os.environ.get("REPROBUILD_CACHE_DIR"):
+        return Path(named)
+    with suppress(RuntimeError):  # newer versions of platformdirs refuse what older ones leave as it is
+        path = platformdirs.user_cache_path("reprobuild")
+        if path.parts[:1] != ("~",):
+            return path
+    raise BadInput("This account has no home folder to keep a cache in.", "Set HOME or REPROBUILD_CACHE_DIR.")
 
 
 def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
@@ -84,12 +93,12 @@ def remove_tree(path: Path) -> None:
 
 @contextmanager
 def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """A new folder, mode 0700, that is removed at the end whatever happens.
+    """A new folder, mode 0700, that is removed at the end whatever happens; its path is absolute.
 
     Raises:
         WriteFailed: it can't be made.
     """
-    path = parent / f"{prefix}{secrets.token_hex(6)}"
+    path = parent.absolute() / f"{prefix}{secrets.token_hex(6)}"
     try:
         parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=0o700)

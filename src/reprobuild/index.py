@@ -1,7 +1,10 @@
 """Locked files: which file of a release is meant, and its bytes.
 
 A pin names several digests, one for each file of the release. Which of them a build uses depends on the
-interpreter's tags alone, never on what was uploaded since. Every file is kept under its digest, and the
+interpreter's tags alone, never on what was uploaded since, nor on what this machine happened to see. So a
+digest that nobody offers is an error where an index lists the release: the lock is wrong there, or the file is
+gone, and it may have been the better one. A folder or page of links holds what somebody put there, often
+the wheels of one platform: the best wheel in it is taken. Every file is kept under its digest, and the
 digest is checked each time before the bytes are used.
 """
 
@@ -83,6 +86,7 @@ class Index:
         self._observer = observer
         self._cache = cache_root()
         self._offers: dict[str, list[_Offer]] = {}
+        self._digests: dict[str, Digest] = {}
         self._places: tuple[Place, ...] | None = None
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -91,7 +95,7 @@ class Index:
         """For each pin the file that the interpreter likes best: a wheel by tag order, else the sdist.
 
         Raises:
-            IndexFailed: a pin's files are unknown here and no place offers them.
+            IndexFailed: no place offers a pin's files, or one that might be better than those that are offered.
         """
         with self._workers() as pool:
             return tuple(sorted(pool.map(lambda pin: self._choose(pin, interpreter), pins)))
@@ -125,32 +129,46 @@ class Index:
     def _choose(self, pin: Pin, interpreter: Interpreter) -> LockedFile:
         names = self._names(pin)
         best = _best(names, interpreter)
+        unknown = [digest for digest, name in names.items() if not name]
         # An sdist doesn't stand in for a wheel that the lock names and nobody offers: its hash may be wrong.
-        if not all(names.values()) and not _is_wheel(names, best):
-            names = self._names(pin, again=True)
-            best = _best(names, interpreter)
-        if best is None or (not all(names.values()) and not _is_wheel(names, best)):
+        if best is None or (unknown and not names[best].endswith(".whl")):
             raise IndexFailed(
                 f"No suitable file of {pin.name} {pin.version} whose hash is in the lock is offered for "
                 f"Python {interpreter.version} on {interpreter.platform}.",
                 "Run `reprobuild lock` if the release was replaced; check uv's index settings if it is private.",
             )
+        if gone := self._gone(pin, unknown):
+            raise IndexFailed(
+                f"The index lists {pin.name} {pin.version} without a file that has {gone[0]}, which is in the lock "
+                f"and might suit better than {names[best]}.",
+                "The file was deleted, or the hash is wrong: run `reprobuild lock`.",
+            )
         return LockedFile(pin.name, str(pin.version), names[best], best)
 
-    def _names(self, pin: Pin, *, again: bool = False) -> Mapping[Digest, str]:
-        """The file name of each locked digest; empty for one that no place offered when last asked."""
+    def _names(self, pin: Pin) -> Mapping[Digest, str]:
+        """The file name of each locked digest; empty for one that no place offers now."""
         path = self._cache / "releases" / pin.name / f"{pin.version}.json"
         known: dict[str, str] = {}
-        with suppress(OSError, ValueError, TypeError):
-            known = dict(json.loads(path.read_text(encoding="utf-8")))
-        wanted = [str(digest) for digest in pin.hashes]
-        if again or not all(isinstance(known.get(digest), str) for digest in wanted):
+        with suppress(OSError, ValueError, TypeError, AttributeError):
+            remembered = json.loads(path.read_text(encoding="utf-8")).items()
+            known = {digest: str(name) for digest, name in remembered if _is_of(str(name), pin.name, str(pin.version))}
+        if not all(str(digest) in known for digest in pin.hashes):
             for offer in self._offered(pin.name, str(pin.version)):
-                digest = offer.digest or self._digest_of(offer)
-                known[str(digest)] = offer.filename
-            known = {**dict.fromkeys(wanted, ""), **known}
+                known[str(self._digest_of(offer))] = offer.filename
             write_atomically(path, [json.dumps(known, sort_keys=True).encode()])
-        return {digest: known[str(digest)] for digest in pin.hashes}
+        return {digest: known.get(str(digest), "") for digest in pin.hashes}
+
+    def _gone(self, pin: Pin, unknown: Sequence[Digest]) -> list[Digest]:
+        """Those of a pin's digests that are missing where an index, which is to list whole releases, offers others."""
+        if not unknown:
+            return []
+        offers = self._offered(pin.name, str(pin.version))
+        whole = (offer for offer in offers if not offer.place.flat and offer.place.folder is None)
+        if not any(self._digest_of(offer) in pin.hashes for offer in whole):
+            return []
+        # A file of a kind that is never used, such as .tar.bz2, is there all the same.
+        there = {offer.digest for offer in self._offers[pin.name]}
+        return [digest for digest in unknown if digest not in there]
 
     def _put(self, file: LockedFile, destination: Path) -> None:
         kept = self._kept(file)
@@ -209,10 +227,15 @@ class Index:
         return _ask_network(place, name)
 
     def _digest_of(self, offer: _Offer) -> Digest:
-        hasher = hashlib.sha256()
-        for chunk in self._bytes_of(offer):
-            hasher.update(chunk)
-        return Digest("sha256", hasher.hexdigest())
+        if offer.digest is not None:
+            return offer.digest
+        where = str(offer.local or (offer.package and offer.package.url))
+        if where not in self._digests:
+            hasher = hashlib.sha256()
+            for chunk in self._bytes_of(offer):
+                hasher.update(chunk)
+            self._digests[where] = Digest("sha256", hasher.hexdigest())
+        return self._digests[where]
 
     def _bytes_of(self, offer: _Offer) -> Iterable[bytes]:
         if offer.local is not None:
@@ -232,10 +255,6 @@ class Index:
                     yield chunk
         except requests.RequestException as error:
             raise IndexFailed(f"{offer.filename} could not be fetched: {_why(error)}.", _NO_NETWORK) from error
-
-
-def _is_wheel(names: Mapping[Digest, str], digest: Digest | None) -> bool:
-    return digest is not None and names[digest].endswith(".whl")
 
 
 def _best(names: Mapping[Digest, str], interpreter: Interpreter) -> Digest | None:

@@ -4,12 +4,13 @@ import json
 import os
 import re
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from packaging.specifiers import SpecifierSet
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.tags import Tag
 from packaging.version import Version
 
@@ -36,6 +37,7 @@ print(json.dumps({
 }))
 """
 _QUESTIONS_VERSION = 1
+_VERSION = re.compile(r"[0-9]+(\.[0-9]+){0,2}((a|b|rc)[0-9]+)?(t|\+freethreaded)?")
 
 
 @dataclass(frozen=True)
@@ -70,40 +72,73 @@ class Interpreter:
         return ranks
 
 
-def find(request: str | None, project: Path | None = None, requires_python: str = "") -> Interpreter:
+def find(
+    request: str | None, project: Path | None = None, requires_python: str = "", *, configured: str | None = None
+) -> Interpreter:
     """The interpreter to build with.
 
     Args:
-        request: what uv understands (``3.12``, a path, ``>=3.11``); none means the interpreter that
-            runs reprobuild if the project admits it, else the best that uv finds.
-        project: its ``.python-version`` counts when there is no request.
+        request: the user's own wish, all that uv understands (``3.12``, a path, ``>=3.11``); none means the
+            project's; without one the interpreter that runs reprobuild if the project admits it, else
+            the best that uv finds.
+        project: its ``.python-version`` counts when nothing is configured.
         requires_python: the project's own range.
+        configured: what the project's configuration asks for. Like everything in a project's files it may only
+            name versions: a path would make a stranger's program run here.
 
     Raises:
         ToolMissing: there is no such interpreter here.
-        BadInput: it is too old to be questioned.
+        BadInput: it is too old to be questioned, or a file of the project asks for something else than a version.
     """
+    if request:
+        wish = str(_expanded(request).absolute()) if os.sep in request else request
+        return describe(_ask_uv(wish))
+    if configured:
+        return describe(_ask_uv(_checked(configured, "python in [tool.reprobuild]")))
     pinned = project / ".python-version" if project else None
-    if request is None and pinned is not None and pinned.is_file():
+    if pinned is not None and pinned.is_file():
         lines = (line.partition("#")[0].strip() for line in read_text(pinned).splitlines())
-        request = next((line for line in lines if line), None)  # further lines are further versions
-    if request is None:
-        own = describe(Path(getattr(sys, "_base_executable", sys.executable)))
-        if SpecifierSet(requires_python).contains(own.version, prereleases=True):
-            return own
-        request = requires_python
-    if os.sep in request:
-        request = str(Path(request).expanduser().absolute())
-    return describe(_ask_uv(request))
+        if first := next((line for line in lines if line), None):  # further lines are further versions
+            return describe(_ask_uv(_checked(first, ".python-version")))
+    own = describe(Path(getattr(sys, "_base_executable", sys.executable)))
+    if SpecifierSet(requires_python).contains(own.version, prereleases=True):
+        return own
+    return describe(_ask_uv(_checked(requires_python, "requires-python")))
+
+
+def _expanded(path: str) -> Path:
+    with suppress(RuntimeError):  # nobody's home
+        return Path(path).expanduser()
+    return Path(path)
+
+
+def _checked(request: str, where: str) -> str:
+    """A request that can't be taken for a program's name or path, both of which uv would look for and run."""
+    asked = re.sub(r"^(cpython|pypy|graalpy|python)@?", "", request)
+    with suppress(InvalidSpecifier):
+        operators = {each.operator for each in SpecifierSet(asked)}
+        if operators and "===" not in operators:  # which compares with any text, such as a path
+            return request
+    if _VERSION.fullmatch(asked):
+        return request
+    raise BadInput(
+        f"{where} asks for {request!r}, which is not a version of Python.",
+        "Write it like 3.12, >=3.11,<3.14 or pypy@3.10; only --python takes a path.",
+    )
 
 
 def _pyenv(request: str) -> Path | None:
-    """The newest of pyenv's interpreters with a version: uv sees those alone that pyenv has switched on."""
-    version = request.rpartition("@")[2]
-    root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-    found = [path for path in root.glob(f"versions/{version}*/bin/python") if path.is_file()]
-    exact = [path for path in found if re.fullmatch(rf"{re.escape(version)}(\.\d+)*", path.parts[-3])]
-    return max(exact, key=lambda path: Version(path.parts[-3]), default=None)
+    """The newest of pyenv's interpreters that a request admits: uv sees those alone that pyenv has switched on."""
+    asked = re.sub(r"^(cpython|python)@?", "", request)
+    try:
+        admitted = SpecifierSet(f"=={asked}.*" if asked[:1].isdigit() else asked)
+    except InvalidSpecifier:
+        return None
+    root = Path(os.environ.get("PYENV_ROOT") or _expanded("~/.pyenv"))
+    found = [path for path in root.glob("versions/*/bin/python") if path.is_file()]
+    exact = [path for path in found if re.fullmatch(r"\d+(\.\d+)*", path.parts[-3])]
+    fitting = [path for path in exact if admitted.contains(path.parts[-3])]
+    return max(fitting, key=lambda path: Version(path.parts[-3]), default=None)
 
 
 def _ask_uv(request: str) -> Path:
@@ -113,7 +148,7 @@ def _ask_uv(request: str) -> Path:
             ["uv", "python", "find", "--system", "--no-project", "--", request], env=environment, cwd=Path("/")
         )
     except process.ToolFailed as error:
-        if re.fullmatch(r"(cpython@)?\d+(\.\d+)*", request) and (own := _pyenv(request)):
+        if own := _pyenv(request):
             return own
         raise ToolMissing(
             f"There is no Python {request} on this machine: {error.output.strip()}",
@@ -173,6 +208,6 @@ def _question(executable: Path) -> dict[str, Any]:
     except (process.ToolFailed, process.ToolTimeout, ValueError) as error:
         reason = error.reason if isinstance(error, BuildFailed) else "it gave no answer"
         raise BadInput(
-            f"{executable} can't be questioned: {reason}", "reprobuild builds with Python 3.8 and newer."
+            f"{executable} can't be questioned: {reason}", "reprobuild builds with Python 3.9 and newer."
         ) from error
     return answer

@@ -1,24 +1,27 @@
 """Making locks: from what pyproject.toml wants to exact, hashed, index-neutral files."""
 
 import difflib
+import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
-from reprobuild import backend, lockfile, process, source
-from reprobuild.errors import BadInput, BuildFailed, IndexFailed, LockStale
+from reprobuild import backend, lockfile, places, process, source
+from reprobuild.errors import BadInput, BuildFailed, IndexFailed, LockStale, SourceUnusable
 from reprobuild.files import read_text, scratch_folder, write_atomically
 from reprobuild.index import Index, LockedFile
 from reprobuild.interpreter import Interpreter
 from reprobuild.progress import SILENT, Observer
 from reprobuild.project import Config, Selection
 from reprobuild.sandbox import Surroundings, open_box
+from reprobuild.source import Source
 
 BUILD_LOCK = "constraints.txt"
 _ROUNDS = 8
@@ -27,6 +30,8 @@ _UNREACHABLE = re.compile(
     r"error sending request|Failed to fetch|dns error|[Cc]onnection refused|timed out|HTTP status"
     r"|authentication credentials"
 )
+_TIME = re.compile(r"^# exclude-newer: .*\n", re.MULTILINE)
+_PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==", re.MULTILINE)
 _STDIN = re.compile(r"(# via|#  ) -r -$|(# via|#  ) -$", re.MULTILINE)
 
 
@@ -62,16 +67,35 @@ def make(
         IndexFailed: the index can't be reached.
     """
     when = _moment(config, exclude_newer, upgrade)
-    resolver = _Resolver(config, interpreter, when, upgrade, observer)
-    locks = {BUILD_LOCK: _build_lock(config, interpreter, resolver, observer)}
-    for selection in config.selections:
-        observer.step(f"resolving {selection.output}")
-        locks[selection.output] = resolver.runtime(selection)
-    if pylock:
+    with scratch_folder(Path(tempfile.gettempdir()), "reprobuild-lock-") as scratch:
+        exported = source.open_source(config.root, scratch, allow_dirty=True)
+        (scratch / "src").mkdir()
+        source.place(exported, scratch / "src", "sorted")
+        here = scratch / "src" / exported.subdirectory
+        if not any((here / name).is_file() for name in ("pyproject.toml", "setup.py")):
+            raise SourceUnusable(f"git ignores the project in {config.root}.", "Take it out of .gitignore.")
+        resolver = _Resolver(config, interpreter, when, upgrade, scratch, here, observer)
+        locks = {BUILD_LOCK: _build_lock(resolver, exported, scratch)}
+        (scratch / BUILD_LOCK).write_text(locks[BUILD_LOCK], encoding="utf-8")
         for selection in config.selections:
-            output = str(Path(selection.output).with_name("pylock.toml"))
-            locks[output] = resolver.pylock(selection, locks[selection.output])
+            observer.step(f"resolving {selection.output}")
+            locks[selection.output] = resolver.runtime(selection)
+        if pylock:
+            for selection in config.selections:
+                output = str(Path(selection.output).with_name("pylock.toml"))
+                locks[output] = resolver.pylock(selection, locks[selection.output])
+    # A later time alone is no news.
+    if upgrade and exclude_newer is None and all(_says_the_same(config.root / name, locks[name]) for name in locks):
+        return {name: read_text(config.root / name) for name in locks}
     return locks
+
+
+def unknown(root: Path, locks: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
+    """Those of some names that neither these locks nor the ones on disk hold, each with one that they do hold."""
+    texts = [*locks.values(), *(read_text(root / name) for name in locks if (root / name).is_file())]
+    known = {canonicalize_name(found) for text in texts for found in _PINNED.findall(text)}
+    absent = [name for name in names if canonicalize_name(name) not in known]
+    return {name: next(iter(difflib.get_close_matches(canonicalize_name(name), known, n=1)), "") for name in absent}
 
 
 def drift(root: Path, locks: dict[str, str]) -> str:
@@ -113,28 +137,30 @@ def _moment(config: Config, asked: str | None, upgrade: Upgrade) -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def _says_the_same(path: Path, text: str) -> bool:
+    return path.is_file() and _TIME.sub("", read_text(path)) == _TIME.sub("", text)
+
+
 # --- the build requirements ------------------------------------------------------------------------
 
 
-def _build_lock(config: Config, interpreter: Interpreter, resolver: "_Resolver", observer: Observer) -> str:
+def _build_lock(resolver: "_Resolver", exported: Source, scratch: Path) -> str:
     """Resolve, ask the backend what else it needs, and resolve again until it needs nothing more."""
+    config, interpreter, observer = resolver.config, resolver.interpreter, resolver.observer
     requires = list(config.build_requires)
     new: list[Requirement] = []
     index = Index(config.root, observer=observer)
-    with scratch_folder(Path(tempfile.gettempdir()), "reprobuild-lock-") as scratch:
-        for _ in range(_ROUNDS):
-            observer.step(f"resolving {BUILD_LOCK}")
-            text = resolver.build(requires)
-            pins = lockfile.parse(text, BUILD_LOCK).selected(interpreter.markers).values()
-            files = index.choose(pins, interpreter)
-            more = _sdists_require(files, index, scratch) or _project_requires(
-                config, interpreter, files, index, scratch, observer
-            )
-            known = {str(each) for each in requires}
-            new = [each for each in more if str(each) not in known]
-            if not new:
-                return text
-            requires += sorted(new, key=str)
+    for _ in range(_ROUNDS):
+        observer.step(f"resolving {BUILD_LOCK}")
+        text = resolver.build(requires)
+        pins = lockfile.parse(text, BUILD_LOCK).selected(interpreter.markers).values()
+        files = index.choose(pins, interpreter)
+        more = _sdists_require(files, index, scratch) or _project_requires(resolver, exported, files, index)
+        known = {str(each) for each in requires}
+        new = [each for each in more if str(each) not in known]
+        if not new:
+            return text
+        requires += sorted(new, key=str)
     raise BuildFailed(
         f"The build requirements of {config.root} don't come to an end: after {_ROUNDS} rounds the backend still asks "
         f"for {', '.join(str(each) for each in new)}.",
@@ -157,23 +183,17 @@ def _sdists_require(files: Sequence[LockedFile], index: Index, scratch: Path) ->
 
 
 def _project_requires(
-    config: Config,
-    interpreter: Interpreter,
-    files: Sequence[LockedFile],
-    index: Index,
-    scratch: Path,
-    observer: Observer,
+    resolver: "_Resolver", exported: Source, files: Sequence[LockedFile], index: Index
 ) -> tuple[Requirement, ...]:
+    config, interpreter, observer = resolver.config, resolver.interpreter, resolver.observer
     observer.step("asking the backend what it needs")
-    with scratch_folder(scratch, "export-") as folder:
-        exported = source.open_source(config.root, folder, allow_dirty=True)
-        readable = [interpreter.prefix, *exported.objects, *map(Path, config.wheel.readable)]
-        with open_box(config.wheel.sandbox, Surroundings(), readable=readable, source_size=exported.size) as box:
-            source.place(exported, box.outside("src"), "sorted")
-            backend.prepare(box, interpreter, files, index, config.wheel.timeout, observer)
-            variables = backend.environment_of(box, config, interpreter, exported.epoch)
-            where = backend.inside(box, "src", exported.subdirectory)
-            return backend.requires_for_wheel(box, config, where, variables, observer)
+    readable = [interpreter.prefix, *exported.objects, *map(Path, config.wheel.readable)]
+    with open_box(config.wheel.sandbox, Surroundings(), readable=readable, source_size=exported.size) as box:
+        source.place(exported, box.outside("src"), "sorted")
+        backend.prepare(box, interpreter, files, index, config.wheel.timeout, observer)
+        variables = backend.environment_of(box, config, interpreter, exported.epoch)
+        where = backend.inside(box, "src", exported.subdirectory)
+        return backend.requires_for_wheel(box, config, where, variables, observer)
 
 
 # --- uv --------------------------------------------------------------------------------------------
@@ -181,12 +201,18 @@ def _project_requires(
 
 @dataclass(frozen=True, slots=True)
 class _Resolver:
-    """`uv pip compile`, as this project's locks need it."""
+    """`uv pip compile`, as this project's locks need it.
+
+    uv has a backend say what pyproject.toml doesn't, and backends write where they run: that is an export, ``here``.
+    uv itself runs in the project's folder, where its settings are looked for.
+    """
 
     config: Config
     interpreter: Interpreter
     when: str
     upgrade: Upgrade
+    scratch: Path
+    here: Path
     observer: Observer
 
     def build(self, requires: Iterable[Requirement]) -> str:
@@ -241,13 +267,13 @@ class _Resolver:
         return next((each for each in minors if admitted.contains(f"{each}.99") or admitted.contains(each)), own)
 
     def _selected(self, selection: Selection, *, groups: bool = True) -> tuple[list[str], list[str]]:
-        manifest = next(name for name in ("pyproject.toml", "setup.py") if (self.config.root / name).is_file())
-        if manifest == "pyproject.toml" and not self.config.has_metadata and (self.config.root / "setup.py").is_file():
-            manifest = "setup.py"
-        inputs = [manifest] if selection.project else []
+        manifest, setup = self.here / "pyproject.toml", self.here / "setup.py"
+        if not manifest.is_file() or (not self.config.has_metadata and setup.is_file()):
+            manifest = setup
+        inputs = [str(manifest)] if selection.project else []
         if groups:
             for group in selection.groups:
-                inputs += ["--group", group]
+                inputs += ["--group", f"{self.here / 'pyproject.toml'}:{group}"]
         options: list[str] = []
         if groups:
             for extra in selection.extras:
@@ -264,8 +290,8 @@ class _Resolver:
     def _compile(
         self, inputs: Sequence[str], options: Sequence[str], output: str, *, stdin: str = "", fresh: bool = False
     ) -> str:
-        with tempfile.TemporaryDirectory(prefix="reprobuild-compile-") as folder:
-            target = Path(folder, Path(output).name)
+        with scratch_folder(self.scratch, "compile-") as folder:
+            target = folder / Path(output).name
             present = self.config.root / output
             if present.is_file() and not self.upgrade.everything and not fresh:
                 target.write_text(read_text(present), encoding="utf-8")
@@ -276,28 +302,40 @@ class _Resolver:
                 argv += ["--exclude-newer", self.when]
             for name in self.upgrade.names:
                 argv += ["--upgrade-package", name]
-            constraints = self.config.root / BUILD_LOCK
-            if constraints.is_file() and output != BUILD_LOCK:
-                argv += ["--build-constraints", str(constraints)]
-            _run_uv(argv, self.config.root, stdin, self.observer.line)
-            return read_text(target)
+            if output != BUILD_LOCK:
+                argv += ["--build-constraints", str(self.scratch / BUILD_LOCK)]
+            self._run_uv(argv, folder, stdin)
+            return self._without_paths(read_text(target))
+
+    def _without_paths(self, text: str) -> str:
+        """uv says where a requirement comes from: of an export, which is elsewhere each time."""
+        for path in (self.here, os.path.relpath(self.here, self.config.root)):
+            text = text.replace(f"({path}/", "(")
+        return text
+
+    def _run_uv(self, argv: Sequence[str], temporary: Path, stdin: str) -> None:
+        secrets = places.secrets(self.config.root)
+
+        def on_line(line: str) -> None:
+            self.observer.line(places.redacted(line, secrets))
+
+        environment = process.tool_environment({"TMPDIR": str(temporary), **places.paths_from_here()})
+        try:
+            process.run(argv, env=environment, cwd=self.config.root, stdin=stdin.encode(), on_line=on_line)
+        except process.ToolFailed as error:
+            raise _uv_failed(places.redacted(error.output.strip(), secrets)) from None
 
 
-def _run_uv(argv: Sequence[str], cwd: Path, stdin: str, on_line: Callable[[str], None]) -> None:
-    try:
-        process.run(argv, env=process.tool_environment(), cwd=cwd, stdin=stdin.encode(), on_line=on_line)
-    except process.ToolFailed as error:
-        if _UNREACHABLE.search(error.output):
-            raise IndexFailed(
-                f"uv can't reach the index:\n{error.output.strip()}", "Check the network and uv's index settings."
-            ) from error
-        remedy = "Loosen the requirement that uv names."
-        if "exclude-newer" in error.output or "upload" in error.output:
-            remedy = (
-                "The index may not tell upload times: set exclude-newer = false in [tool.reprobuild], or lock as of a "
-                "later time with --upgrade."
-            )
-        raise BuildFailed(f"uv can't resolve the requirements:\n{error.output.strip()}", remedy) from error
+def _uv_failed(output: str) -> IndexFailed | BuildFailed:
+    if _UNREACHABLE.search(output):
+        return IndexFailed(f"uv can't reach the index:\n{output}", "Check the network and uv's index settings.")
+    remedy = "Loosen the requirement that uv names."
+    if "exclude-newer" in output or "upload" in output:
+        remedy = (
+            "The index may not tell upload times: set exclude-newer = false in [tool.reprobuild], or lock as of a "
+            "later time with --upgrade."
+        )
+    return BuildFailed(f"uv can't resolve the requirements:\n{output}", remedy)
 
 
 def require_satisfied(

@@ -46,8 +46,21 @@ class Lockfile:
     exclude_newer: str
 
     def selected(self, markers: Mapping[str, str]) -> dict[str, Pin]:
-        """The pins that apply in an environment, by name."""
-        return {pin.name: pin for pin in self.pins if pin.applies(markers)}
+        """The pins that apply in an environment, by name.
+
+        Raises:
+            BadInput: two pins of one name apply, and differ.
+        """
+        found: dict[str, Pin] = {}
+        for pin in self.pins:
+            if pin.applies(markers):
+                other = found.setdefault(pin.name, pin)
+                if (other.version, other.hashes) != (pin.version, pin.hashes):
+                    raise BadInput(
+                        f"A lock pins {pin.name} twice for this Python: {other.version} and {pin.version}.",
+                        "Write it anew with `reprobuild lock`.",
+                    )
+        return found
 
     def unsatisfied(self, requirements: Iterable[Requirement], markers: Mapping[str, str]) -> list[str]:
         """What the lock lacks of some requirements in an environment, each in a few words; [] for nothing."""

@@ -11,10 +11,10 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from reprobuild import process
 from reprobuild.errors import BadInput, ReprobuildError
@@ -49,16 +49,15 @@ def configured(project: Path) -> tuple[Place, ...]:
     """Every place that uv, run in ``project``, would look at.
 
     Raises:
-        BadInput: a configuration file of uv's isn't TOML.
+        BadInput: a configuration file of uv's isn't TOML, or something in it is not what uv expects.
     """
     project = project.resolve()
-    settings = [_from_environment(os.environ), *_from_files(project)]
     found: dict[str, Place] = {}
     replaced = offline = False
-    for table, base in settings:
-        for merged in (table, table.get("pip", {})):
-            offline = offline or merged.get("no-index") is True
-            for place, is_default in _places_of(merged, base):
+    for settings in (_from_environment(os.environ), *_from_files(project)):
+        for merged in (settings, settings.part("pip")):
+            offline = offline or merged.table.get("no-index") is True
+            for place, is_default in _places_of(merged):
                 found.setdefault(place.url, place)
                 replaced = replaced or is_default
     if offline:
@@ -70,11 +69,76 @@ def configured(project: Path) -> tuple[Place, ...]:
     return tuple(found.values())
 
 
-def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Any], Path]:
+def paths_from_here() -> dict[str, str]:
+    """Those of uv's variables that hold paths, for a uv that is run in another folder than this process."""
+    links = os.environ.get("UV_FIND_LINKS", "").split(",")
+    absolute = [each if not each or "://" in each else str(Path(each).absolute()) for each in links]
+    variables = {"UV_FIND_LINKS": ",".join(absolute)}
+    if named := os.environ.get("UV_CONFIG_FILE"):
+        variables["UV_CONFIG_FILE"] = str(Path(named).absolute())
+    return {name: value for name, value in variables.items() if value}
+
+
+def secrets(project: Path) -> tuple[str, ...]:
+    """What must not be shown of the credentials of :func:`configured`, as it is and as a URL has it."""
+    logins = [place.credentials for place in configured(project) if place.credentials]
+    found = [password or user for user, password in logins]
+    found += [quote(each, safe="") for each in found]
+    return tuple(sorted({each for each in found if len(each) > 3}, key=len, reverse=True))  # "x" is in every text
+
+
+def redacted(text: str, hidden: Iterable[str]) -> str:
+    """A text of uv's or of a backend's without the user information and the query of URLs, and without secrets."""
+    text = re.sub(r"(\w://)[^\s/'\"`]*@", r"\1…@", text)
+    text = re.sub(r"(\w://[^\s?'\"`]+)\?[^\s'\"`)]+", r"\1?…", text)
+    for secret in hidden:
+        text = text.replace(secret, "…")
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """A table of uv's settings, the folder that paths in it are relative to, and its name in messages."""
+
+    table: Mapping[str, Any]
+    base: Path
+    name: str
+
+    def _checked(self, key: str, value: object, kind: type, what: str) -> Any:  # noqa: ANN401 - of that kind
+        if not isinstance(value, kind):
+            raise BadInput(f"{self.name}: uv's setting {key} is not {what}.", "uv's reference on settings has it.")
+        return value
+
+    def part(self, key: str) -> "_Settings":
+        return replace(self, table=self._checked(key, self.table.get(key, {}), dict, "a table"))
+
+    def text(self, key: str) -> str:
+        value: str = self._checked(key, self.table.get(key, ""), str, "a text")
+        return value
+
+    def texts(self, key: str) -> list[str]:
+        values = self._checked(key, self.table.get(key, []), list, "a list")
+        return [self._checked(key, each, str, "a list of texts") for each in values]
+
+    def parts(self, key: str) -> "list[_Settings]":
+        values = self._checked(key, self.table.get(key, []), list, "a list")
+        return [replace(self, table=self._checked(key, each, dict, "a list of tables")) for each in values]
+
+    def place(self, url: str, *, flat: bool, name: str = "") -> Place:
+        try:
+            return _place(url, self.base, flat=flat, name=name)
+        except ValueError:  # its message would show the URL, which may hold a credential
+            raise BadInput(
+                f"{self.name}: the URL of a place where uv is to look is malformed.",
+                "Write it like https://index.example.org/simple/.",
+            ) from None
+
+
+def _from_environment(environ: Mapping[str, str]) -> _Settings:
     """uv's variables in the shape of its configuration file."""
     table: dict[str, Any] = {
         "extra-index-url": environ.get("UV_EXTRA_INDEX_URL", "").split(),
-        "find-links": re.split(r"[\s,]+", environ.get("UV_FIND_LINKS", "").strip()),
+        "find-links": environ.get("UV_FIND_LINKS", "").split(","),
         "index": [],
         "no-index": environ.get("UV_NO_INDEX", "").lower() in {"1", "true", "yes", "on"},
     }
@@ -84,7 +148,7 @@ def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Any], Path]
         table["index"].append({**_named(default), "default": True})
     if legacy := environ.get("UV_INDEX_URL"):
         table["index-url"] = legacy
-    return table, Path.cwd()
+    return _Settings(table, Path.cwd(), "the variables UV_…")
 
 
 def _named(text: str) -> dict[str, Any]:
@@ -92,57 +156,65 @@ def _named(text: str) -> dict[str, Any]:
     return {"name": name, "url": url} if equals and re.fullmatch(r"[\w.-]+", name) else {"url": text}
 
 
-def _from_files(project: Path) -> Iterator[tuple[dict[str, Any], Path]]:
+def _from_files(project: Path) -> Iterator[_Settings]:
     """uv's own configuration files, nearest first."""
     if named := os.environ.get("UV_CONFIG_FILE"):
-        yield _toml(Path(named)), Path(named).parent
+        yield _toml(Path(named))
         return
     if os.environ.get("UV_NO_CONFIG", "").lower() in {"1", "true"}:
         return
     for folder in (project, *project.parents):
         own, shared = folder / "uv.toml", folder / "pyproject.toml"
         if own.is_file():
-            yield _toml(own), folder
+            yield _toml(own)
             break
-        if shared.is_file() and (table := _toml(shared).get("tool", {}).get("uv")):
-            yield table, folder
+        if shared.is_file() and (found := _toml(shared).part("tool").part("uv")).table:
+            yield found
             break
-    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     system = os.environ.get("XDG_CONFIG_DIRS") or "/etc/xdg"
-    for path in (
-        home / "uv/uv.toml",
-        *(Path(each) / "uv/uv.toml" for each in system.split(":")),
-        Path("/etc/uv/uv.toml"),
-    ):
+    folders = [*_own_path("XDG_CONFIG_HOME", ".config"), *map(Path, system.split(":"))]
+    for path in (*(folder / "uv/uv.toml" for folder in folders), Path("/etc/uv/uv.toml")):
         if path.is_file():
-            yield _toml(path), path.parent
+            yield _toml(path)
 
 
-def _toml(path: Path) -> dict[str, Any]:
+def _own_path(variable: str, name: str) -> list[Path]:
+    """A path that a variable names, else one in the home folder; nothing where there is no home."""
+    if named := os.environ.get(variable):
+        return [Path(named)]
+    with suppress(RuntimeError):
+        return [Path.home() / name]
+    return []
+
+
+def _toml(path: Path) -> _Settings:
     try:
-        return tomllib.loads(read_text(path))
+        return _Settings(tomllib.loads(read_text(path)), path.parent, str(path))
     except tomllib.TOMLDecodeError as error:
         raise BadInput(f"{path} is not valid TOML: {error}.") from error
 
 
-def _places_of(table: Mapping[str, Any], base: Path) -> Iterable[tuple[Place, bool]]:
-    for index in table.get("index", ()):
-        if isinstance(index, dict) and index.get("url"):
-            flat = index.get("format") == "flat"
-            yield _place(index["url"], base, flat=flat, name=index.get("name", "")), index.get("default") is True
-    if url := table.get("index-url"):
-        yield _place(url, base, flat=False), True
+def _places_of(settings: _Settings) -> Iterable[tuple[Place, bool]]:
+    for index in settings.parts("index"):
+        if url := index.text("url"):
+            flat = index.table.get("format") == "flat"
+            yield index.place(url, flat=flat, name=index.text("name")), index.table.get("default") is True
+    if url := settings.text("index-url"):
+        yield settings.place(url, flat=False), True
     for key, flat in (("extra-index-url", False), ("find-links", True)):
-        for url in table.get(key, ()):
+        for url in settings.texts(key):
             if url:
-                yield _place(url, base, flat=flat), False
+                yield settings.place(url, flat=flat), False
 
 
 def _place(url: str, base: Path, *, flat: bool, name: str = "") -> Place:
     if "://" not in url:
-        return Place((base / Path(url).expanduser()).resolve().as_uri(), flat)
+        path = Path(url)
+        with suppress(RuntimeError):  # nobody's home
+            path = path.expanduser()
+        return Place((base / path).resolve().as_uri(), flat)
     parts = urlsplit(url)
-    host = parts.hostname or ""
+    host, _ = parts.hostname or "", parts.port  # a port that is no number is an error too
     clean = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     inline = (unquote(parts.username or ""), unquote(parts.password or ""))
     return Place(clean, flat, inline if any(inline) else _credentials(name, clean, host))
@@ -154,10 +226,10 @@ def _credentials(name: str, url: str, host: str) -> tuple[str, str] | None:
     user, password = os.environ.get(f"UV_INDEX_{key}_USERNAME"), os.environ.get(f"UV_INDEX_{key}_PASSWORD")
     if name and (user or password):
         return user or "", password or ""
-    with suppress(OSError, netrc.NetrcParseError):
-        file = os.environ.get("NETRC") or str(Path.home() / ".netrc")
-        if found := netrc.netrc(file).authenticators(host):
-            return found[0], found[2] or ""
+    with suppress(OSError, ValueError, netrc.NetrcParseError):
+        for file in _own_path("NETRC", ".netrc"):
+            if found := netrc.netrc(file).authenticators(host):
+                return found[0], found[2] or ""
     if host and name and not _is_default(host):
         with suppress(ReprobuildError):
             done = process.run(["uv", "auth", "token", url], env=process.tool_environment(), timeout=10)

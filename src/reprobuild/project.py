@@ -99,28 +99,32 @@ class Config:
     selections: tuple[Selection, ...]
 
 
-def load(root: Path) -> Config:
+def load(root: Path, called: str = "") -> Config:
     """Read ``root/pyproject.toml``.
+
+    Args:
+        called: what messages call the folder, where its path would tell the reader nothing.
 
     Raises:
         BadInput: it is missing, isn't TOML, or says something that has no meaning.
     """
     path = root / "pyproject.toml"
+    name = f"pyproject.toml of {called}" if called else str(path)
     if not path.is_file():
         if (root / "setup.py").is_file():
-            return _parse({}, root, path)
+            return _parse({}, root, name)
         raise BadInput(
-            f"There is no pyproject.toml in {root}.",
+            f"There is no pyproject.toml in {called or root}.",
             "Run the command in a Python project's folder, or name one.",
         )
     try:
         document = tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"{path} is not valid TOML: {error}.", "Mend it at the place that is named.") from error
-    return _parse(document, root, path)
+        raise BadInput(f"{name} is not valid TOML: {error}.", "Mend it at the place that is named.") from error
+    return _parse(document, root, name)
 
 
-def _parse(document: Mapping[str, Any], root: Path, path: Path) -> Config:
+def _parse(document: Mapping[str, Any], root: Path, path: str) -> Config:
     reader = _Reader(path)
     system = reader.table(document, "build-system", {})
     project = reader.table(document, "project", {})
@@ -148,7 +152,7 @@ def _parse(document: Mapping[str, Any], root: Path, path: Path) -> Config:
     )
 
 
-def _exclude_newer(tool: Mapping[str, Any], path: Path) -> str | bool | None:
+def _exclude_newer(tool: Mapping[str, Any], path: str) -> str | bool | None:
     value = tool.get("exclude-newer")
     if value is None or value is False:
         return value
@@ -255,7 +259,7 @@ def _selections(reader: "_Reader", tool: Mapping[str, Any]) -> tuple[Selection, 
 class _Reader:
     """Typed look-ups that name the file and the key when a value is of the wrong type."""
 
-    path: Path
+    path: str
 
     def _typed(self, value: object, accept: Callable[[object], bool], where: str, what: str) -> None:
         if not accept(value):

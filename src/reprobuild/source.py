@@ -10,8 +10,9 @@ import os
 import re
 import shutil
 import tarfile
+import tempfile
 import time
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,9 +21,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 from reprobuild import process
 from reprobuild.archive import extract_tar, write_tar
-from reprobuild.digest import Digest
+from reprobuild.digest import Digest, chunks_of
 from reprobuild.errors import BadInput, SourceUnusable
-from reprobuild.files import write_atomically
+from reprobuild.files import scratch_folder, write_atomically
+from reprobuild.gitcmd import feed_git, git_environment, run_git, run_git_of_user
 
 Order = Literal["sorted", "reversed"]
 
@@ -84,7 +86,7 @@ def open_source(
     Args:
         project: its folder, or an sdist (``.tar.gz``).
         scratch: a folder for the exported tar.
-        allow_dirty: export the working tree as it is, if it has changes.
+        allow_dirty: export the working tree as it is, if it has changes or if there is no commit yet.
         commit: what to export of a git checkout.
         epoch: SOURCE_DATE_EPOCH; none means the source's own time (see :func:`epoch_from_environment`).
 
@@ -100,6 +102,8 @@ def open_source(
     checkout = _find_checkout(project)
     if checkout is None:
         return _open_folder(project, scratch, epoch)
+    if allow_dirty and commit == "HEAD" and not _has_commit(checkout):
+        return _open_folder(project, scratch, epoch, _files_here(project, scratch))
     return _open_git(checkout, project, scratch, allow_dirty=allow_dirty, commit=commit, epoch=epoch)
 
 
@@ -136,24 +140,22 @@ def place(source: Source, folder: Path, order: Order) -> None:
             extract_tar(stream, folder / path, order=order)
     if source.kind == "sdist":
         _lift_single_folder(folder)
+    modules = [Path(path) for path, _ in source.submodules]
     filled: list[Path] = []
+    for root in (Path(), *modules) if source.lfs else ():
+        deeper = [folder / module for module in modules if module != root and module.is_relative_to(root)]
+        found = _fill_in_lfs(folder / root, deeper, source)
+        filled += found if root == Path() else []
     for parent, folders, files in os.walk(folder, topdown=False):
-        for name in files:
-            path_of = Path(parent, name)
-            if _fill_in_lfs(path_of, source):
-                filled.append(path_of.relative_to(folder))
-            os.utime(path_of, (source.epoch, source.epoch), follow_symlinks=False)
-        for name in folders:
+        for name in (*files, *folders):
             os.utime(Path(parent, name), (source.epoch, source.epoch), follow_symlinks=False)
     os.utime(folder, (source.epoch, source.epoch))
     if source.git is not None:
         shutil.copytree(source.git, folder / ".git")
-        modules = [path for path, _ in source.submodules]
-        own = [path for path in filled if not any(path.is_relative_to(module) for module in modules)]
-        if own:
+        if filled:
             # git has pointers there: whoever asks it for a version shall not hear that the tree is dirty.
-            names = b"\0".join(os.fsencode(path) for path in own)
-            _git_fed(names, ["update-index", "--assume-unchanged", "-z", "--stdin"], folder)
+            names = b"\0".join(os.fsencode(path) for path in filled)
+            feed_git(names, ["update-index", "--assume-unchanged", "-z", "--stdin"], folder)
 
 
 def peek(source: Source, names: Container[str], folder: Path) -> None:
@@ -185,65 +187,30 @@ class _Checkout:
     common_dir: Path
 
 
-def _git_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """git without any configuration but the repository's own."""
-    return {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "HOME": os.devnull,
-        "LC_ALL": "C.UTF-8",
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_OPTIONAL_LOCKS": "0",
-        "GIT_NO_LAZY_FETCH": "1",
-        **(extra or {}),
-    }
-
-
-#: Commands below only read; a repository that belongs to somebody else is as good a source.
-_GIT = ("git", "-c", "safe.directory=*", "-c", "core.fsmonitor=false")
-
-
-def _git(arguments: list[str], cwd: Path, **extra: str) -> str:
-    return _git_fed(b"", arguments, cwd, **extra)
-
-
-def _git_fed(stdin: bytes, arguments: list[str], cwd: Path, **extra: str) -> str:
-    done = process.run([*_GIT, *arguments], env=_git_environment(extra), cwd=cwd, stdin=stdin)
-    return done.stdout.decode(errors="surrogateescape")
-
-
-def _git_of_user(arguments: list[str], cwd: Path) -> bytes:
-    """git with the user's own configuration: only it tells what is changed and what is ignored.
-
-    A repository of somebody else's is git's own to refuse here: its filters would run as this user.
-    """
-    environment = process.tool_environment({"GIT_OPTIONAL_LOCKS": "0"})
-    try:
-        return process.run(["git", "-c", "core.fsmonitor=false", *arguments], env=environment, cwd=cwd).stdout
-    except process.ToolFailed as error:
-        raise SourceUnusable(
-            f"git can't read the working tree {cwd}: {error.output}",
-            "Clone a repository that belongs to another user, or do what git says.",
-        ) from error
-
-
 def _find_checkout(project: Path) -> _Checkout | None:
     if not any((parent / ".git").exists() for parent in (project.resolve(), *project.resolve().parents)):
         return None
-    questions = ["rev-parse", "--path-format=absolute", "--show-toplevel", "--git-dir", "--git-common-dir"]
-    try:
-        top, git_dir, common = _git(questions, project).splitlines()
+    try:  # one question at a time: a path may hold what ends a line
+        top, git_dir, common = (
+            Path(run_git(["rev-parse", "--path-format=absolute", question], project).removesuffix("\n"))
+            for question in ("--show-toplevel", "--git-dir", "--git-common-dir")
+        )
     except process.ToolFailed as error:
         raise SourceUnusable(f"git can't read the repository around {project}: {error.output}") from error
-    return _Checkout(Path(top), Path(git_dir), Path(common))
+    if not project.resolve().is_relative_to(top.resolve()):
+        raise SourceUnusable(f"git says that the files of {project} are in {top}.", "Unset core.worktree there.")
+    return _Checkout(top, git_dir, common)
 
 
 def _open_git(
     checkout: _Checkout, project: Path, scratch: Path, *, allow_dirty: bool, commit: str, epoch: int | None
 ) -> Source:
-    name, tree, seconds = _describe_commit(checkout, commit)
-    git = _shadow(checkout, name, scratch / "git")
+    name = _commit_named(checkout, commit)
+    try:
+        git = _shadow(checkout, name, scratch / "git")
+        tree, seconds = run_git(["log", "-1", "--format=%T %ct", name], git, GIT_DIR=str(git)).split()
+    except process.ToolFailed as error:
+        raise _incomplete(name, error) from error
     own_time = epoch if epoch is not None else clamped(int(seconds))
     source = Source(
         kind="git",
@@ -258,7 +225,7 @@ def _open_git(
     )
     exported = name
     if commit == "HEAD":
-        changed, untracked = _changes(checkout)
+        changed, untracked = _changes(checkout, scratch)
         source = replace(source, untracked=untracked)
         if changed and not allow_dirty:
             raise SourceUnusable(
@@ -266,36 +233,43 @@ def _open_git(
                 "Commit or stash them, or build the tree as it is with --allow-dirty.",
             )
         if changed or (untracked and allow_dirty):
-            tree = _snapshot(checkout, git)
+            tree = _snapshot(checkout, git, scratch)
             exported = _commit_tree(git, tree, own_time)
             source = replace(source, kind="dirty", digests={"gitCommit": name, "gitTree": tree}, untracked=0)
     _archive(git, exported, source.tar)
     return replace(source, submodules=_submodules(checkout, git, exported, scratch, own_time))
 
 
-def _describe_commit(checkout: _Checkout, commit: str) -> tuple[str, str, str]:
+def _has_commit(checkout: _Checkout) -> bool:
+    with suppress(process.ToolFailed):
+        return bool(run_git(["rev-parse", "--verify", "HEAD"], checkout.top))
+    return False
+
+
+def _commit_named(checkout: _Checkout, commit: str) -> str:
     try:
-        answer = _git(["log", "-1", "--format=%H %T %ct", "--end-of-options", commit, "--"], checkout.top)
-        name, tree, seconds = answer.split()
-    except (process.ToolFailed, ValueError) as error:
-        if commit == "HEAD":
-            raise SourceUnusable(f"{checkout.top} has no commit yet.", "Commit, or build with an sdist.") from error
+        question = ["rev-parse", "--verify", "--end-of-options", f"{commit}^{{commit}}"]
+        return run_git(question, checkout.top).strip()
+    except process.ToolFailed as error:
+        if commit == "HEAD" and not _has_commit(checkout):
+            raise SourceUnusable(
+                f"{checkout.top} has no commit yet.", "Commit, or build the files as they are with --allow-dirty."
+            ) from error
         raise SourceUnusable(
             f"The commit {commit} is not in {checkout.top}.", "Fetch it: git fetch --tags, or git fetch --unshallow."
         ) from error
-    return name, tree, seconds
 
 
 def _shadow(checkout: _Checkout, commit: str, folder: Path) -> Path:
     """A git directory with the repository's objects, tags and this commit as its detached HEAD; no more."""
-    object_format = _git(["rev-parse", "--show-object-format"], checkout.top).strip()
+    object_format = run_git(["rev-parse", "--show-object-format"], checkout.top).strip()
     version = "0" if object_format == "sha1" else "1\n[extensions]\n\tobjectformat = " + object_format
-    tags = _git(["for-each-ref", "--format=%(objectname) %(refname)", "refs/tags"], checkout.top)
+    tags = run_git(["for-each-ref", "--format=%(objectname) %(refname)", "refs/tags"], checkout.top)
     files = {
         "HEAD": f"{commit}\n",
         "config": f"[core]\n\tbare = false\n\tfilemode = true\n\trepositoryformatversion = {version}\n",
         "packed-refs": f"# pack-refs with: sorted \n{tags}",
-        "objects/info/alternates": f"{checkout.common_dir / 'objects'}\n",
+        "objects/info/alternates": _quoted(checkout.common_dir / "objects"),
         "info/attributes": _ATTRIBUTES,
         "refs/keep": "",
     }
@@ -304,22 +278,34 @@ def _shadow(checkout: _Checkout, commit: str, folder: Path) -> Path:
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", errors="surrogateescape")
     (folder / "refs/keep").unlink()
-    _git(["read-tree", commit], folder, GIT_DIR=str(folder))
+    run_git(["read-tree", commit], folder, GIT_DIR=str(folder))
     return folder
+
+
+def _quoted(path: Path) -> str:
+    """A line of objects/info/alternates: a path as it is, or in quotes where it would not stay one line."""
+    text = str(path)
+    if "\n" in text:
+        text = '"{}"'.format(text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n"))
+    return f"{text}\n"
 
 
 def _archive(git: Path, commit: str, destination: Path) -> None:
     argv = ["git", "-c", "tar.umask=0022", "-c", "core.autocrlf=false", "archive", "--format=tar", commit]
     try:
         with destination.open("wb") as stream:
-            process.run(argv, env=_git_environment({"GIT_DIR": str(git)}), stdout=stream)
+            process.run(argv, env=git_environment({"GIT_DIR": str(git)}), stdout=stream)
     except process.ToolFailed as error:
-        raise SourceUnusable(
-            f"git can't export {commit}: {error.output}",
-            "A partial clone lacks the files: git fetch --refetch, or clone it whole.",
-        ) from error
+        raise _incomplete(commit, error) from error
+
+
+def _incomplete(commit: str, error: process.ToolFailed) -> SourceUnusable:
+    return SourceUnusable(
+        f"git can't export {commit}: {error.output}",
+        "A partial clone lacks the files: git fetch --refetch, or clone it whole.",
+    )
 
 
 def _object_folders(common_dir: Path) -> tuple[Path, ...]:
@@ -332,17 +318,18 @@ def _object_folders(common_dir: Path) -> tuple[Path, ...]:
             continue
         found.append(folder)
         with suppress(OSError):
-            lines = (folder / "info" / "alternates").read_text(encoding="utf-8").splitlines()
-            waiting += [folder / line for line in lines if line and not line.startswith("#")]
+            lines = (folder / "info" / "alternates").read_bytes().split(b"\n")
+            waiting += [folder / os.fsdecode(line) for line in lines if line and not line.startswith(b"#")]
     return tuple(found)
 
 
-def _changes(checkout: _Checkout) -> tuple[list[str], int]:
+def _changes(checkout: _Checkout, scratch: Path) -> tuple[list[str], int]:
     """Tracked files that differ from the commit, and how many files are neither tracked nor ignored.
 
     A file that went through a filter or a line-ending conversion is unchanged by the user's configuration.
     """
-    answer = _git_of_user(["status", "--porcelain", "-z", "--untracked-files=all"], checkout.top)
+    question = ["status", "--porcelain", "-z", "--untracked-files=all", *_without(scratch, checkout.top)]
+    answer = run_git_of_user(question, checkout.top)
     changed, untracked = [], 0
     for entry in answer.decode(errors="replace").split("\0"):
         if entry.startswith("?? "):
@@ -352,16 +339,31 @@ def _changes(checkout: _Checkout) -> tuple[list[str], int]:
     return changed, untracked
 
 
-def _snapshot(checkout: _Checkout, git: Path) -> str:
+def _files_here(folder: Path, scratch: Path) -> list[bytes]:
+    """What git tracks or would track in a folder, relative to it."""
+    question = ["ls-files", "-z", "--cached", "--others", "--exclude-standard", *_without(scratch, folder)]
+    return run_git_of_user(question, folder).split(b"\0")
+
+
+def _without(scratch: Path, folder: Path) -> list[str]:
+    """Arguments that keep git from this export itself, where TMPDIR is in the project."""
+    if not scratch.resolve().is_relative_to(folder.resolve()):
+        return []
+    return ["--", ".", f":(exclude,literal){scratch.resolve().relative_to(folder.resolve())}"]
+
+
+def _snapshot(checkout: _Checkout, git: Path, scratch: Path) -> str:
     """The working tree, without what is ignored, as a git tree in the second git directory."""
     extra = {"GIT_DIR": str(git), "GIT_WORK_TREE": str(checkout.top), "GIT_INDEX_FILE": str(git / "snapshot")}
-    _git(["read-tree", "HEAD"], checkout.top, **extra)
-    here = _git_of_user(["ls-files", "-z", "--cached", "--others", "--exclude-standard"], checkout.top).split(b"\0")
-    before = os.fsencode(_git(["ls-tree", "-r", "-z", "--name-only", "HEAD"], git, GIT_DIR=str(git))).split(b"\0")
+    run_git(["read-tree", "HEAD"], checkout.top, **extra)
+    here = _files_here(checkout.top, scratch)
+    before = os.fsencode(run_git(["ls-tree", "-r", "-z", "--name-only", "HEAD"], git, GIT_DIR=str(git))).split(b"\0")
     names = b"\0".join(sorted({name.rstrip(b"/") for name in (*here, *before) if name}))
-    update = ["-c", "core.autocrlf=input", "update-index", "--add", "--remove", "--replace", "-z", "--stdin"]
-    _git_fed(names, update, checkout.top, **extra)
-    tree = _git(["write-tree"], checkout.top, **extra).strip()
+    # Line endings become what they would in a commit of the user's.
+    endings = run_git_of_user(["config", "--default", "false", "--get", "core.autocrlf"], checkout.top).decode().strip()
+    update = ["-c", f"core.autocrlf={endings}", "update-index", "--add", "--remove", "--replace", "-z", "--stdin"]
+    feed_git(names, update, checkout.top, **extra)
+    tree = run_git(["write-tree"], checkout.top, **extra).strip()
     (git / "snapshot").unlink()
     return tree
 
@@ -369,7 +371,7 @@ def _snapshot(checkout: _Checkout, git: Path) -> str:
 def _commit_tree(git: Path, tree: str, epoch: int) -> str:
     who = {f"GIT_{role}_{key}": "x" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
     when = dict.fromkeys(("GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"), f"{epoch} +0000")
-    return _git(["commit-tree", "-m", "working tree", tree], git, GIT_DIR=str(git), **who, **when).strip()
+    return run_git(["commit-tree", "-m", "working tree", tree], git, GIT_DIR=str(git), **who, **when).strip()
 
 
 def _submodules(
@@ -377,7 +379,7 @@ def _submodules(
 ) -> tuple[tuple[str, Path], ...]:
     """The export of each submodule at the commit that the parent names, taken from the local clone."""
     found: list[tuple[str, Path]] = []
-    for line in _git(["ls-tree", "-r", "-z", commit], git, GIT_DIR=str(git)).split("\0"):
+    for line in run_git(["ls-tree", "-r", "-z", commit], git, GIT_DIR=str(git)).split("\0"):
         meta, _, path = line.partition("\t")
         if not meta.startswith("160000"):
             continue
@@ -400,24 +402,56 @@ def _submodules(
     return tuple(found)
 
 
-def _fill_in_lfs(path: Path, source: Source) -> bool:
-    """Put an LFS object in its pointer's place, checked against the digest that the pointer names."""
-    if not source.lfs or path.is_symlink() or path.stat().st_size > _LFS_POINTER_LIMIT:
-        return False
-    found = _LFS_POINTER.match(path.read_bytes())
-    if found is None:
-        return False
-    digest = Digest("sha256", found.group(1).decode())
-    for folder in source.lfs:
+def _fill_in_lfs(root: Path, deeper: list[Path], source: Source) -> list[Path]:
+    """Put LFS objects in their pointers' places, each checked against the digest that the pointer names.
+
+    Args:
+        root: the top of an exported repository.
+        deeper: the submodules in it, which have attributes of their own.
+
+    Returns:
+        The files, relative to ``root``.
+    """
+    pointers: dict[Path, Digest] = {}
+    for parent, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if Path(parent, name) not in deeper]
+        for path in (Path(parent, name) for name in files):
+            if path.is_symlink() or path.stat().st_size > _LFS_POINTER_LIMIT:
+                continue
+            if found := _LFS_POINTER.match(path.read_bytes()):
+                pointers[path.relative_to(root)] = Digest("sha256", found.group(1).decode())
+    kept_there = _kept_in_lfs(root, pointers)
+    for path in kept_there:
+        _fill_in(root / path, pointers[path], source.lfs)
+    return kept_there
+
+
+def _kept_in_lfs(root: Path, paths: Iterable[Path]) -> list[Path]:
+    """Those of some files that the attributes give to LFS: a pointer may also be just that, such as a test's data."""
+    names = [os.fsencode(path) for path in paths]
+    if not names:
+        return []
+    with scratch_folder(
+        Path(tempfile.gettempdir()), "reprobuild-attributes-"
+    ) as git:  # the one that goes along switches filters off
+        for part in ("objects", "refs"):
+            (git / part).mkdir()
+        (git / "HEAD").write_text("ref: refs/heads/none\n", encoding="ascii")
+        question = ["check-attr", "-z", "--stdin", "filter"]
+        answer = feed_git(b"\0".join(names), question, root, GIT_DIR=str(git), GIT_WORK_TREE=str(root))
+    fields = answer.split("\0")
+    return [Path(name) for name, value in zip(fields[::3], fields[2::3], strict=False) if value == "lfs"]
+
+
+def _fill_in(path: Path, digest: Digest, folders: Iterable[Path]) -> None:
+    for folder in folders:
         kept = folder / digest.hex[:2] / digest.hex[2:4] / digest.hex
         if kept.is_file():
             mode = path.stat().st_mode
             with kept.open("rb") as stream:
-                write_atomically(
-                    path, digest.check(iter(lambda: stream.read(1 << 20), b""), f"LFS object of {path.name}")
-                )
+                write_atomically(path, digest.check(chunks_of(stream), f"LFS object of {path.name}"))
             path.chmod(mode & 0o777)
-            return True
+            return
     raise SourceUnusable(
         f"{path.name} is kept in Git LFS, and its object {digest} is not on this machine.", "Fetch it: git lfs pull."
     )
@@ -431,13 +465,16 @@ def _subdirectory(checkout: _Checkout, project: Path) -> str:
 def _remote(checkout: _Checkout) -> str:
     """The URL of ``origin`` without credentials; empty when there is none, or it is a path of this machine."""
     with suppress(process.ToolFailed):
-        url = _git(["config", "--get", "remote.origin.url"], checkout.top).strip()
+        url = run_git(["config", "--get", "remote.origin.url"], checkout.top).strip()
         scp = re.fullmatch(r"(?:[^@/]+@)?([^:/]+):(?!//)(.+)", url)
         if scp:
             return f"git+ssh://{scp.group(1)}/{scp.group(2)}"
-        parts = urlsplit(url)
-        if parts.scheme and parts.scheme != "file":
-            return "git+" + urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        with suppress(ValueError):  # what is no URL isn't told either
+            parts = urlsplit(url)
+            if parts.scheme and parts.scheme != "file":
+                # A token may be in the query or the fragment too.
+                netloc = parts.netloc.rpartition("@")[2]
+                return "git+" + urlunsplit(parts._replace(netloc=netloc, query="", fragment=""))
     return ""
 
 
@@ -464,12 +501,15 @@ def _newest(path: Path) -> float:
         raise BadInput(f"{path} is not an sdist: {error}.") from error
 
 
-def _open_folder(project: Path, scratch: Path, epoch: int | None) -> Source:
-    """A folder without git: everything in it that is source."""
-    newest = max((item.lstat().st_mtime for item in _walk(project)), default=time.time())
+def _open_folder(project: Path, scratch: Path, epoch: int | None, known: Iterable[bytes] | None = None) -> Source:
+    """A folder without git, or without a commit: everything in it that is source, and among ``known``."""
+    only = None if known is None else {project / os.fsdecode(name) for name in known if name}
+    own = project / os.path.relpath(scratch.resolve(), project.resolve())  # TMPDIR may be in the project
+    files = [path for path in _walk(project) if own not in path.parents and (only is None or path in only)]
+    newest = max((path.lstat().st_mtime for path in files), default=time.time())
     tar = scratch / "source.tar"
     with tar.open("wb") as stream:
-        write_tar(stream, _members(project), mtime=0)
+        write_tar(stream, _members(project, files), mtime=0)
     return Source("folder", tar, clamped(newest) if epoch is None else epoch, {"sha256": Digest.of_file(tar).hex})
 
 
@@ -491,8 +531,8 @@ def _walk(folder: Path, left_behind: tuple[str, ...] | None = None) -> Iterator[
             yield entry
 
 
-def _members(project: Path) -> Iterator[tuple[str, int, bytes | str]]:
-    for path in _walk(project):
+def _members(project: Path, files: Iterable[Path]) -> Iterator[tuple[str, int, bytes | str]]:
+    for path in files:
         name = path.relative_to(project).as_posix()
         if path.is_symlink():
             yield name, 0o777, str(path.readlink())

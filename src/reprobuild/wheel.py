@@ -120,7 +120,7 @@ def resolve(
             f"The source has no {BUILD_LOCK} beside its pyproject.toml.",
             _LOCK_REMEDIES.get(exported.kind, "Run `reprobuild lock` in the project's folder."),
         )
-    python_found = interpreter.find(python or config.python, config.root, config.requires_python)
+    python_found = interpreter.find(python, config.root, config.requires_python, configured=config.python)
     locked = lockfile.read(lock_path)
     require_satisfied(locked, config.build_requires, python_found, "pyproject.toml's [build-system]")
     observer.step("choosing the locked files")
@@ -133,7 +133,7 @@ def read_export(exported: Source, scratch: Path) -> tuple[Config, Path]:
     folder = scratch / "export"
     folder.mkdir()
     source.peek(exported, ("pyproject.toml", "setup.py", ".python-version", BUILD_LOCK), folder)
-    return project.load(folder), folder / BUILD_LOCK
+    return project.load(folder, "the source"), folder / BUILD_LOCK
 
 
 def make(

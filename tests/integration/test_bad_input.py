@@ -74,8 +74,9 @@ def test_no_pyproject(command: str, reprobuild: Cli, tmp_path: Path) -> None:
 def test_broken_toml(command: str, with_pyproject: Callable[[str], Path], reprobuild: Cli) -> None:
     folder = with_pyproject("[tool.reprobuild\n")
     ended = reprobuild(command, cwd=folder, code=ExitCode.BAD_INPUT)
-    says(ended, "pyproject.toml is not valid TOML", "Mend it at the place that is named.")
+    says(ended, "is not valid TOML", "Mend it at the place that is named.")
     assert "line 11" in ended.stderr
+    assert ("pyproject.toml of the source" if command == "wheel" else f"{folder}/pyproject.toml") in ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,9 @@ def test_wrong_configuration(
 ) -> None:
     folder = with_pyproject(text)
     for command in ("lock", "wheel"):
-        says(reprobuild(command, cwd=folder, code=ExitCode.BAD_INPUT), reason, remedy)
+        ended = reprobuild(command, cwd=folder, code=ExitCode.BAD_INPUT)
+        says(ended, reason, remedy)
+        assert f"{folder}/pyproject.toml: " in ended.stderr or "error: pyproject.toml of the source: " in ended.stderr
     assert not (folder / "dist").exists()
 
 
@@ -431,6 +434,23 @@ def test_a_python_that_isnt_there(request_: str, project: Projects, reprobuild: 
     folder = project("in-tree-backend")
     ended = reprobuild("wheel", "--python", request_, cwd=folder, code=ExitCode.TOOL_MISSING)
     says(ended, "", "name another with --python")
+
+
+@pytest.mark.parametrize("where", ["pyproject.toml", ".python-version"])
+@pytest.mark.parametrize("command", ["wheel", "lock"])
+def test_a_projects_own_program_is_no_python(
+    where: str, command: str, project: Projects, reprobuild: Cli, git: Git, tmp_path: Path
+) -> None:
+    folder = project("in-tree-backend")
+    (folder / "evil").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\nexec python3 $@\n")
+    (folder / "evil").chmod(0o755)
+    with (folder / where).open("a") as stream:
+        stream.write(f"[tool.reprobuild]\npython = '{folder}/evil'\n" if where[0] == "p" else f"{folder}/evil\n")
+    git(folder, "add", ".")
+    git(folder, "commit", "-qm", "a python of its own")
+    ended = reprobuild(command, cwd=folder, code=ExitCode.BAD_INPUT)
+    says(ended, "which is not a version of Python", "only --python takes a path")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_command_that_isnt_there(reprobuild: Cli) -> None:

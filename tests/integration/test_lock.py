@@ -258,7 +258,6 @@ def test_a_url_requirement_is_refused(
     assert not (folder / "requirements.txt").exists()
 
 
-@pytest.mark.xfail(reason="the source is exported to ask the backend, and there is no commit to export")
 def test_a_repository_without_a_commit_can_be_locked(
     index: PackageIndex, make_project: Callable[..., Path], reprobuild: Cli, git: Git, tmp_path: Path
 ) -> None:
@@ -267,6 +266,110 @@ def test_a_repository_without_a_commit_can_be_locked(
     git(folder, "init", "--quiet")
     reprobuild("lock", cwd=folder)
     assert pins(folder / "constraints.txt") == ["alpha==1.0"]
+
+
+METADATA_HOOK = """
+
+def prepare_metadata_for_build_wheel(folder, config_settings=None):
+    import os, tempfile
+    Path("leftover").touch()
+    Path("mode").write_text("changed")
+    Path(tempfile.gettempdir(), "temporary").touch()
+    Path(folder, INFO).mkdir()
+    text = "Metadata-Version: 2.1\\nName: in-tree-backend\\nVersion: 1.0\\nRequires-Dist: beta\\n"
+    Path(folder, INFO, "METADATA").write_text(text)
+    return INFO
+"""
+
+
+@pytest.fixture
+def dynamic(make_project: Callable[..., Path], git: Git) -> Callable[..., Path]:
+    """A project whose requirements only its backend knows, which leaves files where it runs."""
+
+    def make(build: str = "", more: str = "", tail: str = "") -> Path:
+        folder = make_project(build, "", more, tail)
+        pyproject = folder / "pyproject.toml"
+        pyproject.write_text(pyproject.read_text().replace("dependencies = []", 'dynamic = ["dependencies"]', 1))
+        with (folder / "backend.py").open("a") as stream:
+            stream.write(METADATA_HOOK)
+        git(folder, "commit", "-qam", "dynamic")
+        return folder
+
+    return make
+
+
+def test_backends_run_elsewhere(
+    index: PackageIndex, dynamic: Callable[..., Path], reprobuild: Cli, tmp_path: Path, git: Git
+) -> None:
+    (tmp_path / "tmp: a b").mkdir()
+    more = '[dependency-groups]\ntest = ["alpha"]\n'
+    folder = dynamic(more=more, tail='\n[tool.reprobuild.images.one]\ngroups = ["test"]\n')
+    env = {"TMPDIR": str(tmp_path / "tmp: a b")}
+    for options in (["--check"], []):
+        reprobuild("lock", *options, cwd=folder, env=env, code=ExitCode.LOCK_STALE if options else 0)
+        assert not (folder / "leftover").exists()
+        assert git(folder, "diff", "--name-only") == ""
+        assert list((tmp_path / "tmp: a b").iterdir()) == []
+    assert pins(folder / "requirements.txt") == ["beta==1.0", "gamma==1.0"]
+    assert pins(folder / "images/one/requirements.txt") == ["alpha==1.0", "beta==1.0", "gamma==1.0"]
+    text = (folder / "images/one/requirements.txt").read_text()
+    assert "# via in-tree-backend (pyproject.toml)\n" in text
+    assert "# via in-tree-backend (pyproject.toml:test)\n" in text
+    assert "tmp" not in text
+
+
+@pytest.mark.parametrize("tmpdir", [".", "tmp", "../tmp"])
+def test_scratch_may_be_in_the_project(
+    tmpdir: str, index: PackageIndex, make_project: Callable[..., Path], reprobuild: Cli, git: Git
+) -> None:
+    folder = make_project('"alpha"', '"beta"')
+    (folder / tmpdir).mkdir(exist_ok=True)
+    env = {"TMPDIR": tmpdir}
+    reprobuild("lock", cwd=folder, env=env)
+    assert "# via in-tree-backend (pyproject.toml)\n" in (folder / "requirements.txt").read_text()
+    git(folder, "add", ".")
+    git(folder, "commit", "-qm", "locks")
+    built = reprobuild("wheel", "--allow-dirty", "--json", cwd=folder, env=env)
+    assert built.json["source"]["kind"] == "git"
+    assert "untracked" not in built.stderr
+    reprobuild("verify-wheel", cwd=folder, env=env)
+
+
+def test_uvs_settings_are_those_of_the_working_tree(
+    make_project: Callable[..., Path], reprobuild: Cli, git: Git, cold_caches: Path
+) -> None:
+    """Also where git knows nothing of them, and paths in them are relative."""
+    folder = make_project('"alpha"', '"alpha"')
+    (folder / ".git/info/exclude").write_text("uv.toml\n")
+    (folder / "uv.toml").write_text('no-index = true\nfind-links = ["../links"]\n')
+    make_wheel(folder.parent / "links", "alpha", "1.0")
+    reprobuild("lock", cwd=folder)
+    assert pins(folder / "constraints.txt") == pins(folder / "requirements.txt") == ["alpha==1.0"]
+
+
+@pytest.mark.parametrize("variable", ["UV_FIND_LINKS", "UV_CONFIG_FILE"])
+def test_paths_in_variables_are_relative_to_the_caller(
+    variable: str, make_project: Callable[..., Path], reprobuild: Cli, cold_caches: Path, tmp_path: Path
+) -> None:
+    folder = make_project('"alpha"', '"alpha"')
+    make_wheel(tmp_path / "some links", "alpha", "1.0")
+    (tmp_path / "own.toml").write_text('find-links = ["some links"]\n')
+    value = "some links" if variable == "UV_FIND_LINKS" else "own.toml"
+    reprobuild("lock", "--project", folder, cwd=tmp_path, env={variable: value, "UV_NO_INDEX": "1"})
+    assert pins(folder / "constraints.txt") == pins(folder / "requirements.txt") == ["alpha==1.0"]
+
+
+def test_a_project_that_git_ignores(
+    index: PackageIndex, make_project: Callable[..., Path], reprobuild: Cli, git: Git
+) -> None:
+    folder = make_project()
+    (folder / "inner").mkdir()
+    (folder / "inner/pyproject.toml").write_text("")
+    (folder / ".gitignore").write_text("inner\n")
+    git(folder, "add", ".")
+    git(folder, "commit", "-qm", "inner is ignored")
+    refused = reprobuild("lock", cwd=folder / "inner", code=ExitCode.SOURCE_UNUSABLE)
+    assert "git ignores the project" in refused.stderr
 
 
 # --- when it changes ---------------------------------------------------------------------------------
@@ -311,6 +414,57 @@ def test_only_what_may_move_moves(index: PackageIndex, make_project: Callable[..
     assert pins(folder / "requirements.txt") == ["alpha==1.0", "beta==1.0", "gamma==2.0"]
     reprobuild("lock", "--upgrade", cwd=folder)
     assert pins(folder / "requirements.txt") == ["alpha==2.0", "beta==2.0", "gamma==2.0"]
+
+
+def test_the_old_lock_does_not_constrain_the_new_builds(
+    index: PackageIndex, dynamic: Callable[..., Path], reprobuild: Cli
+) -> None:
+    make_wheel(index.folder, "alpha", "2.0")
+    folder = dynamic('"alpha<2"')
+    reprobuild("lock", cwd=folder)
+    pyproject = folder / "pyproject.toml"
+    pyproject.write_text(pyproject.read_text().replace("alpha<2", "alpha>=2"))
+    reprobuild("lock", cwd=folder, env={"UV_CACHE_DIR": str(folder.parent / "another-cache")})
+    assert pins(folder / "constraints.txt") == ["alpha==2.0"]
+
+
+@pytest.mark.parametrize("check", [[], ["--check"]])
+def test_a_name_that_no_lock_holds_cant_be_upgraded(
+    check: list[str], index: PackageIndex, make_project: Callable[..., Path], reprobuild: Cli
+) -> None:
+    folder = make_project('"alpha"', '"beta"')
+    refused = reprobuild("lock", "--upgrade", *check, "alpa", cwd=folder, code=ExitCode.USAGE)
+    assert "No lock holds 'alpa', and no requirement names it. Did you mean 'alpha'?" in refused.stderr
+    assert not (folder / "constraints.txt").exists()
+    reprobuild("lock", cwd=folder)
+    pyproject = folder / "pyproject.toml"
+    pyproject.write_text(pyproject.read_text().replace('"beta"', '"alpha"'))
+    reprobuild("lock", "--upgrade", "Gamma", cwd=folder)  # it was in the lock
+    reprobuild("lock", "--upgrade", "gamma", cwd=folder, code=ExitCode.USAGE)
+
+
+def test_time_alone_is_no_drift(index: PackageIndex, make_project: Callable[..., Path], reprobuild: Cli) -> None:
+    folder = make_project('"alpha"', '"beta"')
+    pyproject = folder / "pyproject.toml"
+    reprobuild("lock", cwd=folder)
+    old = "# exclude-newer: 2026-01-01T00:00:00Z\n"
+    for name in ("constraints.txt", "requirements.txt"):
+        title, rest = (folder / name).read_text().split("again instead.\n")
+        (folder / name).write_text(f"{title}again instead.\n{old}{rest}")
+    # This index tells no upload times: uv would find nothing if it were to heed one.
+    pyproject.write_text(pyproject.read_text().replace("exclude-newer = false\n", ""))
+    with pyproject.open("a") as stream:
+        stream.write("[tool.uv]\nexclude-newer-package = { alpha = false, beta = false, gamma = false }\n")
+    for options in (["--check"], ["--check", "--upgrade"], ["--check", "--upgrade", "gamma"], ["--upgrade"]):
+        ended = reprobuild("lock", *options, cwd=folder)
+        assert ended.stdout in ("every lock is up to date\n", "unchanged constraints.txt\nunchanged requirements.txt\n")
+
+    make_wheel(index.folder, "gamma", "2.0")
+    reprobuild("lock", "--check", cwd=folder)
+    reprobuild("lock", "--upgrade", cwd=folder)
+    for name in ("constraints.txt", "requirements.txt"):  # one time for all
+        assert old not in (folder / name).read_text()
+        assert "# exclude-newer: 20" in (folder / name).read_text()
 
 
 # --- where it comes from -------------------------------------------------------------------------------
@@ -401,6 +555,27 @@ def test_a_wrong_password_is_not_repeated(
     assert PASSWORD not in refused.stdout + refused.stderr
     assert "remedy: " in refused.stderr
     assert not (folder / "dist").exists()
+
+
+def test_what_a_backend_prints_shows_no_credential(
+    serve: Callable[..., PackageIndex],
+    cold_caches: Path,
+    dynamic: Callable[..., Path],
+    reprobuild: Cli,
+    git: Git,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    private = serve(private=True)
+    monkeypatch.setenv("UV_DEFAULT_INDEX", private.url(f"{USER}:{PASSWORD}@"))
+    folder = dynamic()
+    backend = folder / "backend.py"
+    says = f"raise RuntimeError('it ends', {private.url('other:s3cret@')!r}, {PASSWORD!r})"
+    backend.write_text(backend.read_text().replace("    import os, tempfile\n", f"    {says}\n"))
+    git(folder, "commit", "-qam", "it talks")
+    ended = reprobuild("lock", "--verbose", cwd=folder, code=ExitCode.BUILD_FAILED)
+    assert "it ends" in ended.stderr
+    assert PASSWORD not in ended.stderr
+    assert "s3cret" not in ended.stderr
 
 
 def test_a_second_wheel_needs_no_index(

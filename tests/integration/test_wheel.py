@@ -394,9 +394,19 @@ def set_traps(folder: Path, tmp_path: Path, git: Git) -> Path:
     for name in (
         *("filter.evil.clean", "filter.evil.smudge", "filter.evil.process", "diff.evil.textconv"),
         *("core.fsmonitor", "core.sshCommand", "core.pager", "core.editor", "core.alternateRefsCommand"),
-        *("diff.external", "gpg.program", "credential.helper", "tar.tar.command", "uploadpack.packObjectsHook"),
+        *("diff.external", "credential.helper", "tar.tar.command", "uploadpack.packObjectsHook", "alias.status"),
+        *("core.askPass", "core.gitProxy", "remote.origin.uploadpack", "remote.origin.vcs", "diff.evil.command"),
+        *("merge.evil.driver", "sequence.editor", "trailer.evil.command", "interactive.diffFilter", "pager.log"),
     ):
         git(folder, "config", name, f"touch {ran}/{name}; cat")
+    for name in ("gpg.program", "gpg.ssh.program", "gpg.x509.program"):  # these are programs, not shell commands
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\ntouch {ran}/{name}\n")
+        program.chmod(0o755)
+        git(folder, "config", name, str(program))
+    sign(folder, git)
+    for name in ("log.showSignature", "status.submoduleSummary", "core.untrackedCache", "protocol.ext.allow"):
+        git(folder, "config", name, "always" if name.endswith("allow") else "true")
     git(folder, "config", "core.hooksPath", str(tmp_path / "hooks"))
     (tmp_path / "hooks").mkdir()
     for name in ("post-checkout", "post-index-change", "pre-commit", "reference-transaction", "post-commit"):
@@ -404,6 +414,31 @@ def set_traps(folder: Path, tmp_path: Path, git: Git) -> Path:
         hook.write_text(f"#!/bin/sh\ntouch {ran}/{name}\n")
         hook.chmod(0o755)
     return ran
+
+
+def sign(folder: Path, git: Git) -> None:
+    """Give the commit a signature that nobody made."""
+    head, blank, message = git(folder, "cat-file", "commit", "HEAD").partition("\n\n")
+    signature = "gpgsig -----BEGIN PGP SIGNATURE-----\n \n x\n -----END PGP SIGNATURE-----"
+    (folder / ".git/signed").write_text(f"{head}\n{signature}{blank}{message}")
+    name = git(folder, "hash-object", "-t", "commit", "-w", ".git/signed").strip()
+    git(folder, "update-ref", "HEAD", name)
+    git(folder, "tag", "--force", "signed", name)
+
+
+def test_a_replaced_commit_is_not_the_source(project: Projects, reprobuild: Cli, git: Git) -> None:
+    """`git replace` puts other content in a commit's place, on one machine alone."""
+    folder = project("with-hatchling")
+    named = git(folder, "rev-parse", "HEAD").strip()
+    tree = git(folder, "rev-parse", "HEAD^{tree}").strip()
+    (folder / "src/with_hatchling/__init__.py").write_text("evil = True\n")
+    git(folder, "commit", "--quiet", "--all", "--message", "evil")
+    evil = git(folder, "rev-parse", "HEAD").strip()
+    git(folder, "reset", "--quiet", "--hard", named)
+    git(folder, "replace", named, evil)
+    built = reprobuild("wheel", "--json", cwd=folder).json
+    assert built["source"] == {"kind": "git", "gitCommit": named, "gitTree": tree}
+    assert members(folder / "dist" / WHEEL)["with_hatchling/__init__.py"].startswith(b'"""A package')
 
 
 def test_another_users_repository_runs_nothing_as_me(

@@ -274,6 +274,12 @@ def test_a_scratch_folder_goes_away_whatever_the_modes_in_it(open_folder):
     assert list(open_folder.iterdir()) == []
 
 
+def test_a_scratch_folder_has_an_absolute_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with scratch_folder(Path(), "x-") as folder:
+        assert folder.parent == tmp_path
+
+
 def test_two_scratch_folders_are_two(tmp_path):
     with scratch_folder(tmp_path, "x-") as one, scratch_folder(tmp_path, "x-") as two:
         assert one != two
@@ -292,3 +298,17 @@ def test_the_cache_lies_where_the_variable_says(monkeypatch, tmp_path):
     monkeypatch.setenv("REPROBUILD_CACHE_DIR", "")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_root() == tmp_path / "xdg" / "reprobuild"
+
+
+@pytest.mark.parametrize("found", [Path("~/.cache/reprobuild"), None])
+def test_an_account_without_a_home_has_no_cache(monkeypatch, found):
+    def user_cache_path(name):
+        if found is None:
+            raise RuntimeError("could not determine the home directory")
+        return found
+
+    monkeypatch.delenv("REPROBUILD_CACHE_DIR")
+    monkeypatch.setattr("platformdirs.user_cache_path", user_cache_path)
+    with pytest.raises(BadInput, match="no home folder") as caught:
+        cache_root()
+    assert "REPROBUILD_CACHE_DIR" in caught.value.remedy

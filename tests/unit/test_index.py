@@ -251,6 +251,69 @@ def test_an_sdist_does_not_stand_in_for_a_wheel_that_nobody_offers(server, index
     assert index().choose([pin(SDIST, WHEEL)], PYTHON) == (locked(WHEEL),)
 
 
+@pytest.mark.parametrize("zeroed", [BINARY, ABI3, SDIST])
+def test_an_index_must_list_each_locked_file(server, index, zeroed):
+    """The hash that nobody has may be the better file's: another one that fits is no answer."""
+    server.html([SDIST, WHEEL, ABI3, BINARY])
+    hashes = {digest(name) for name in (SDIST, WHEEL, ABI3, BINARY) if name != zeroed} | {Digest("sha256", "0" * 64)}
+    wrong = Pin("demo", Version("1.0"), None, tuple(sorted(hashes)))
+    with pytest.raises(IndexFailed, match=f"without a file that has sha256:{'0' * 64}") as caught:
+        index().choose([wrong], PYTHON)
+    assert "reprobuild lock" in caught.value.remedy
+
+
+def test_the_choice_does_not_depend_on_what_was_offered_before(server, index):
+    server.html([WHEEL])
+    with pytest.raises(IndexFailed, match="without a file"):
+        index().choose([pin(WHEEL, BINARY)], PYTHON)
+    server.html([WHEEL, BINARY])
+    for _ in range(2):
+        assert index().choose([pin(WHEEL, BINARY)], PYTHON) == (locked(BINARY),)
+    assert len(server.asked_for("/simple/demo/")) == 2
+
+
+@pytest.mark.parametrize("kind", ["folder", "page", "local index"])
+def test_a_mirror_may_hold_some_of_the_files(server, configure, index, tmp_path, kind):
+    """`pip download` fetches one platform's wheels, and a lock names everybody's."""
+    folder = tmp_path / "wheels" / "demo" if kind == "local index" else tmp_path / "wheels"
+    folder.mkdir(parents=True)
+    (folder / ABI3).write_bytes(content(ABI3))
+    server.html([ABI3], path="/links.html")
+    if kind == "local index":
+        configure(UV_DEFAULT_INDEX=str(tmp_path / "wheels"))
+    else:
+        configure(UV_FIND_LINKS=str(folder) if kind == "folder" else server.url("/links.html"), UV_NO_INDEX="1")
+    everything = pin(SDIST, WHEEL, ABI3, BINARY, FOREIGN)
+    assert index().choose([everything], PYTHON) == (locked(ABI3),)
+    (folder / BINARY).write_bytes(content(BINARY))
+    server.html([ABI3, BINARY], path="/links.html")
+    assert index().choose([everything], PYTHON) == (locked(BINARY),)
+
+
+def test_a_file_of_an_unusable_kind_is_not_gone(server, index):
+    server.html([WHEEL, "demo-1.0.tar.bz2", "demo-1.0.win32.exe"])
+    wide = pin(WHEEL, "demo-1.0.tar.bz2", "demo-1.0.win32.exe")
+    assert index().choose([wide], PYTHON) == (locked(WHEEL),)
+
+
+def test_an_index_without_the_release_has_no_say_in_a_folders(server, configure, index, tmp_path):
+    (tmp_path / WHEEL).write_bytes(content(WHEEL))
+    server.html(["demo-2.0-py3-none-any.whl"])
+    configure(UV_FIND_LINKS=str(tmp_path))
+    assert index().choose([pin(WHEEL, SDIST)], PYTHON) == (locked(WHEEL),)
+
+
+@pytest.mark.parametrize(
+    "name", ["../../x.whl", "../../demo-1.0-py3-none-any.whl", "other-1.0.tar.gz", "x", "", None, 1]
+)
+def test_a_remembered_name_is_checked_like_an_offered_one(server, index, out, tmp_path, name):
+    path = tmp_path / "cache" / "releases" / "demo" / "1.0.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({str(digest(WHEEL)): name}))
+    server.offer(WHEEL)
+    assert index().choose([pin(WHEEL)], PYTHON) == (locked(WHEEL),)
+
+
 @pytest.mark.parametrize("offered", [[], [FOREIGN], ["demo-1.1-py3-none-any.whl"], ["other-1.0-py3-none-any.whl"]])
 def test_a_release_without_a_fitting_file_is_an_error(server, index, offered):
     server.html(offered)

@@ -122,7 +122,7 @@ def test_an_interpreter_that_cannot_answer_is_refused(tmp_path, body, why):
         describe(script(tmp_path / "python", body))
     assert "can't be questioned" in caught.value.reason
     assert why in caught.value.reason
-    assert "3.8" in caught.value.remedy
+    assert "3.9" in caught.value.remedy
 
 
 @pytest.mark.parametrize("name", ["absent", "folder", "plain-file"])
@@ -185,6 +185,54 @@ def test_a_relative_path_is_one_from_here(asked, tmp_path, monkeypatch):
     assert asked == [str(tmp_path / "venv" / "bin" / "python")]
 
 
+VERSIONS = ["3", "3.12", "3.12.1", "3.13rc1", "3.13t", ">=3.11,<3.14", ">= 3.11, !=3.12.*", "~=3.11", "==3.12.*"]
+VERSIONS += ["cpython@3.12", "cpython3.12", "python3.12", "pypy@3.10", "pypy3.10", "graalpy3.11", "cpython>=3.12"]
+NO_VERSIONS = [
+    "/bin/evil",
+    "./evil",
+    "evil",
+    "bin/python",
+    "~/python",
+    "python-evil",
+    "python",
+    "3.12/evil",
+    "3.12-evil",
+]
+NO_VERSIONS += ["===evil", "===/bin/evil", ">=3.8,===/bin/evil", "cpython@/bin/evil", "evil@3.12", "--help", ",", "any"]
+
+
+@pytest.mark.parametrize("text", VERSIONS)
+def test_a_projects_files_name_versions(asked, tmp_path, text):
+    (tmp_path / ".python-version").write_text(f"{text}\n")
+    find(None, tmp_path)
+    find(None, tmp_path, configured=text)
+    assert asked == [text, text]
+
+
+@pytest.mark.parametrize("text", NO_VERSIONS)
+def test_a_projects_files_name_no_program(asked, tmp_path, text):
+    with pytest.raises(BadInput, match=r"python in .* asks for .* not a version of Python") as caught:
+        find(None, tmp_path, configured=text)
+    assert "only --python takes a path" in caught.value.remedy
+    (tmp_path / ".python-version").write_text(f"{text}\n")
+    with pytest.raises(BadInput, match=r"\.python-version asks for"):
+        find(None, tmp_path)
+    assert asked == []
+
+
+def test_the_projects_range_names_no_program(asked, tmp_path):
+    with pytest.raises(BadInput, match="requires-python asks for '===/bin/evil'"):
+        find(None, tmp_path, "===/bin/evil")
+    assert asked == []
+
+
+def test_what_is_configured_comes_before_the_pin_and_after_a_wish(asked, tmp_path):
+    (tmp_path / ".python-version").write_text("3.12\n")
+    find(None, tmp_path, configured="3.13")
+    find("/bin/own", tmp_path, configured="/bin/evil")
+    assert asked == ["3.13", "/bin/own"]
+
+
 # --- uv --------------------------------------------------------------------------------------------
 
 
@@ -205,8 +253,24 @@ def test_a_wish_is_never_an_option(request_):
         find(request_)
 
 
+@pytest.mark.parametrize("request_", ["3.97t", "pypy3.97", "3.970", "/nowhere/3.97"])
+def test_pyenvs_python_is_not_another_one(monkeypatch, tmp_path, request_):
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    (tmp_path / "versions" / "3.97.9" / "bin").mkdir(parents=True)
+    counting(tmp_path / "versions" / "3.97.9" / "bin" / "python", ANSWER)
+    with pytest.raises(ToolMissing):
+        find(request_)
+
+
 @pytest.mark.parametrize(
-    ("request_", "expected"), [("3.97", "3.97.10"), ("cpython@3.97.9", "3.97.9"), ("3.97.10", "3.97.10")]
+    ("request_", "expected"),
+    [
+        ("3.97", "3.97.10"),
+        ("cpython@3.97.9", "3.97.9"),
+        ("3.97.10", "3.97.10"),
+        ("cpython3.97", "3.97.10"),
+        ("==3.97.*,<3.97.10", "3.97.9"),
+    ],
 )
 def test_a_version_that_pyenv_has_switched_off_is_found(monkeypatch, tmp_path, request_, expected):
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))

@@ -128,6 +128,21 @@ def test_a_fork_has_one_version_in_each_environment():
 
 
 @pytest.mark.parametrize(
+    "second", [f"demo==2 --hash={A}", f"Demo==1 --hash={B}", f"demo==2; os_name=='posix' --hash={A}"]
+)
+def test_two_pins_of_one_name_are_refused_where_both_apply(second):
+    lock = parse(f"demo==1 --hash={A}\n{second}\n", "x")
+    for question in (lambda: lock.selected(LINUX), lambda: lock.unsatisfied([], LINUX)):
+        with pytest.raises(BadInput, match="pins demo twice") as caught:
+            question()
+        assert "reprobuild lock" in caught.value.remedy
+
+
+def test_the_same_pin_twice_is_one():
+    assert len(parse(f"demo[x]==1 --hash={A}\ndemo==1 --hash={A}\n", "x").selected(LINUX)) == 1
+
+
+@pytest.mark.parametrize(
     ("wanted", "problems"),
     [
         ([], []),

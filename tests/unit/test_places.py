@@ -6,7 +6,7 @@ import pytest
 from pypi_simple import PYPI_SIMPLE_ENDPOINT
 
 from reprobuild.errors import BadInput
-from reprobuild.places import Place, configured
+from reprobuild.places import Place, configured, paths_from_here, redacted, secrets
 
 DEFAULT = Place(PYPI_SIMPLE_ENDPOINT, flat=False)
 OWN, OTHER = "https://own.example/simple", "https://other.example/simple"
@@ -169,6 +169,74 @@ def test_a_file_that_is_not_toml_is_named(project):
         configured(project)
 
 
+MALFORMED = """
+index = 5
+pip = 5
+index-url = 5
+index-url = "https://[bad:s3cret@x/"
+index-url = "https://own.example:s3cret/"
+find-links = "abc"
+extra-index-url = [5]
+index = [5]
+index = [{ url = 5 }]
+index = [{ url = "https://own.example/", name = 5 }]
+pip = { find-links = 5 }
+""".strip().splitlines()
+
+
+@pytest.mark.parametrize("text", MALFORMED)
+@pytest.mark.parametrize("where", ["uv.toml", "pyproject.toml"])
+def test_a_setting_that_is_malformed_is_refused_in_words(project, text, where):
+    (project / where).write_text(text if where == "uv.toml" else f"[tool.uv]\n{text}")
+    with pytest.raises(BadInput, match=f"{where}: ") as caught:
+        configured(project)
+    assert "s3cret" not in caught.value.reason
+
+
+@pytest.mark.parametrize("text", ["tool = 5", "[tool]\nuv = 5"])
+def test_a_tool_table_that_is_none_is_refused_in_words(project, text):
+    (project / "pyproject.toml").write_text(text)
+    with pytest.raises(BadInput, match="is not a table"):
+        configured(project)
+
+
+@pytest.mark.parametrize(
+    "variable", ["UV_DEFAULT_INDEX", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_INDEX_URL", "UV_FIND_LINKS"]
+)
+def test_a_variable_that_is_malformed_is_refused_in_words(project, monkeypatch, variable):
+    monkeypatch.setenv(variable, "https://user:s3cret@[bad/")
+    with pytest.raises(BadInput, match=r"the variables UV_.*malformed") as caught:
+        configured(project)
+    assert "s3cret" not in caught.value.reason
+
+
+def test_links_are_separated_by_commas_alone(project, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UV_FIND_LINKS", "a b,,c")
+    monkeypatch.setenv("UV_NO_INDEX", "1")
+    assert [place.folder for place in configured(project)] == [tmp_path / "a b", tmp_path / "c"]
+
+
+def test_paths_in_variables_are_absolute_for_a_uv_elsewhere(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert paths_from_here() == {}
+    monkeypatch.setenv("UV_FIND_LINKS", f"a b,/c,{OWN}")
+    monkeypatch.setenv("UV_CONFIG_FILE", "own.toml")
+    found = {"UV_FIND_LINKS": f"{tmp_path}/a b,/c,{OWN}", "UV_CONFIG_FILE": f"{tmp_path}/own.toml"}
+    assert paths_from_here() == found
+
+
+def test_without_a_home_there_are_no_settings_in_it(project, monkeypatch):
+    def nobody(*path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nobody)
+    monkeypatch.setattr(Path, "expanduser", nobody)
+    monkeypatch.delenv("NETRC")
+    (project / "uv.toml").write_text(f'extra-index-url = ["{OWN}"]\nfind-links = ["~/wheels"]')
+    assert urls(project) == [OWN, (project / "~/wheels").as_uri(), PYPI_SIMPLE_ENDPOINT]
+
+
 # --- credentials -----------------------------------------------------------------------------------
 
 
@@ -232,3 +300,25 @@ def test_the_default_index_gets_no_credentials(project):
 def test_a_place_knows_its_folder():
     assert Place("file:///a%20b/c", flat=True).folder == Path("/a b/c")
     assert Place(OWN, flat=True).folder is None
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("no URL, but user:pass@host", "no URL, but user:pass@host"),
+        ("GET https://user:pa%40ss@own.example/x failed", "GET https://…@own.example/x failed"),
+        ("at `https://t0ken@own.example` and http://a:b@c/", "at `https://…@own.example` and http://…@c/"),
+        ("(https://own.example/x?token=t0ken)", "(https://own.example/x?…)"),
+        ("https://own.example/simple/a@b", "https://own.example/simple/a@b"),
+        ("https://own.example/, or somebody@example.org", "https://own.example/, or somebody@example.org"),
+        ("it says s3cret, s3 and s%2Fcret", "it says …, s3 and …"),
+    ],
+)
+def test_what_is_shown_hides_credentials(text, shown):
+    assert redacted(text, ("s%2Fcret", "s3cret")) == shown
+
+
+def test_secrets_are_passwords_and_tokens_but_not_names(project, monkeypatch):
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://somebody:pa%2Fssword@own.example/")
+    monkeypatch.setenv("UV_INDEX", f"https://t0ken@other.example/ https://somebody:abc@third.example/ {OWN}")
+    assert set(secrets(project)) == {"pa/ssword", "pa%2Fssword", "t0ken"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reprobuild import process, source
+from reprobuild import gitcmd, process, source
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, DigestMismatch, SourceUnusable, ToolMissing
 from reprobuild.files import scratch_folder
@@ -157,10 +157,60 @@ def test_a_repository_without_a_commit_has_no_source(git, tmp_path, scratch):
         open_source(tmp_path / "empty", scratch)
 
 
+def test_a_repository_without_a_commit_is_a_folder_when_changes_are_allowed(git, tmp_path, exported):
+    folder = tmp_path / "young"
+    write(folder, {".gitignore": "*.log\n", "a.txt": "a", "staged.txt": "s", "x.log": "x", "sub/b.txt": "b"})
+    write(folder, {"sub/y.log": "y", "sub/deep/c.txt": "c", "dist/d.txt": "d"})
+    git(folder, "init", "--quiet")
+    git(folder, "add", "staged.txt")
+    opened, out = exported(folder, allow_dirty=True)
+    assert (opened.kind, opened.git) == ("folder", None)
+    assert sorted(tree(out)) == [".gitignore", "a.txt", "staged.txt", "sub/b.txt", "sub/deep/c.txt"]
+    opened, out = exported(folder / "sub", allow_dirty=True)
+    assert sorted(tree(out)) == ["b.txt", "deep/c.txt"]
+
+
+def test_a_commit_that_is_lost_is_no_reason_to_take_the_folder(repository, scratch, git):
+    folder = repository({"a.txt": "a"})
+    name = git(folder, "rev-parse", "HEAD").strip()
+    (folder / ".git" / "objects" / name[:2] / name[2:]).unlink()
+    with pytest.raises(SourceUnusable, match="The commit HEAD is not in"):
+        open_source(folder, scratch, allow_dirty=True)
+
+
 def test_a_project_in_a_subdirectory_comes_with_the_whole_repository(repository, exported):
     opened, out = exported(repository({"shared.txt": "s", "libs/demo/pyproject.toml": "p"}) / "libs" / "demo")
     assert opened.subdirectory == "libs/demo"
     assert sorted(tree(out)) == ["libs/demo/pyproject.toml", "shared.txt"]
+
+
+@pytest.mark.parametrize(
+    "name", ["new\nline", 'a "quoted"\n\\n', "separated\u2028\x85", os.fsdecode(b"caf\xe9"), " blank "]
+)
+@pytest.mark.parametrize("allow_dirty", [False, True])
+def test_a_path_may_hold_anything(repository, exported, git, name, allow_dirty):
+    folder = repository({"sub/a.txt": "a"}, name)
+    git(folder, "tag", "v1.0")
+    if allow_dirty:
+        write(folder, {"sub/a.txt": "b"})
+    opened, out = exported(folder / "sub", allow_dirty=allow_dirty)
+    assert (opened.subdirectory, opened.objects) == ("sub", (folder / ".git/objects",))
+    assert git(out, "describe", "--tags") == "v1.0\n"
+    assert tree(out) == {"sub/a.txt": b"b" if allow_dirty else b"a"}
+
+
+def test_a_tags_name_may_be_no_text(repository, exported, git):
+    folder = repository({"a.txt": "a"})
+    git(folder, "tag", os.fsdecode(b"caf\xe9"))
+    _, out = exported(folder)
+    assert (out / ".git/packed-refs").read_bytes().endswith(b"refs/tags/caf\xe9\n")
+
+
+def test_files_that_are_elsewhere_are_not_taken_for_the_projects(repository, scratch, git):
+    folder = repository({"a.txt": "a"})
+    git(folder, "config", "core.worktree", repository({"b.txt": "b"}, "other"))
+    with pytest.raises(SourceUnusable, match="other"):
+        open_source(folder, scratch)
 
 
 def test_a_worktree_is_a_checkout_too(repository, exported, git, tmp_path):
@@ -234,6 +284,26 @@ def test_filters_and_hooks_are_not_run(repository, exported, git, tmp_path, plac
     _, out = exported(folder)
     assert tree(out)["a.txt"] == b"a\n"
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("missing", ["commit", "tree", "blob"])
+@pytest.mark.parametrize("url", ["ext::touch {ran}", "{other}"])
+@pytest.mark.parametrize("old_git", [False, True])
+def test_nothing_is_fetched(repository, scratch, git, tmp_path, monkeypatch, missing, url, old_git):
+    """A partial clone fetches what it lacks, by whatever program its configuration names."""
+    if old_git:
+        monkeypatch.delitem(gitcmd.RESTRAINED, "GIT_NO_LAZY_FETCH")
+    folder, ran = repository({"a.txt": "a"}), tmp_path / "ran"
+    git(folder, "config", "remote.origin.url", url.format(ran=ran, other=repository({"b.txt": "b"}, "other")))
+    git(folder, "config", "remote.origin.uploadpack", f"touch {ran}; git-upload-pack")
+    for setting in ("remote.origin.promisor=true", "extensions.partialClone=origin", "core.repositoryFormatVersion=1"):
+        git(folder, "config", *setting.split("="))
+    git(folder, "config", "protocol.ext.allow", "always")
+    name = git(folder, "rev-parse", {"commit": "HEAD", "tree": "HEAD^{tree}", "blob": "HEAD:a.txt"}[missing]).strip()
+    (folder / ".git" / "objects" / name[:2] / name[2:]).unlink()
+    with pytest.raises(SourceUnusable):
+        open_source(folder, scratch)
+    assert not ran.exists()
 
 
 def test_a_working_tree_that_git_cannot_read_is_no_source(repository, scratch, git):
@@ -366,6 +436,31 @@ def test_the_tree_as_it_is_leaves_out_just_what_is_ignored(repository, exported,
     assert opened.digests["gitTree"] == git(folder, "write-tree").strip()
 
 
+@pytest.mark.parametrize(
+    ("setting", "attributes", "new", "changed"),
+    [
+        ("", "", b"n\r\n", b"x\r\ny\r\n"),
+        ("false", "", b"n\r\n", b"x\r\ny\r\n"),
+        ("true", "", b"n\n", b"x\r\ny\r\n"),  # what is kept with CRLF stays so, says gitattributes(5)
+        ("input", "", b"n\n", b"x\r\ny\r\n"),
+        ("", "*.txt text\n", b"n\n", b"x\ny\n"),
+        ("true", "*.txt -text\n", b"n\r\n", b"x\r\ny\r\n"),
+    ],
+)
+def test_line_endings_become_what_a_commit_would_make_of_them(
+    repository, exported, git, setting, attributes, new, changed
+):
+    folder = repository({"changed.txt": b"x\r\n", ".gitattributes": attributes})
+    if setting:
+        git(folder, "config", "core.autocrlf", setting)
+    write(folder, {"new.txt": b"n\r\n", "changed.txt": b"x\r\ny\r\n"})
+    _, out = exported(folder, allow_dirty=True)
+    assert (tree(out)["new.txt"], tree(out)["changed.txt"]) == (new, changed)
+    git(folder, "add", "--all")
+    for name, content in (("new.txt", new), ("changed.txt", changed)):
+        assert process.run(["git", "cat-file", "blob", f":{name}"], env=os.environ, cwd=folder).stdout == content
+
+
 def test_staged_and_renamed_files_are_in_the_tree_as_it_is(repository, exported, git):
     folder = repository({"a.txt": "a", "b.txt": "b", ".gitignore": "*.log\n"})
     git(folder, "mv", "a.txt", "c.txt")
@@ -417,6 +512,24 @@ def test_the_users_repository_is_not_touched(repository, exported, allow_dirty):
     before = state_of(folder)
     exported(folder, allow_dirty=allow_dirty)
     assert state_of(folder) == before
+
+
+@pytest.mark.parametrize("kind", ["git", "dirty", "young", "folder"])
+def test_scratch_in_the_project_is_not_exported(git, repository, tmp_path, kind):
+    folder = repository({"a.txt": "a"})
+    if kind in ("young", "folder"):
+        (folder / ".git").rename(tmp_path / "gone")
+    if kind == "young":
+        git(folder, "init", "--quiet")
+    if kind == "dirty":
+        write(folder, {"a.txt": "b", "tmp/b.txt": "b"})
+    with scratch_folder(folder / "tmp", "scratch-") as scratch:
+        (scratch / "out").mkdir()
+        write(scratch, {"more.txt": "x"})
+        opened = open_source(folder, scratch, allow_dirty=True)
+        place(opened, scratch / "out", "sorted")
+        assert (opened.kind, opened.untracked) == ("folder" if kind == "young" else kind, 0)
+        assert sorted(tree(scratch / "out")) == (["a.txt", "tmp/b.txt"] if kind == "dirty" else ["a.txt"])
 
 
 # --- LFS and submodules ----------------------------------------------------------------------------
@@ -481,6 +594,17 @@ def test_a_submodules_lfs_object_is_found(with_lfs, repository, exported, git):
     assert (out / "data" / "sub" / "x.bin").read_bytes() == BIG
 
 
+def test_a_pointer_that_the_attributes_dont_give_to_lfs_is_a_file_like_others(repository, exported, git):
+    text, _ = pointer(BIG)
+    inner = repository({"inner.bin": text}, "inner")
+    folder = repository({".gitattributes": "*.bin filter=lfs\ntests/** -filter\n", "tests/x.bin": text, "b.txt": text})
+    git(folder, "submodule", "add", "--quiet", inner, "inner")
+    git(folder, "commit", "--quiet", "--message", "with inner")
+    _, out = exported(folder)
+    assert {tree(out)[name] for name in ("tests/x.bin", "b.txt", "inner/inner.bin")} == {text}
+    assert git(out, "status", "--porcelain", "--ignore-submodules") == ""
+
+
 def test_a_submodule_that_is_not_checked_out_is_named(repository, scratch, git, tmp_path):
     outer = repository({"outer.txt": "o"}, "outer")
     git(outer, "submodule", "add", "--quiet", repository({"inner.txt": "i"}, "inner"), "libs/inner")
@@ -514,6 +638,8 @@ def test_a_submodule_without_its_commit_is_named(repository, scratch, git):
         ("ssh://git@example.org/demo.git", "git+ssh://example.org/demo.git"),
         ("git@example.org:group/demo.git", "git+ssh://example.org/group/demo.git"),
         ("example.org:demo.git", "git+ssh://example.org/demo.git"),
+        ("https://example.org/demo.git?private_token=t0ken#t0ken", "git+https://example.org/demo.git"),
+        ("https://[t0ken/demo.git", ""),
         ("file:///srv/demo.git", ""),
         ("/srv/demo.git", ""),
         ("../demo.git", ""),

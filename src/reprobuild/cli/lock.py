@@ -49,7 +49,7 @@ def lock(
     config = project.load(where.resolve())
     when = project.check_time(exclude_newer, "--exclude-newer") if exclude_newer else None
     with Console(quiet=quiet or as_json, verbose=verbose) as console:
-        python_found = interpreter.find(python or config.python, config.root, config.requires_python)
+        python_found = interpreter.find(python, config.root, config.requires_python, configured=config.python)
         made = locks.make(
             config,
             python_found,
@@ -58,6 +58,9 @@ def lock(
             pylock=pylock,
             observer=console,
         )
+    for name, near in locks.unknown(config.root, made, names).items():
+        hint = f" Did you mean {near!r}?" if near else ""
+        raise click.UsageError(f"No lock holds {name!r}, and no requirement names it.{hint}")
     drift = locks.drift(config.root, made) if check else ""
     written = [] if check else locks.write(config.root, made)
     if as_json:

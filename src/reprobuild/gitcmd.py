@@ -1,0 +1,71 @@
+"""git, run so that it reads and does nothing else, whatever a repository's configuration says."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from reprobuild import process
+from reprobuild.errors import SourceUnusable
+
+#: What git must not do in any case: write, ask, fetch (older versions know but the last of the three ways to say
+#: so; a repository's configuration can make a fetch run any program), and put other objects in a commit's place.
+RESTRAINED = {
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_ALLOW_PROTOCOL": "none",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+}
+
+
+def git_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Variables for git without any configuration but the repository's own."""
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": os.devnull,
+        "LC_ALL": "C.UTF-8",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        **RESTRAINED,
+        **(extra or {}),
+    }
+
+
+#: Commands below only read; a repository that belongs to somebody else is as good a source.
+_GIT = ("git", "-c", "safe.directory=*", "-c", "core.fsmonitor=false")
+
+
+def run_git(arguments: list[str], cwd: Path, **extra: str) -> str:
+    """What git prints, without any configuration but the repository's own.
+
+    Args:
+        extra: further variables.
+
+    Raises:
+        ToolFailed: git says no.
+    """
+    return feed_git(b"", arguments, cwd, **extra)
+
+
+def feed_git(stdin: bytes, arguments: list[str], cwd: Path, **extra: str) -> str:
+    """The same with something on its standard input."""
+    done = process.run([*_GIT, *arguments], env=git_environment(extra), cwd=cwd, stdin=stdin)
+    return done.stdout.decode(errors="surrogateescape")
+
+
+def run_git_of_user(arguments: list[str], cwd: Path) -> bytes:
+    """git with the user's own configuration: only it tells what is changed and what is ignored.
+
+    A repository of somebody else's is git's own to refuse here: its filters would run as this user.
+
+    Raises:
+        SourceUnusable: git says no.
+    """
+    environment = process.tool_environment(RESTRAINED)
+    try:
+        return process.run(["git", "-c", "core.fsmonitor=false", *arguments], env=environment, cwd=cwd).stdout
+    except process.ToolFailed as error:
+        raise SourceUnusable(
+            f"git can't read the working tree {cwd}: {error.output}",
+            "Clone a repository that belongs to another user, or do what git says.",
+        ) from error
