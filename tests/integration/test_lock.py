@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 import threading
 import tomllib
@@ -71,6 +72,7 @@ class PackageIndex(ThreadingHTTPServer):
         self.folder = folder
         self.private = private
         self.refused = 0
+        self.uploaded: dict[str, str] = {}
 
     def url(self, credentials: str = "") -> str:
         return f"http://{credentials}127.0.0.1:{self.server_port}/simple/"
@@ -91,6 +93,9 @@ class _Answer(BaseHTTPRequestHandler):
             found = [path for path in files if path.name == name]
             self._answer(200 if found else 404, found[0].read_bytes() if found else b"")
             return
+        if self.server.uploaded:
+            self._answer_with_times(name, files)
+            return
         links = [
             f'<a href="/files/{path.name}#sha256={hashlib.sha256(path.read_bytes()).hexdigest()}">{path.name}</a>'
             for path in files
@@ -98,6 +103,24 @@ class _Answer(BaseHTTPRequestHandler):
         ]
         page = f"<!DOCTYPE html><html><body>{'<br>'.join(links)}</body></html>".encode()
         self._answer(200 if links else 404, page, **{"Content-Type": "text/html"})
+
+    def _answer_with_times(self, name: str, files: list[Path]) -> None:
+        """The simple API in JSON (PEP 691), which alone tells upload times (PEP 700)."""
+        listed = [
+            {
+                "filename": path.name,
+                "url": f"/files/{path.name}",
+                "hashes": {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()},
+                "size": path.stat().st_size,
+                "upload-time": self.server.uploaded[path.name],
+            }
+            for path in files
+            if path.name.startswith(f"{name}-")
+        ]
+        versions = [path.name.split("-")[1] for path in files if path.name.startswith(f"{name}-")]
+        page = {"meta": {"api-version": "1.1"}, "name": name, "versions": versions, "files": listed}
+        kind = "application/vnd.pypi.simple.v1+json"
+        self._answer(200 if listed else 404, json.dumps(page).encode(), **{"Content-Type": kind})
 
     def _answer(self, code: int, body: bytes, **headers: str) -> None:
         self.send_response(code)
@@ -218,7 +241,10 @@ groups = ["test"]
 """
     runtime = '"alpha", "on-windows; sys_platform == \'win32\'", "on-old; python_version < \'3.12\'"'
     folder = make_project("", runtime, more, tail)
-    reprobuild("lock", cwd=folder)
+    told = reprobuild("lock", "--json", cwd=folder).json
+    others = ["environments/dev", "images/inference", "images/training"]
+    assert told["locks"] == ["constraints.txt", *(f"{each}/requirements.txt" for each in others), "requirements.txt"]
+    assert sorted(told["written"]) == told["locks"]
     windows, old = "on-windows==1.0 ; sys_platform == 'win32'", "on-old==1.0 ; python_full_version < '3.12'"
     assert pins(folder / "constraints.txt") == []
     assert pins(folder / "requirements.txt") == ["alpha==1.0", old, windows]
@@ -441,6 +467,48 @@ def test_a_name_that_no_lock_holds_cant_be_upgraded(
     pyproject.write_text(pyproject.read_text().replace('"beta"', '"alpha"'))
     reprobuild("lock", "--upgrade", "Gamma", cwd=folder)  # it was in the lock
     reprobuild("lock", "--upgrade", "gamma", cwd=folder, code=ExitCode.USAGE)
+
+
+@pytest.fixture
+def dated(index: PackageIndex) -> PackageIndex:
+    """The index with a first version of everything from January, and a second from March."""
+    for name in ("alpha", "beta", "gamma"):
+        make_wheel(index.folder, name, "2.0")
+    for path in index.folder.iterdir():
+        month = "01" if "-1.0-" in path.name else "03"
+        index.uploaded[path.name] = f"2026-{month}-01T00:00:00Z"
+    return index
+
+
+def test_a_lock_is_as_of_a_time(dated: PackageIndex, make_project: Callable[..., Path], reprobuild: Cli) -> None:
+    folder = make_project('"alpha"', '"gamma"')
+    pyproject = folder / "pyproject.toml"
+    without = pyproject.read_text().replace("exclude-newer = false\n", "")
+    configured = without.replace("[tool.reprobuild]\n", '[tool.reprobuild]\nexclude-newer = "2026-02-01"\n')
+
+    def lock(text: str, *options: str) -> list[str]:
+        pyproject.write_text(text)
+        reprobuild("lock", *options, cwd=folder)
+        return [*pins(folder / "constraints.txt"), *pins(folder / "requirements.txt")]
+
+    assert lock(configured) == ["alpha==1.0", "gamma==1.0"]
+    assert "# exclude-newer: 2026-02-01T00:00:00Z\n" in (folder / "requirements.txt").read_text()
+    # Nothing is configured: the time that the lock records counts, also for what is new in it.
+    more = without.replace('["gamma"]', '["gamma", "beta"]')
+    assert lock(more) == ["alpha==1.0", "beta==1.0", "gamma==1.0"]
+    assert "# exclude-newer: 2026-02-01T00:00:00Z\n" in (folder / "requirements.txt").read_text()
+    assert lock(without, "--upgrade") == ["alpha==2.0", "gamma==2.0"]
+    assert lock(without, "--upgrade", "--exclude-newer", "2026-02-01") == ["alpha==1.0", "gamma==1.0"]
+    assert lock(without, "--upgrade", "--exclude-newer", "2026-02-15") == ["alpha==1.0", "gamma==1.0"]
+    assert "# exclude-newer: 2026-02-15T00:00:00Z\n" in (folder / "requirements.txt").read_text()  # it was asked for
+
+
+def test_a_time_of_the_callers_own_uv_does_not_count(
+    dated: PackageIndex, make_project: Callable[..., Path], reprobuild: Cli
+) -> None:
+    folder = make_project('"alpha"', '"beta"')
+    reprobuild("lock", cwd=folder, env={"UV_EXCLUDE_NEWER": "2026-02-01T00:00:00Z"})
+    assert [*pins(folder / "constraints.txt"), *pins(folder / "requirements.txt")] == ["alpha==2.0", "beta==2.0"]
 
 
 def test_time_alone_is_no_drift(index: PackageIndex, make_project: Callable[..., Path], reprobuild: Cli) -> None:
