@@ -333,7 +333,7 @@ def _differing(said: Any, wanted: Any, where: str = "") -> str:  # noqa: ANN401 
     elif isinstance(said, list) and isinstance(wanted, list):
         inner = ((str(at), *pair) for at, pair in enumerate(zip_longest(said, wanted, fillvalue=...)))
     else:
-        return "" if type(said) is type(wanted) and said == wanted else where
+        return "" if said == wanted else where
     return next((found for key, a, b in inner if (found := _differing(a, b, f"{where}.{key}".lstrip(".")))), "")
 
 

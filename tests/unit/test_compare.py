@@ -163,6 +163,11 @@ def test_dist_info_folders_of_one_project_are_compared_with_one_another(verdict,
     assert changed.causes == ("metadata-version",)
 
 
+def test_a_clock_in_the_version_is_named(verdict):
+    folders = (f"demo-1.0+2024010{day}.dist-info" for day in (1, 2))
+    assert verdict(*map(with_dist_info, folders)).causes == ("clock",)
+
+
 @pytest.mark.parametrize("folder", ["other-1.0.dist-info", "demo_2-1.0.dist-info"])
 def test_dist_info_folders_of_two_projects_are_not(verdict, folder):
     found = verdict(FILES, with_dist_info(folder))
