@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -61,15 +62,28 @@ class LockedFile:
         return self.filename.endswith(".whl")
 
 
+@dataclass(frozen=True, order=True, slots=True)
+class ReleasedFile:
+    """A file of a release, as the index lists it now.
+
+    Attributes:
+        uploaded: when, as RFC 3339 in UTC; empty where the index doesn't tell.
+    """
+
+    file: LockedFile
+    uploaded: str
+
+
 @dataclass(frozen=True, slots=True)
 class _Offer:
-    """A file that a place offers; its digest is unknown where the place doesn't tell."""
+    """A file that a place offers; its digest and its upload time are unknown where the place doesn't tell."""
 
     filename: str
     digest: Digest | None
     place: Place
     package: "DistributionPackage | None" = None
     local: Path | None = None
+    uploaded: str = ""
 
 
 class Index:
@@ -99,6 +113,22 @@ class Index:
         """
         with self._workers() as pool:
             return tuple(sorted(pool.map(lambda pin: self._choose(pin, interpreter), pins)))
+
+    def release(self, name: str, version: str) -> tuple[ReleasedFile, ...]:
+        """Every wheel and sdist of a release, by file name; of two places the first counts.
+
+        Args:
+            name: normalised.
+
+        Raises:
+            IndexFailed: no place could be asked.
+        """
+        found: dict[str, ReleasedFile] = {}
+        for offer in self._offered(name, version):
+            if offer.filename not in found:
+                file = LockedFile(name, version, offer.filename, self._digest_of(offer))
+                found[offer.filename] = ReleasedFile(file, offer.uploaded)
+        return tuple(found[filename] for filename in sorted(found))
 
     def fetch(self, files: Sequence[LockedFile], destination: Path) -> None:
         """Put files into a folder, each checked against its digest on the way.
@@ -310,29 +340,43 @@ def _matches(filename: str, name: str) -> bool:
 
 def _ask_network(place: Place, name: str) -> list[_Offer]:
     import requests  # noqa: PLC0415 - slow to import, and not needed when everything is cached
-    from pypi_simple import NoSuchProjectError, ProjectPage, PyPISimple  # noqa: PLC0415 - the same
+    from pypi_simple import ACCEPT_ANY, PyPISimple  # noqa: PLC0415 - the same
     from pypi_simple.errors import UnsupportedContentTypeError, UnsupportedRepoVersionError  # noqa: PLC0415
 
     try:
         with _session(place, place.url) as session:
-            if place.flat:
-                answer = session.get(place.url, timeout=_TIMEOUT)
-                answer.raise_for_status()
-                page = ProjectPage.from_html(name, answer.text, base_url=answer.url)
-            else:
-                page = PyPISimple(place.url, session=session).get_project_page(name, timeout=_TIMEOUT)
-    except NoSuchProjectError:
-        return []
+            url = place.url if place.flat else PyPISimple(place.url, session=session).get_project_url(name)
+            answer = session.get(url, timeout=_TIMEOUT, headers={"Accept": ACCEPT_ANY})
+            if answer.status_code == requests.codes.not_found and not place.flat:
+                return []
+            answer.raise_for_status()
+            return list(_listed(place, name, answer))
     except (requests.RequestException, UnsupportedContentTypeError, UnsupportedRepoVersionError) as error:
         raise IndexFailed(f"The index could not be asked about {name}: {_why(error)}.", _NO_NETWORK) from error
-    return [_offer(place, package) for package in page.packages]
 
 
-def _offer(place: Place, package: "DistributionPackage") -> _Offer:
+def _listed(place: Place, name: str, answer: Any) -> Iterator[_Offer]:  # noqa: ANN401 - requests is imported lazily
+    """The files on a project's page, be it JSON (PEP 691) or HTML (PEP 503)."""
+    from pypi_simple import DistributionPackage, ProjectPage, RepositoryPage  # noqa: PLC0415 - as above
+
+    content_type = answer.headers.get("content-type", "text/html")
+    if "html" not in content_type:
+        for package in ProjectPage.from_response(answer, name).packages:
+            uploaded = package.upload_time.astimezone(UTC).isoformat() if package.upload_time else ""
+            yield _offer(place, package, uploaded)
+        return
+    # pypi-simple doesn't know an attribute in which some HTML pages tell the upload time, as uv reads it.
+    encoding = answer.encoding if "charset" in content_type else None  # else requests guesses Latin 1
+    for link in RepositoryPage.from_html(answer.content, answer.url, encoding).links:
+        uploaded = link.get_str_attrib("data-upload-time") or ""
+        yield _offer(place, DistributionPackage.from_link(link, name), uploaded)
+
+
+def _offer(place: Place, package: "DistributionPackage", uploaded: str = "") -> _Offer:
     digest = package.digests.get("sha256")
     # Only a page on this machine may speak of files on this machine.
     local = Place(package.url.partition("#")[0], flat=True).folder if place.folder is not None else None
-    return _Offer(package.filename, Digest("sha256", digest) if digest else None, place, package, local)
+    return _Offer(package.filename, Digest("sha256", digest) if digest else None, place, package, local, uploaded)
 
 
 def _session(place: Place, url: str) -> Any:  # noqa: ANN401 - requests is imported lazily

@@ -553,3 +553,39 @@ def test_a_page_from_the_network_cannot_open_files_of_this_machine(server, index
     server.html([WHEEL], base=f"{tmp_path.as_uri()}/", hashed=hashed)
     with pytest.raises(IndexFailed, match=f"{WHEEL} could not be fetched: InvalidSchema"):
         index().fetch([locked(WHEEL)], out)
+
+
+# --- a release -------------------------------------------------------------------------------------
+
+UPLOADED = {WHEEL: "2026-03-01T10:00:00.250000Z", SDIST: "2026-03-01T10:00:01Z"}
+
+
+def test_a_release_tells_when_each_file_was_uploaded_in_json(index, server):
+    files = [
+        {"filename": name, "url": f"/files/{name}", "hashes": {"sha256": digest(name).hex}, "upload-time": time}
+        for name, time in UPLOADED.items()
+    ]
+    other = {"filename": "demo-2.0.tar.gz", "url": "/files/x", "hashes": {"sha256": "0" * 64}}
+    body = {"meta": {"api-version": "1.1"}, "name": "demo", "files": [*files, other], "versions": ["1.0", "2.0"]}
+    server.answer("/simple/demo/", json.dumps(body).encode(), JSON_TYPE)
+    found = {each.file.filename: each for each in index().release("demo", "1.0")}
+    assert found.keys() == UPLOADED.keys()
+    assert found[WHEEL].file == locked(WHEEL)
+    assert found[WHEEL].uploaded == "2026-03-01T10:00:00.250000+00:00"
+    assert found[SDIST].uploaded == "2026-03-01T10:00:01+00:00"
+
+
+def test_a_release_tells_when_each_file_was_uploaded_in_html(index, server):
+    """Some indexes answer in HTML whatever is asked for, with an attribute that only uv reads."""
+    links = "".join(
+        f'<a href="/files/{name}#sha256={digest(name).hex}" data-upload-time="{time}">{name}</a>'
+        for name, time in UPLOADED.items()
+    )
+    server.answer("/simple/demo/", f"<!DOCTYPE html><html><body>{links}</body></html>".encode())
+    assert {each.file.filename: each.uploaded for each in index().release("demo", "1.0")} == UPLOADED
+
+
+def test_a_release_without_times_or_files(index, server):
+    server.offer(WHEEL)
+    assert [each.uploaded for each in index().release("demo", "1.0")] == [""]
+    assert index().release("demo", "3.0") == ()
