@@ -133,7 +133,12 @@ def read_export(exported: Source, scratch: Path) -> tuple[Config, Path]:
     folder = scratch / "export"
     folder.mkdir()
     source.peek(exported, ("pyproject.toml", "setup.py", ".python-version", BUILD_LOCK), folder)
-    return project.load(folder, "the source"), folder / BUILD_LOCK
+    config = project.load(folder, "the source")
+    for path in config.backend_path:  # whoever asks the backend looks whether the folder of its code is there
+        within = (folder / path).resolve()
+        if within.is_relative_to(folder.resolve()):
+            within.mkdir(parents=True, exist_ok=True)
+    return config, folder / BUILD_LOCK
 
 
 def make(
@@ -162,7 +167,8 @@ def make(
         _place(box, exported)
         observer.step("making the build environment")
         backend.prepare(box, inputs.interpreter, inputs.files, index, config.wheel.timeout, observer)
-        variables = backend.environment_of(box, config, inputs.interpreter, exported.epoch)
+        epoch = None if exported.own_times else exported.epoch
+        variables = backend.environment_of(box, config, inputs.interpreter, epoch)
         if exported.kind == "folder" and not (box.outside("src") / "PKG-INFO").is_file():
             observer.step("building the sdist that the wheel is made from")
             exported = _replace_by_sdist(box, config, variables, exported, observer)

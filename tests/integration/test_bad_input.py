@@ -410,6 +410,17 @@ def test_a_backend_that_isnt_there(in_tree: Callable[[str], Path], reprobuild: C
     says(ended, "Backend 'backend' is not available")
 
 
+def test_a_backend_in_a_folder_of_the_project(in_tree: Callable[[str], Path], reprobuild: Cli, git: Git) -> None:
+    folder = in_tree("good")
+    (folder / "build_tools" / "here").mkdir(parents=True)
+    git(folder, "mv", "backend.py", "build_tools/here/backend.py")
+    text = (folder / "pyproject.toml").read_text()
+    (folder / "pyproject.toml").write_text(text.replace('["."]', '["build_tools/here"]'))
+    git(folder, "commit", "-qam", "a backend further down")
+    reprobuild("wheel", cwd=folder)
+    reprobuild("verify-wheel", cwd=folder)
+
+
 @pytest.mark.parametrize("path", ["../..", "/etc"])
 def test_a_backend_outside_the_project(path: str, in_tree: Callable[[str], Path], reprobuild: Cli, git: Git) -> None:
     folder = in_tree("good")
