@@ -249,8 +249,8 @@ def take(box: Box, suffix: str, destination: Path) -> Path:
     return destination / found[0]
 
 
-def environment_of(box: Box, config: Config, interpreter: Interpreter, epoch: int) -> dict[str, str]:
-    """The variables that a build gets beyond the box's own: the epoch, prefix maps, the project's settings."""
+def environment_of(box: Box, config: Config, interpreter: Interpreter, epoch: int | None) -> dict[str, str]:
+    """The variables that a build gets beyond the box's own: the epoch if any, prefix maps, the project's settings."""
     maps = [
         (str(interpreter.prefix), _MAPPED_PYTHON),
         (box.inside("env"), _MAPPED_ENVIRONMENT),
@@ -259,7 +259,9 @@ def environment_of(box: Box, config: Config, interpreter: Interpreter, epoch: in
     c_flags = " ".join(f"-ffile-prefix-map={real}={mapped}" for real, mapped in maps)
     rust_flags = " ".join(f"--remap-path-prefix={real}={mapped}" for real, mapped in maps)
     variables = dict.fromkeys(("CFLAGS", "CXXFLAGS", "FFLAGS"), c_flags)
-    variables |= {"RUSTFLAGS": rust_flags, "SOURCE_DATE_EPOCH": str(epoch)}
+    variables["RUSTFLAGS"] = rust_flags
+    if epoch is not None:
+        variables["SOURCE_DATE_EPOCH"] = str(epoch)
     if config.wheel.path:
         system = box.environment({})["PATH"]
         variables["PATH"] = ":".join((box.inside("env", "bin"), *config.wheel.path, system.partition(":")[2]))

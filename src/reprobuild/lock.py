@@ -5,7 +5,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -74,7 +74,7 @@ def make(
         here = scratch / "src" / exported.subdirectory
         if not any((here / name).is_file() for name in ("pyproject.toml", "setup.py")):
             raise SourceUnusable(f"git ignores the project in {config.root}.", "Take it out of .gitignore.")
-        resolver = _Resolver(config, interpreter, when, upgrade, scratch, here, observer)
+        resolver = _Resolver(config, interpreter, when, upgrade, scratch, here, observer, settings=config.root)
         locks = {BUILD_LOCK: _build_lock(resolver, exported, scratch)}
         (scratch / BUILD_LOCK).write_text(locks[BUILD_LOCK], encoding="utf-8")
         for selection in config.selections:
@@ -88,6 +88,35 @@ def make(
     if upgrade and exclude_newer is None and all(_says_the_same(config.root / name, locks[name]) for name in locks):
         return {name: read_text(config.root / name) for name in locks}
     return locks
+
+
+def as_of(
+    config: Config,
+    interpreter: Interpreter,
+    exported: Source,
+    pins: Iterable[Requirement],
+    when: str,
+    *,
+    settings: Path,
+    scratch: Path,
+    observer: Observer = SILENT,
+) -> lockfile.Lockfile:
+    """The build requirements of a source that has no lock, as an index had them at some time, for one interpreter.
+
+    Args:
+        pins: requirements beyond the source's own.
+        when: only files that were uploaded before this time; empty for now.
+        settings: the folder whose uv settings count; a stranger's own must not.
+
+    Raises:
+        BuildFailed, BadInput, IndexFailed: as :func:`make`.
+    """
+    wanted = replace(config, build_requires=(*config.build_requires, *pins))
+    everything = Upgrade(everything=True)
+    resolver = _Resolver(
+        wanted, interpreter, when, everything, scratch, config.root, observer, settings, universal=False
+    )
+    return lockfile.parse(_build_lock(resolver, exported, scratch), BUILD_LOCK)
 
 
 def unknown(root: Path, locks: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
@@ -149,7 +178,7 @@ def _build_lock(resolver: "_Resolver", exported: Source, scratch: Path) -> str:
     config, interpreter, observer = resolver.config, resolver.interpreter, resolver.observer
     requires = list(config.build_requires)
     new: list[Requirement] = []
-    index = Index(config.root, observer=observer)
+    index = Index(resolver.settings, observer=observer)
     for _ in range(_ROUNDS):
         observer.step(f"resolving {BUILD_LOCK}")
         text = resolver.build(requires)
@@ -204,7 +233,10 @@ class _Resolver:
     """`uv pip compile`, as this project's locks need it.
 
     uv has a backend say what pyproject.toml doesn't, and backends write where they run: that is an export, ``here``.
-    uv itself runs in the project's folder, where its settings are looked for.
+    uv itself runs in ``settings``, the folder where its settings are looked for.
+
+    Attributes:
+        universal: whether the build requirements are resolved for every Python that the project admits.
     """
 
     config: Config
@@ -214,6 +246,8 @@ class _Resolver:
     scratch: Path
     here: Path
     observer: Observer
+    settings: Path
+    universal: bool = True
 
     def build(self, requires: Iterable[Requirement]) -> str:
         lines = "".join(f"{each}\n" for each in requires)
@@ -255,7 +289,7 @@ class _Resolver:
         return header + body
 
     def _universal(self) -> list[str]:
-        return ["--universal", "--python-version", self._lowest_python()]
+        return ["--universal", "--python-version", self._lowest_python()] if self.universal else []
 
     def _lowest_python(self) -> str:
         """The oldest minor version that requires-python admits; without one, the interpreter's own."""
@@ -309,19 +343,19 @@ class _Resolver:
 
     def _without_paths(self, text: str) -> str:
         """uv says where a requirement comes from: of an export, which is elsewhere each time."""
-        for path in (self.here, os.path.relpath(self.here, self.config.root)):
+        for path in (self.here, os.path.relpath(self.here, self.settings)):
             text = text.replace(f"({path}/", "(")
         return text
 
     def _run_uv(self, argv: Sequence[str], temporary: Path, stdin: str) -> None:
-        secrets = places.secrets(self.config.root)
+        secrets = places.secrets(self.settings)
 
         def on_line(line: str) -> None:
             self.observer.line(places.redacted(line, secrets))
 
         environment = process.tool_environment({"TMPDIR": str(temporary), **places.paths_from_here()})
         try:
-            process.run(argv, env=environment, cwd=self.config.root, stdin=stdin.encode(), on_line=on_line)
+            process.run(argv, env=environment, cwd=self.settings, stdin=stdin.encode(), on_line=on_line)
         except process.ToolFailed as error:
             raise _uv_failed(places.redacted(error.output.strip(), secrets)) from None
 

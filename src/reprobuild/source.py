@@ -58,6 +58,8 @@ class Source:
         objects: folders with the git objects that it borrows.
         lfs: folders with LFS objects.
         untracked: how many files of the working tree are neither tracked nor ignored.
+        own_times: whether an sdist's files keep their own times, and the build gets no SOURCE_DATE_EPOCH.
+        own_modes: whether an sdist's files keep their own permissions.
     """
 
     kind: str
@@ -71,6 +73,8 @@ class Source:
     lfs: tuple[Path, ...] = ()
     submodules: tuple[tuple[str, Path], ...] = field(default=())
     untracked: int = 0
+    own_times: bool = False
+    own_modes: bool = False
 
     @property
     def size(self) -> int:
@@ -125,7 +129,7 @@ def epoch_from_environment(environ: Mapping[str, str]) -> int | None:
 
 
 def place(source: Source, folder: Path, order: Order) -> None:
-    """Put a source's files into an empty folder: modes 644 and 755, all times the epoch.
+    """Put a source's files into an empty folder: modes 644 and 755, all times the epoch, unless it keeps its own.
 
     Args:
         order: ``sorted`` or ``reversed``: the order in which the entries of each directory are made.
@@ -134,7 +138,7 @@ def place(source: Source, folder: Path, order: Order) -> None:
         SourceUnusable: an LFS object isn't on this machine.
     """
     with source.tar.open("rb") as stream:
-        extract_tar(stream, folder, order=order)
+        extract_tar(stream, folder, order=order, own_modes=source.own_modes)
     for path, tar in source.submodules:
         with tar.open("rb") as stream:
             extract_tar(stream, folder / path, order=order)
@@ -146,10 +150,11 @@ def place(source: Source, folder: Path, order: Order) -> None:
         deeper = [folder / module for module in modules if module != root and module.is_relative_to(root)]
         found = _fill_in_lfs(folder / root, deeper, source)
         filled += found if root == Path() else []
-    for parent, folders, files in os.walk(folder, topdown=False):
-        for name in (*files, *folders):
-            os.utime(Path(parent, name), (source.epoch, source.epoch), follow_symlinks=False)
-    os.utime(folder, (source.epoch, source.epoch))
+    if not source.own_times:
+        for parent, folders, files in os.walk(folder, topdown=False):
+            for name in (*files, *folders):
+                os.utime(Path(parent, name), (source.epoch, source.epoch), follow_symlinks=False)
+        os.utime(folder, (source.epoch, source.epoch))
     if source.git is not None:
         shutil.copytree(source.git, folder / ".git")
         if filled:

@@ -24,7 +24,7 @@ def config(tmp_path):
 @pytest.fixture
 def resolver(config, tmp_path):
     own = Interpreter(Path("/python"), "3.12.1", "cpython", "linux-x86_64", Path("/usr"), "1.3", "cc", (), {})
-    return lock._Resolver(config, own, "", Upgrade(), tmp_path, tmp_path, SILENT)
+    return lock._Resolver(config, own, "", Upgrade(), tmp_path, tmp_path, SILENT, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -289,13 +289,15 @@ def extract_tar(
     destination: Path,
     *,
     order: Literal["sorted", "reversed"] = "sorted",
+    own_modes: bool = False,
     size_limit: int = SIZE_LIMIT,
 ) -> None:
     """Unpack a seekable tar, plain or compressed, into an empty folder.
 
     On tmpfs and some others the order of creation decides the order of readdir, so the names of one
-    folder are created in sorted or in reverse order. Modes become exactly 644 or 755, times
-    those of the tar; a folder that the tar only implies gets the newest time in it.
+    folder are created in sorted or in reverse order. Modes of files become exactly 644 or 755, unless they
+    are to be the tar's own permissions. Times are those of the tar; a folder that the tar only implies
+    gets the newest time in it.
 
     Raises:
         BadInput: the tar is damaged, or a member would land outside; also by way of a link.
@@ -314,7 +316,7 @@ def extract_tar(
         if any(destination.iterdir()):
             raise WriteFailed(f"{destination} is not empty.", "Name an empty folder.")
         _create(archive, destination, reverse=order == "reversed")
-        _fill(archive, destination)
+        _fill(archive, destination, own_modes=own_modes)
         _set_times(archive, destination)
     except OSError as error:
         raise WriteFailed(f"{destination} can't be written to: {error}.") from error
@@ -337,7 +339,7 @@ def _create(archive: Archive, destination: Path, *, reverse: bool) -> None:
             path.touch(exist_ok=False)
 
 
-def _fill(archive: Archive, destination: Path) -> None:
+def _fill(archive: Archive, destination: Path, *, own_modes: bool) -> None:
     modes: dict[str, int] = {}
     for entry in archive.entries:
         path = destination / entry.name
@@ -352,7 +354,8 @@ def _fill(archive: Archive, destination: Path) -> None:
         elif entry.kind == "file":
             with archive.open(entry) as content, path.open("wb") as file:
                 shutil.copyfileobj(content, file, CHUNK)
-            modes[entry.name] = 0o755 if entry.mode & 0o100 else 0o644
+            usual = 0o755 if entry.mode & 0o100 else 0o644
+            modes[entry.name] = entry.mode & 0o777 | 0o600 if own_modes else usual
         else:
             continue
         path.chmod(modes[entry.name])
