@@ -219,7 +219,7 @@ def _project_requires(
     readable = [interpreter.prefix, *exported.objects, *map(Path, config.wheel.readable)]
     with open_box(config.wheel.sandbox, Surroundings(), readable=readable, source_size=exported.size) as box:
         source.place(exported, box.outside("src"), "sorted")
-        backend.prepare(box, interpreter, files, index, config.wheel.timeout, observer)
+        backend.prepare(box, config, interpreter, files, index, observer)
         variables = backend.environment_of(box, config, interpreter, exported.epoch)
         where = backend.inside(box, "src", exported.subdirectory)
         return backend.requires_for_wheel(box, config, where, variables, observer)

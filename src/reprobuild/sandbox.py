@@ -34,7 +34,7 @@ _TOOLS, _HOOKS = "/tmp/reprobuild-tools", "/tmp/reprobuild-hooks"  # noqa: S108 
 
 _SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
 _SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives")
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - used only for a new folder of mode 0700
 _MEMORY_WANTED = 2 << 30
 #: How many times their packed size sources and build requirements may grow in a build.
@@ -174,16 +174,27 @@ class Box:
             yield folder, _HOOKS if self._kind.name != "plain" else str(folder)
 
     @property
+    def tools(self) -> tuple[Path, str]:
+        """A folder whose ``bin`` comes before the system's programs, as seen here and inside, where it is read-only."""
+        if self._kind.name == "plain":
+            return self._host / "tools", self.inside("tools")
+        return self.private / "tools", _TOOLS
+
+    @property
     def uv_inside(self) -> str:
         """The uv executable as the build sees it."""
         return f"{_TOOLS}/uv" if self._kind.name != "plain" else str(self.uv)
+
+    def path(self, more: Sequence[str] = ()) -> str:
+        """PATH inside: the build environment's programs, the wrappers, then more folders, then the system's."""
+        return ":".join((self.inside("env", "bin"), f"{self.tools[1]}/bin", *more, SYSTEM_PATH))
 
     def environment(self, extra: Mapping[str, str]) -> dict[str, str]:
         """The whole environment of a program in the box; nothing of the caller's gets in."""
         around = self.surroundings
         jobs = str(around.job_count)
         variables = {
-            "PATH": f"{self.inside('env', 'bin')}:{_PATH}",
+            "PATH": self.path(),
             "HOME": self.home,
             "TMPDIR": self.inside("tmp"),
             "USER": around.user,
@@ -274,6 +285,7 @@ class _Bubblewrap:
             arguments += ["--ro-bind", str(path), str(path)]
         for outside, inside in box.binds(exchange):
             arguments += ["--bind", str(outside), inside]
+        arguments += ["--ro-bind", *map(str, box.tools)]
         for name in ("passwd", "group", "hosts", "nsswitch.conf"):
             arguments += ["--ro-bind", str(box.etc / name), f"/etc/{name}"]
         arguments += ["--ro-bind", str(box.uv), box.uv_inside, "--chdir", cwd, "--", *argv]
@@ -333,7 +345,7 @@ test -d /tmp/usr/bin
 
     def wrap(self, box: Box, argv: Sequence[str], cwd: str, exchange: Path | None) -> list[str]:
         hidden = [(path, str(path)) for path in box.readable if path.is_relative_to("/tmp")]  # noqa: S108
-        binds = [*hidden, *box.binds(exchange), (box.uv, box.uv_inside)]
+        binds = [*hidden, *box.binds(exchange), box.tools, (box.uv, box.uv_inside)]
         pairs = [part for outside, inside in binds for part in (str(outside), inside)]
         script = ["sh", "-c", self._SCRIPT, "sh", str(box.stage), box.surroundings.hostname, cwd, str(len(binds))]
         return ["unshare", *self._OPTIONS, *script, *pairs, *argv]
@@ -369,7 +381,7 @@ def _system_binds() -> list[str]:
 def _probe(argv: tuple[str, ...]) -> str:
     """Try a sandbox out on nothing; why it failed, or an empty string."""
     try:
-        process.run(argv, env={"PATH": _PATH}, timeout=20)
+        process.run(argv, env={"PATH": SYSTEM_PATH}, timeout=20)
     except ToolMissing as error:
         return error.reason
     except process.ToolFailed as error:
@@ -431,6 +443,8 @@ def open_box(
         for folder in (*(host / name for name in FOLDERS), *(held / name for name in _HELD if namespaces)):
             folder.mkdir(mode=0o755, exist_ok=True)
         (private / "stage").mkdir()
+        (private / "tools").mkdir()
+        (private / "tools" / "uv").touch()  # it is mounted there
         _write_etc(private / "etc", surroundings)
         guarantees = Guarantees(
             kind=chosen.name,

@@ -166,7 +166,7 @@ def make(
     with open_box(kind, surroundings, readable=readable, source_size=exported.size, environment_size=size) as box:
         _place(box, exported)
         observer.step("making the build environment")
-        backend.prepare(box, inputs.interpreter, inputs.files, index, config.wheel.timeout, observer)
+        backend.prepare(box, config, inputs.interpreter, inputs.files, index, observer)
         epoch = None if exported.own_times else exported.epoch
         variables = backend.environment_of(box, config, inputs.interpreter, epoch)
         if exported.kind == "folder" and not (box.outside("src") / "PKG-INFO").is_file():

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,18 @@ def test_everything_is_varied_at_once(backend_project: Path, name: str, reprobui
         assert verdict["notVaried"] == []
     else:  # little shared memory: nothing here keeps the order in which files are made
         assert verdict["notVaried"] == ["directory-order"]
+
+
+def test_an_extension_gets_the_flags_that_python_was_compiled_with(
+    project: Projects, reprobuild: Cli, compiler: str
+) -> None:
+    if not compiler:
+        pytest.skip("there is no C compiler here")
+    told = reprobuild("wheel", "-v", cwd=project("with-c-extension")).stderr
+    line = next(line for line in told.splitlines() if "gcc" in line and " -c " in line)
+    flags = sysconfig.get_config_var("CFLAGS").split()
+    assert "-DNDEBUG" in flags
+    assert set(flags) <= set(line.split())
 
 
 @pytest.mark.network
