@@ -191,7 +191,7 @@ def verify(
         possible = tuple(name for name, each in VARIATIONS.items() if _can_vary(each, guarantees))
         not_varied = tuple(name for name in VARIATIONS if name not in possible)
         held: tuple[str, ...] = ()
-        if verdict.level is not Level.IDENTICAL and _only_modes(again(("umask",))[0]):
+        if verdict.level is not Level.IDENTICAL and _decides_modes_alone(again):
             observer.step("modes follow the umask: making it again with everything else varied")
             held = ("umask",)
             possible = tuple(name for name in possible if name not in held)
@@ -206,11 +206,17 @@ def _can_vary(variation: Variation, guarantees: Guarantees) -> bool:
     return not variation.held_by or bool(getattr(guarantees, variation.held_by))
 
 
-def _only_modes(verdict: Verdict) -> bool:
-    """Whether two wheels differ in nothing but modes that differ by a umask."""
-    return bool(verdict.differences) and all(
-        each.field == "mode" and each.cause == "umask" for each in verdict.differences
-    )
+def _decides_modes_alone(again: Callable[..., tuple[Verdict, Guarantees]]) -> bool:
+    """Whether another umask gives other modes and nothing else, beside what comes out otherwise in any case."""
+    differences = again(("umask",))[0].differences
+    if not any(map(_is_mode, differences)) or all(map(_is_mode, differences)):
+        return bool(differences) and all(map(_is_mode, differences))
+    usual = {(each.path, each.field) for each in again(())[0].differences}
+    return all(_is_mode(each) for each in differences if (each.path, each.field) not in usual)
+
+
+def _is_mode(difference: Difference) -> bool:
+    return difference.field == "mode" and difference.cause == "umask"
 
 
 def read_record(wheel: Path) -> WheelRecord:

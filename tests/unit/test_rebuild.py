@@ -707,19 +707,26 @@ def test_without_namespaces_one_is_built_at_a_time(verify, monkeypatch, kind, pr
 
 
 @pytest.mark.parametrize(
-    ("fields_and_causes", "expected"),
+    ("umasked", "usual", "expected"),
     [
-        ([("mode", "umask")], True),
-        ([("mode", "umask"), ("mode", "umask")], True),
-        ([("mode", None)], False),
-        ([("line 1", "umask")], False),
-        ([("mode", "umask"), ("line 1", "clock")], False),
-        ([], False),
+        ([("mode", "umask")], [], True),
+        ([("mode", "umask"), ("mode", "umask")], [], True),
+        ([("mode", None)], [], False),
+        ([("line 1", "umask")], [], False),
+        ([("mode", "umask"), ("line 1", "clock")], [], False),
+        ([("mode", "umask"), ("line 1", "clock")], [("line 1", "clock")], True),
+        ([("mode", "umask"), ("line 1", None), ("line 2", None)], [("line 2", None)], False),
+        ([("line 1", "clock")], [("line 1", "clock")], False),
+        ([], [], False),
     ],
 )
-def test_modes_alone_are_modes_alone(fields_and_causes, expected):
-    differences = tuple(Difference(("a",), name, "644", "600", cause) for name, cause in fields_and_causes)
-    assert rebuild._only_modes(replace(verdict(), differences=differences)) is expected
+def test_modes_alone_are_modes_alone(umasked, usual, expected):
+    def again(names):
+        listed = umasked if names == ("umask",) else usual
+        differences = tuple(Difference(("a",), name, "644", "600", cause) for name, cause in listed)
+        return replace(verdict(), differences=differences), EVERYTHING
+
+    assert rebuild._decides_modes_alone(again) is expected
 
 
 def test_without_an_explanation_nothing_more_is_built(verify):
@@ -774,6 +781,12 @@ def test_a_umask_that_decides_modes_alone_is_held(verify):
     assert "umask" not in outcome.varied
     assert [around.umask for around in seen] == [0o077, 0o077, 0o022]
     assert seen[2].root != USUAL.root
+
+
+def test_a_umask_that_decides_modes_alone_is_held_beside_a_clock(verify):
+    """Or else the modes, which are payload, would be all that is told of a clock in the metadata."""
+    outcome, _ = verify(lambda _, number: {"modes": "x", **members("x", f"at 2026-01-01 10:00:{10 + number}")})
+    assert (outcome.level, outcome.held, outcome.causes) == (Level.METADATA, ("umask",), ("clock",))
 
 
 def test_a_umask_that_gets_into_the_content_is_not_held(verify):
