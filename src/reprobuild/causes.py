@@ -99,7 +99,7 @@ CAUSES: dict[str, Cause] = {
         ),
         Cause(
             "clock",
-            "The time of the build got into the artifact.",
+            "A time got into the artifact: of the build, of a file, or a backend's own default.",
             "Set SOURCE_DATE_EPOCH, no earlier than 1980, and use a backend that obeys it "
             "(poetry-core from 2.0, scikit-build-core with wheel.reproducible=true).",
         ),

@@ -1,9 +1,12 @@
 """Files that appear whole or not at all, and folders that go away again."""
 
+import fcntl
 import os
+import re
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +16,8 @@ import platformdirs
 from reprobuild.errors import BadInput, WriteFailed
 
 _RETRY_MODE = stat.S_IRWXU
+#: What scratch folders outside of others are called, and how many seconds a new one has to be locked by its owner.
+_SCRATCH, _NEW = re.compile(r"reprobuild-([a-z]+-)?[0-9a-f]{12}"), 60
 
 
 def cache_root() -> Path:
@@ -104,7 +109,31 @@ def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
         path.mkdir(mode=0o700)
     except OSError as error:
         raise WriteFailed(f"{path} can't be made: {error.strerror}.", "Set TMPDIR to a place with room.") from error
+    owned = _open_folder(path)
+    with suppress(OSError):  # a file system without locks: then nobody will take the folder for an orphan
+        fcntl.flock(owned, fcntl.LOCK_EX | fcntl.LOCK_NB)
     try:
         yield path
     finally:
         remove_tree(path)
+        os.close(owned)
+
+
+def _open_folder(folder: Path) -> int:
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def remove_orphans(parent: Path) -> None:
+    """Remove this user's scratch folders whose process was killed before it could."""
+    for path in parent.glob("reprobuild-*"):
+        with suppress(OSError):
+            state = path.lstat()
+            private = stat.S_ISDIR(state.st_mode) and stat.S_IMODE(state.st_mode) == stat.S_IRWXU
+            new = time.time() - state.st_ctime < _NEW
+            if _SCRATCH.fullmatch(path.name) and private and state.st_uid == os.getuid() and not new:
+                owned = _open_folder(path)
+                try:
+                    fcntl.flock(owned, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    remove_tree(path)
+                finally:
+                    os.close(owned)

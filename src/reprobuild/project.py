@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -148,7 +148,7 @@ def _parse(document: Mapping[str, Any], root: Path, path: str) -> Config:
         exclude_newer=_exclude_newer(tool, path),
         python=reader.string(tool, "python", "tool.reprobuild", "") or None,
         wheel=_build_settings(reader, reader.table(tool, "wheel", {}, "tool.reprobuild.")),
-        selections=_selections(reader, tool),
+        selections=_selections(reader, tool, _Known.of(document, project)),
     )
 
 
@@ -227,7 +227,36 @@ def _build_environment(reader: "_Reader", table: Mapping[str, Any], where: str) 
     return environment
 
 
-def _selections(reader: "_Reader", tool: Mapping[str, Any]) -> tuple[Selection, ...]:
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The extras and groups that pyproject.toml declares; None where only the backend knows."""
+
+    extras: frozenset[str] | None
+    groups: frozenset[str] | None
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any], project: Mapping[str, Any]) -> Self:
+        extras, groups = project.get("optional-dependencies", {}), document.get("dependency-groups", {})
+        said = project and "optional-dependencies" not in project.get("dynamic", ())
+        return cls(
+            frozenset(map(canonicalize_name, extras)) if said and isinstance(extras, dict) else None,
+            frozenset(map(canonicalize_name, groups)) if isinstance(groups, dict) else None,
+        )
+
+    def check(self, selection: Selection, where: str, path: str) -> None:
+        """Raise BadInput unless everything that a selection names is declared."""
+        for key, names, declared, table in (
+            ("extras", selection.extras, self.extras, "[project.optional-dependencies]"),
+            ("groups", selection.groups, self.groups, "[dependency-groups]"),
+        ):
+            absent = [] if declared is None else [each for each in names if canonicalize_name(each) not in declared]
+            if absent:
+                near = difflib.get_close_matches(canonicalize_name(absent[0]), declared or (), n=1, cutoff=0.5)
+                hint = f"Did you mean {near[0]!r}?" if near else f"Declare it in {table}."
+                raise BadInput(f"{path}: {where}.{key} names {absent[0]!r}, which {table} doesn't hold.", hint)
+
+
+def _selections(reader: "_Reader", tool: Mapping[str, Any], known: _Known) -> tuple[Selection, ...]:
     selections = [Selection(name="", output="requirements.txt")]
     for kind in ("environments", "images"):
         for name, table in reader.table(tool, kind, {}, "tool.reprobuild.").items():
@@ -251,6 +280,7 @@ def _selections(reader: "_Reader", tool: Mapping[str, Any]) -> tuple[Selection, 
                     f"{reader.path}: {where} names extras but has project = false.",
                     "Extras belong to the project: drop one of the two.",
                 )
+            known.check(selection, where, reader.path)
             selections.append(selection)
     return tuple(selections)
 

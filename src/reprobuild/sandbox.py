@@ -22,7 +22,7 @@ from typing import IO, Literal, Protocol
 
 from reprobuild import process
 from reprobuild.errors import SandboxUnavailable, ToolMissing
-from reprobuild.files import remove_tree, scratch_folder
+from reprobuild.files import remove_orphans, remove_tree, scratch_folder
 
 #: Folders of a workspace; each lies at ``<root>/<name>`` inside.
 FOLDERS = ("src", "asked", "env", "wheels", "out", "tmp", "cache")
@@ -433,6 +433,8 @@ def open_box(
         WriteFailed: no room for a workspace.
     """
     chosen = choose(kind)
+    for parent in {Path(tempfile.gettempdir()), _SHARED_MEMORY}:
+        remove_orphans(parent)
     outside = tuple(path for path in dict.fromkeys(readable) if not path.is_relative_to("/usr"))
     with (
         scratch_folder(Path(tempfile.gettempdir()), "reprobuild-private-") as private,

@@ -86,6 +86,7 @@ def build(
         exported = source.open_source(
             where, scratch, allow_dirty=allow_dirty, epoch=source.epoch_from_environment(os.environ)
         )
+        _warn_of_source(exported, observer)
         index = Index(where if where.is_dir() else Path.cwd(), observer=observer)
         inputs = resolve(exported, scratch, index, python=python, observer=observer)
         made, guarantees, around = make(
@@ -99,11 +100,20 @@ def build(
         with made.open("rb") as stream:
             write_atomically(target, digest.check(chunks_of(stream), made.name))
         write_atomically(beside, [attest.encode(record)])
-    if exported.untracked:
-        observer.warn(f"{exported.untracked} untracked files are not in the commit, and so not in the wheel.")
     if guarantees.missing:
         observer.warn(f"The sandbox kind {guarantees.kind} doesn't give: {', '.join(guarantees.missing)}.")
     return BuiltWheel(target, digest, beside, inputs, guarantees)
+
+
+def _warn_of_source(exported: Source, observer: Observer) -> None:
+    if exported.untracked:
+        files = "1 untracked file is" if exported.untracked == 1 else f"{exported.untracked} untracked files are"
+        observer.warn(f"{files} not in the commit, and so not in the wheel.")
+    if exported.git is not None and (exported.git / "shallow").is_file():
+        observer.warn(
+            "The clone is shallow: a version that the backend takes from tags may be another one than in a full "
+            "clone (git fetch --unshallow)."
+        )
 
 
 def resolve(

@@ -295,7 +295,8 @@ def test_a_worktree_and_a_shallow_clone(project: Projects, reprobuild: Cli, git:
     git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{folder}", "shallow")
     records = []
     for each in (folder, tmp_path / "tree", tmp_path / "shallow"):
-        reprobuild("wheel", cwd=each)
+        told = reprobuild("wheel", cwd=each).stderr
+        assert ("note: The clone is shallow" in told) is (each.name == "shallow")
         records.append(record_of(each / "dist"))
     digests = [record["subject"][0]["digest"]["sha256"] for record in records]
     commits = [dependencies(record, "source")[0]["digest"]["gitCommit"] for record in records]

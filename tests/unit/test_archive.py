@@ -167,6 +167,11 @@ def test_overlapping_members_are_refused():
         read_all(patched(data, CENTRAL, 42, "<L", 0))
 
 
+def test_a_zip_that_goes_on_after_its_end_is_not_called_truncated():
+    with pytest.raises(BadInput, match="goes on after its end"):
+        read_all(zip_of(("a", b"x" * 4000)) + b"more")
+
+
 def test_truncated_archives_are_refused():
     zipped, tar = zip_of(("a", b"x" * 4000)), tar_bytes()
     for data in (zipped[:-10], zipped[:50], tar[:1000], tar[:2048], gzip.compress(tar)[:-9]):

@@ -22,7 +22,7 @@ from reprobuild.cli import app, console
 from reprobuild.cli.doctor import doctor as doctor_command
 from reprobuild.compare import Difference, Level, Verdict
 from reprobuild.digest import Digest
-from reprobuild.errors import ExitCode, LockStale, ReprobuildError
+from reprobuild.errors import BadInput, ExitCode, LockStale, ReprobuildError
 from reprobuild.sandbox import Guarantees
 
 PROGRAM = [sys.executable, "-m", "reprobuild"]
@@ -167,6 +167,16 @@ def test_other_failures_end_in_words_too(run, broken, error, code, says):
     assert "Traceback" not in err
 
 
+def test_an_error_is_json_where_json_was_asked_for(run, broken):
+    broken(BadInput("It is broken.", "Mend it."))
+    code, out, err = run("doctor", "--json")
+    assert code == ExitCode.BAD_INPUT
+    said = {"error": "BAD_INPUT", "exitCode": 3, "reason": "It is broken.", "remedy": "Mend it."}
+    assert json.loads(out) == said
+    assert "It is broken." in err
+    assert run("doctor")[1] == ""
+
+
 def test_a_defect_shows_its_traceback_when_asked_to(monkeypatch, broken):
     monkeypatch.setenv("REPROBUILD_TRACEBACK", "1")
     monkeypatch.setattr(sys, "argv", ["reprobuild", "doctor"])
@@ -256,9 +266,9 @@ def test_diff_of_the_same_is_0(run, wheels):
 
 
 def test_json_is_alone_on_standard_output(run, tmp_path):
-    """Progress and errors go to standard error, so that a failing command leaves nothing to parse."""
+    """Progress and words go to standard error, so that even a failing command leaves one document."""
     code, out, err = run("wheel", tmp_path / "absent", "--json")
-    assert (code, out) == (ExitCode.BAD_INPUT, "")
+    assert (code, json.loads(out)["error"]) == (ExitCode.BAD_INPUT, "BAD_INPUT")
     assert err.startswith("error: ")
 
 

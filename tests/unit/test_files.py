@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from reprobuild import files
 from reprobuild.errors import BadInput, WriteFailed
-from reprobuild.files import cache_root, read_text, remove_tree, scratch_folder, write_atomically
+from reprobuild.files import cache_root, read_text, remove_orphans, remove_tree, scratch_folder, write_atomically
 
 NOBODY = 65534
 
@@ -312,3 +313,53 @@ def test_an_account_without_a_home_has_no_cache(monkeypatch, found):
     with pytest.raises(BadInput, match="no home folder") as caught:
         cache_root()
     assert "REPROBUILD_CACHE_DIR" in caught.value.remedy
+
+
+# --- what a killed process left --------------------------------------------------------------------
+
+
+def orphan(parent, name, mode=0o700):
+    folder = parent / name
+    folder.mkdir()
+    (folder / "file").touch()
+    folder.chmod(mode)
+    return folder
+
+
+def test_only_orphans_are_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_NEW", -1)
+    with scratch_folder(tmp_path, "reprobuild-work-") as owned:
+        gone = [orphan(tmp_path, f"reprobuild-{middle}0123456789ab") for middle in ("", "work-", "held-")]
+        kept = [
+            orphan(tmp_path, "reprobuild-work"),
+            orphan(tmp_path, "reprobuild-0123456789abc"),
+            orphan(tmp_path, "my-reprobuild-0123456789ab"),
+            orphan(tmp_path, "reprobuild-open-0123456789ab", 0o755),
+        ]
+        link = tmp_path / "reprobuild-link-0123456789ab"
+        link.symlink_to(kept[0])
+        remove_orphans(tmp_path)
+        assert owned.is_dir()
+        assert not any(folder.exists() for folder in gone)
+        assert all((folder / "file").exists() for folder in kept)
+        assert link.is_symlink()
+    assert not owned.exists()
+
+
+def test_a_new_folder_is_nobodys_orphan(tmp_path):
+    """Between its making and its locking there is a moment."""
+    folder = orphan(tmp_path, "reprobuild-0123456789ab")
+    remove_orphans(tmp_path)
+    assert folder.is_dir()
+
+
+def test_what_a_killed_process_left_is_an_orphan(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_NEW", -1)
+    child = os.fork()
+    if not child:
+        with scratch_folder(tmp_path, "reprobuild-work-"):
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert len(list(tmp_path.iterdir())) == 1
+    remove_orphans(tmp_path)
+    assert list(tmp_path.iterdir()) == []

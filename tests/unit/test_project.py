@@ -108,6 +108,10 @@ def test_selections_are_environments_then_images(config):
         [tool.reprobuild.environments.dev]
         extras = ["gpu"]
         groups = ["dev", "docs"]
+        [dependency-groups]
+        dev = []
+        docs = []
+        inference = []
         """
     )
     assert read.selections == (
@@ -303,3 +307,44 @@ def test_a_time_without_a_zone_is_refused():
 def test_a_normalised_time_reads_back_as_the_same_moment():
     text = "2026-05-01T10:00:00+05:30"
     assert datetime.fromisoformat(check_time(text, "x")) == datetime(2026, 5, 1, 4, 30, tzinfo=UTC)
+
+
+IMAGE = "[tool.reprobuild.images.serve]\n"
+DECLARED = "[project]\nname = 'demo'\noptional-dependencies.GPU_all = []\n[dependency-groups]\ntraining = []\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "remedy"),
+    [
+        (
+            DECLARED + IMAGE + "extras = ['gpu']",
+            "tool.reprobuild.images.serve.extras names 'gpu', which [project.optional-dependencies] doesn't hold.",
+            "Did you mean 'gpu-all'?",
+        ),
+        (
+            DECLARED + IMAGE + "groups = ['trainin']",
+            "tool.reprobuild.images.serve.groups names 'trainin', which [dependency-groups] doesn't hold.",
+            "Did you mean 'training'?",
+        ),
+        (
+            IMAGE + "groups = ['x']",
+            "tool.reprobuild.images.serve.groups names 'x', which [dependency-groups] doesn't hold.",
+            "Declare it in [dependency-groups].",
+        ),
+    ],
+)
+def test_a_selection_of_what_is_not_declared_is_refused(refusal, text, reason, remedy):
+    assert refusal(text) == (reason, remedy)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        DECLARED + IMAGE + "extras = ['gpu.All']\ngroups = ['Training']",
+        "[project]\nname = 'demo'\ndynamic = ['optional-dependencies']\n" + IMAGE + "extras = ['who-knows']",
+        IMAGE + "extras = ['setup-py-knows']",
+    ],
+)
+def test_a_selection_may_name_what_is_declared_or_what_only_the_backend_knows(tmp_path, text):
+    (tmp_path / "pyproject.toml").write_text(text)
+    assert load(tmp_path).selections[1].name == "serve"

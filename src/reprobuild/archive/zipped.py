@@ -85,6 +85,8 @@ def _find_directory(stream: BinaryIO, name: str) -> tuple[int, int, int, int, by
     at = tail.rfind(b"PK\x05\x06")
     while at >= 0 and at + 22 + int.from_bytes(tail[at + 20 : at + 22], "little") != len(tail):
         at = tail.rfind(b"PK\x05\x06", 0, at)
+    if at < 0 and b"PK\x05\x06" in tail:
+        raise bad(name, "is a zip file that goes on after its end", UNSAFE)
     if at < 0:
         raise bad(name, "is a truncated zip file: its central directory is missing")
     end = _END.unpack_from(tail, at)[1:7]

@@ -98,6 +98,7 @@ def run() -> NoReturn:
         code = ExitCode.INTERRUPTED
     except ReprobuildError as error:
         _say(error.reason, error.remedy)
+        _tell_machines(error)
         code = error.exit_code
     except OSError as error:
         _say(f"{error.filename or 'A file'}: {error.strerror or error}.", "Free space or permissions may be missing.")
@@ -123,6 +124,15 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG00
     for each in _INTERRUPTING:  # a second one would break off the cleaning up
         signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
+
+
+def _tell_machines(error: ReprobuildError) -> None:
+    """Where JSON was asked for, an error is JSON too, beside the words on standard error."""
+    if "--json" in sys.argv:
+        from reprobuild.cli.console import print_json  # noqa: PLC0415 - only after an error
+
+        name = error.exit_code.name
+        print_json({"error": name, "exitCode": error.exit_code, "reason": error.reason, "remedy": error.remedy})
 
 
 def _say(reason: str, remedy: str = "") -> None:
