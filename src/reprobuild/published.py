@@ -63,6 +63,11 @@ class Try:
     failure: str = ""
 
     @property
+    def level(self) -> Level:
+        """Its level; not comparable when it couldn't be built."""
+        return self.verdict.level if self.verdict else Level.NOT_COMPARABLE
+
+    @property
     def rank(self) -> tuple[int, int]:
         """Its place among the tries, the best first: by level, then by how much differs."""
         if self.verdict is None:
@@ -91,8 +96,7 @@ class Checked:
     @property
     def level(self) -> Level:
         """The level of the best try; not comparable when none could be built."""
-        verdict = self.best.verdict
-        return verdict.level if verdict else Level.NOT_COMPARABLE
+        return self.best.level
 
 
 def parse(text: str) -> tuple[str, str]:

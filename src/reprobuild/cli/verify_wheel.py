@@ -24,9 +24,10 @@ Examples:
   reprobuild verify-wheel                       the newest wheel in dist/
   reprobuild verify-wheel dist/demo-1.0-py3-none-any.whl
   reprobuild verify-wheel /tmp/demo-1.0-py3-none-any.whl --project ~/src/demo
-  reprobuild verify-wheel --accept container    zip framing may differ""",
+  reprobuild verify-wheel --accept container    zip framing may differ
+  reprobuild verify-wheel requests==2.34.2      a published wheel, from its sdist""",
 )
-@click.argument("path", metavar="[WHEEL]", type=PATH, required=False)
+@click.argument("what", metavar="[WHEEL|NAME==VERSION]", required=False)
 @click.option(
     "--project", "where", type=PATH, default=Path(), help="The checkout or sdist it was built from. Default: here."
 )
@@ -36,7 +37,7 @@ Examples:
 @sandbox_option
 @output_options
 def verify_wheel(
-    path: Path | None,
+    what: str | None,
     where: Path,
     python: str | None,
     explain: bool,
@@ -51,8 +52,15 @@ def verify_wheel(
     The rebuild differs on purpose in path, umask, time zone, locale, hash seed, home, host name, user, job count
     and directory order. When the bytes differ, each of these is tried alone, and the guilty ones are named. A umask
     that decides nothing but the modes of members is held at 022, as in every build, and the report says so.
+
+    NAME==VERSION is a wheel that somebody published: it and its sdist are fetched from the index, the environment
+    that made the wheel is guessed, and the wheel is made again from the sdist, in one guess after the other until the
+    bytes are identical. Where a wheel holds the time of its build, that clock is replayed, and the report says so.
     """
-    found = path or _newest_wheel(where)
+    if what and "==" in what and not Path(what).exists():
+        _verify_published(what, accept, sandbox, Console(quiet=quiet or as_json, verbose=verbose), as_json=as_json)
+        return
+    found = Path(what) if what else _newest_wheel(where)
     with Console(quiet=quiet or as_json, verbose=verbose) as console:
         outcome = rebuild.verify(
             found, where, python=python, sandbox=sandbox or "auto", explain=explain, observer=console
@@ -63,6 +71,21 @@ def verify_wheel(
         _print(outcome)
     if not Level(accept).accepts(outcome.level):
         raise click.exceptions.Exit(outcome.level.exit_code)
+
+
+def _verify_published(what: str, accept: str, sandbox: str | None, console: Console, *, as_json: bool) -> None:
+    from reprobuild import published  # noqa: PLC0415 - only this way of asking needs it
+    from reprobuild.cli import published as told  # noqa: PLC0415 - the same
+
+    with console:
+        name, version = published.parse(what)
+        checked = published.check(name, version, settings=Path.cwd(), sandbox=sandbox or "auto", observer=console)
+    if as_json:
+        print_json(told.as_json(checked))
+    else:
+        told.echo(checked)
+    if not Level(accept).accepts(checked.level):
+        raise click.exceptions.Exit(checked.level.exit_code)
 
 
 _UNVARIED = {

@@ -1,0 +1,60 @@
+"""A published wheel's check, told to people and to machines."""
+
+from typing import Any
+
+import click
+
+from reprobuild.cli.render import plain, verdict_lines
+from reprobuild.published import Checked, Replay, Try
+
+
+def as_json(checked: Checked) -> dict[str, Any]:
+    """What came of checking one published wheel, as plain JSON values."""
+    best = checked.best
+    said = best.verdict.to_json() if best.verdict else {}
+    return {
+        **said,
+        "level": str(checked.level),
+        "wheel": checked.wheel.file.filename,
+        "sdist": {"name": checked.sdist.file.filename, "digest": str(checked.sdist.file.digest)},
+        "uploaded": checked.wheel.uploaded,
+        "guesses": _guesses(best),
+        "clock": _clock(best.replay),
+        "failure": best.failure,
+        "tries": [
+            {"level": str(each.level), "failure": each.failure, "guesses": _guesses(each), "clock": _clock(each.replay)}
+            for each in checked.tries
+        ],
+    }
+
+
+def echo(checked: Checked) -> None:
+    """Print the verdict, the guesses that won with their evidence, and what was replayed."""
+    best = checked.best
+    click.echo(f"guesses of try {checked.tries.index(best) + 1} of {len(checked.tries)}:")
+    width = max(len(guess.name) for guess in best.hypothesis.guesses)
+    for guess in best.hypothesis.guesses:
+        click.echo(f"  {guess.name:<{width}}  {plain(guess.value)}  ({plain(guess.evidence)})")
+    if best.replay:
+        replay = best.replay
+        click.echo(
+            f"clock: replayed on {len(replay.members)} members that the build itself wrote, "
+            f"as recorded: {replay.first} to {replay.last}"
+        )
+    if best.verdict is None:
+        click.echo(f"not-comparable: no try could be built; the likeliest: {best.failure}")
+        return
+    for line in verdict_lines(best.verdict, "published", "made again"):
+        click.echo(line)
+
+
+def _guesses(tried: Try) -> list[dict[str, str]]:
+    return [
+        {"name": guess.name, "value": guess.value, "evidence": guess.evidence} for guess in tried.hypothesis.guesses
+    ]
+
+
+def _clock(replay: Replay | None) -> dict[str, Any] | None:
+    if replay is None:
+        return None
+    return {"replayed": list(replay.members), "first": replay.first, "last": replay.last}
