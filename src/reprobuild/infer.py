@@ -35,6 +35,8 @@ _RELEASED = {
     "3.13": "2024-10-07",
     "3.14": "2025-10-07",
 }
+#: The upload of setuptools 40.8.0, the first with PEP 517's fallback for sources that name no backend.
+_FALLBACK_SINCE = "2019-02-06T00:00:00Z"
 _QUARTER_HOUR = 900
 _FARTHEST_ZONE = 14 * 3600
 _RESOLUTION = 2  # seconds: a zip's time is even
@@ -79,7 +81,13 @@ class Hypothesis:
 
 
 def hypotheses(
-    wheel: WheelFile, sdist: Sequence[Entry], uploaded: str, requires_python: str, pythons: Iterable[str]
+    wheel: WheelFile,
+    sdist: Sequence[Entry],
+    uploaded: str,
+    requires_python: str,
+    pythons: Iterable[str],
+    *,
+    legacy: bool = False,
 ) -> Iterator[Hypothesis]:
     """Environments that may have made a wheel, the likeliest first, no more than :data:`MOST_TRIES`.
 
@@ -88,18 +96,34 @@ def hypotheses(
         uploaded: when the wheel was uploaded (RFC 3339); empty when the index doesn't tell.
         requires_python: the project's range of Python versions.
         pythons: the minor versions of Python that are here, such as ``3.12``.
+        legacy: whether the source names no backend, so that setuptools' own fallback for such sources is needed.
     """
     pairs = _pairs(wheel, sdist)
     start = _modes(wheel, pairs, Hypothesis())
-    if uploaded:
-        start = start._with("index time", uploaded, "the index's upload time of the wheel", index_time=uploaded)
     listed = (
-        timed
+        clocked
         for python in _pythons(uploaded, requires_python, pythons)
-        for generated in _generators(wheel, start)
-        for timed in _clocks(wheel, pairs, generated._with("python", *python, python=python[0]))
+        for timed in _index_times(uploaded, python[0], start._with("python", *python, python=python[0]), legacy=legacy)
+        for generated in _generators(wheel, timed)
+        for clocked in _clocks(wheel, pairs, generated)
     )
     yield from islice(listed, MOST_TRIES)
+
+
+def _index_times(uploaded: str, python: str, start: Hypothesis, *, legacy: bool) -> Iterator[Hypothesis]:
+    """What the index had: what it had at the upload, unless nothing of that can build or run here."""
+    if not uploaded:
+        yield start
+        return
+    when, why = uploaded, "the index's upload time of the wheel"
+    if legacy and when < _FALLBACK_SINCE:
+        when, why = _FALLBACK_SINCE, "no setuptools before 40.8.0 builds a source without a [build-system]"
+    yield start._with("index time", when, why, index_time=when)
+    released = f"{_RELEASED.get(python, '')}T00:00:00Z"
+    if when < released:
+        yield start._with(
+            "index time", released, f"older backends may not run under Python {python}", index_time=released
+        )
 
 
 def _pairs(wheel: WheelFile, sdist: Sequence[Entry]) -> list[tuple[Entry, Entry]]:

@@ -98,6 +98,11 @@ class Config:
     wheel: BuildSettings
     selections: tuple[Selection, ...]
 
+    @property
+    def is_legacy(self) -> bool:
+        """Whether it names no backend, and so gets setuptools' fallback for such projects."""
+        return self.backend == _LEGACY_BACKEND
+
 
 def load(root: Path, called: str = "") -> Config:
     """Read ``root/pyproject.toml``.

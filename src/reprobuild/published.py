@@ -190,7 +190,9 @@ class _Checker:
         # Nothing in a stranger's files may show the build more of this machine, or run it in another way.
         config = replace(config, wheel=BuildSettings())
         tries: list[Try] = []
-        guessed = infer.hypotheses(published, members, self.wheel.uploaded, config.requires_python, _pythons_here())
+        guessed = infer.hypotheses(
+            published, members, self.wheel.uploaded, config.requires_python, _pythons_here(), legacy=config.is_legacy
+        )
         for number, hypothesis in enumerate(guessed, 1):
             self.observer.step(f"try {number}: {', '.join(guess.value for guess in hypothesis.guesses)}")
             tries.append(self._try(number, hypothesis, published, exported, config))
