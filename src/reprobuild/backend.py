@@ -303,7 +303,7 @@ def _wrap_compilers(box: Box, interpreter: Interpreter, more: Sequence[str]) -> 
 
 
 def sdist_requires(sdist: Path) -> tuple[Requirement, ...]:
-    """``[build-system].requires`` of an sdist (PEP 518), or the default of PEP 517 where it has none.
+    """``[build-system].requires`` of an sdist (PEP 518), or where it has none what uv builds such an sdist with.
 
     Raises:
         BadInput: it can't be read.
@@ -319,7 +319,7 @@ def sdist_requires(sdist: Path) -> tuple[Requirement, ...]:
                 document = {}
     except (tarfile.TarError, tomllib.TOMLDecodeError, OSError, EOFError, UnicodeDecodeError) as error:
         raise BadInput(f"{sdist.name} is not an sdist that can be read: {error}.") from error
-    requires = document.get("build-system", {}).get("requires", ["setuptools>=40.8.0"])
+    requires = document.get("build-system", {}).get("requires", ["setuptools>=40.8.0", "wheel"])
     return tuple(_parsed(requires))
 
 

@@ -8,6 +8,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -22,7 +23,13 @@ from reprobuild.wheelfile import WheelFile
 #: How many hypotheses are worth a build.
 MOST_TRIES = 12
 #: What WHEEL's Generator calls a distribution that has another name.
-_GENERATORS = {"bdist-wheel": "wheel", "flit": "flit-core", "hatch": "hatchling", "uv": "uv-build"}
+_GENERATORS = {
+    "bdist-wheel": ("wheel",),
+    "flit": ("flit-core",),
+    "hatch": ("hatchling",),
+    "poetry": ("poetry-core", "poetry"),
+    "uv": ("uv-build",),
+}
 _GENERATOR = re.compile(r"([A-Za-z][A-Za-z0-9._-]*) \(?([0-9][A-Za-z0-9.+!-]*)\)?")
 #: Zip times that backends write by themselves where nothing tells them the time.
 _FIXED_TIMES = {"1980-01-01 00:00:00", "2016-01-01 00:00:00", "2020-02-02 00:00:00"}
@@ -148,18 +155,22 @@ def _pairs(wheel: WheelFile, sdist: Sequence[Entry]) -> list[tuple[Entry, Entry]
 
 def _generators(wheel: WheelFile, start: Hypothesis) -> Iterator[Hypothesis]:
     """The backend, at the version that WHEEL names, else as the index had it then."""
+    evidence = f"WHEEL says Generator: {wheel.generator or 'nothing'}"
+    for pin in _pins(wheel):
+        yield start._with("backend", str(pin), evidence, pins=(pin,))
+    yield start._with("backend", "the newest of its time", evidence)
+
+
+def _pins(wheel: WheelFile) -> list[Requirement]:
     found = _GENERATOR.fullmatch(wheel.generator)
-    if found:
-        name = canonicalize_name(found.group(1))
-        name = canonicalize_name(_GENERATORS.get(name, name))
-        try:
-            version = Version(found.group(2))
-        except InvalidVersion:
-            version = None
-        if version is not None and name != wheel.name:  # a backend builds itself
-            pin = Requirement(f"{name}=={version}")
-            yield start._with("backend", str(pin), f"WHEEL says Generator: {wheel.generator}", pins=(pin,))
-    yield start._with("backend", "the newest of its time", f"WHEEL says Generator: {wheel.generator or 'nothing'}")
+    if not found:
+        return []
+    said = canonicalize_name(found.group(1))
+    names = _GENERATORS.get(said, (said,))
+    with suppress(InvalidVersion):
+        version = Version(found.group(2))
+        return [Requirement(f"{name}=={version}") for name in names if name != wheel.name]  # a backend builds itself
+    return []
 
 
 def _clocks(wheel: WheelFile, pairs: Sequence[tuple[Entry, Entry]], start: Hypothesis) -> Iterator[Hypothesis]:

@@ -1,9 +1,11 @@
 """What comes out of a box is as trustworthy as the code that ran in it."""
 
+import io
 import json
 import os
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -218,3 +220,30 @@ def test_a_folder_of_the_project_is_looked_through_first(kind, around, tmp_path)
         said = box.run(["sh", "-c", "cc -c 'a b.c'"], env={"PATH": box.path([str(own)])}).stdout.decode().strip()
     assert said.startswith("own -ffile-prefix-map=/opt/my python=/reprobuild/python -ffile-prefix-map=")
     assert said.endswith("-c a b.c")
+
+
+# --- what an sdist needs -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pyproject", "expected"),
+    [
+        (None, ["setuptools>=40.8.0", "wheel"]),
+        ("[project]\nname = 'demo'\n", ["setuptools>=40.8.0", "wheel"]),
+        ("[build-system]\nrequires = ['flit_core<4']\n", ["flit_core<4"]),
+    ],
+)
+def test_an_sdist_needs_what_uv_will_build_it_with(tmp_path, pyproject, expected):
+    sdist = tmp_path / "demo-1.0.tar.gz"
+    with tarfile.open(sdist, "w:gz") as tar:
+        for name, text in (("setup.py", ""), ("nested/pyproject.toml", "[build-system]\nrequires = ['no']\n")):
+            add(tar, name, text)
+        if pyproject is not None:
+            add(tar, "pyproject.toml", pyproject)
+    assert sorted(map(str, backend.sdist_requires(sdist))) == expected
+
+
+def add(tar, name, text):
+    member = tarfile.TarInfo(f"demo-1.0/{name}")
+    member.size = len(text)
+    tar.addfile(member, io.BytesIO(text.encode()))

@@ -64,6 +64,7 @@ def one(published, sdist=(), **options):
         ("flit 3.12.0", ["flit-core==3.12.0"]),
         ("hatchling 1.29.0", ["hatchling==1.29.0"]),
         ("poetry-core 2.3.1", ["poetry-core==2.3.1"]),
+        ("poetry 1.0.3", ["poetry-core==1.0.3"]),
         ("uv 0.9.1", ["uv-build==0.9.1"]),
         ("pdm-backend (2.4.3)", ["pdm-backend==2.4.3"]),
         ("", []),
