@@ -267,7 +267,7 @@ def test_only_what_is_committed_gets_in(project: Projects, reprobuild: Cli) -> N
     folder = project("with-hatchling")
     (folder / "src/with_hatchling/notes.py").write_text("SCRATCH = 1\n")
     built = reprobuild("wheel", cwd=folder)
-    assert "note: 1 untracked files are not in the commit" in built.stderr
+    assert "note: 1 untracked file is not in the commit" in built.stderr
     assert "with_hatchling/notes.py" not in members(folder / "dist" / WHEEL)
     reprobuild("wheel", "--allow-dirty", cwd=folder)
     assert "with_hatchling/notes.py" in members(folder / "dist" / WHEEL)

@@ -33,7 +33,7 @@ def is_running(pid):
     return state != "Z"
 
 
-def ends_soon(pid, seconds=3.0):
+def ends_soon(pid, seconds=30.0):
     deadline = time.monotonic() + seconds
     while is_running(pid) and time.monotonic() < deadline:
         time.sleep(0.01)
