@@ -1,4 +1,6 @@
-"""The environment that made a published wheel, guessed from the wheel and the sdist beside it. No I/O.
+"""The environment that made a published wheel, guessed from the wheel and the sdist beside it.
+
+Nothing is read here but the time zone database.
 
 Each guess has a name, a value and the evidence for it. Where several fit, they come in order of likelihood.
 """
@@ -10,7 +12,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import islice
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -46,6 +50,22 @@ _RELEASED = {
 _FALLBACK_SINCE = "2019-02-06T00:00:00Z"
 _QUARTER_HOUR = 900
 _FARTHEST_ZONE = 14 * 3600
+#: Places with a summer time, one for each rule and offset that is common among those who publish wheels.
+_SUMMER_ZONES = (
+    "Europe/London",
+    "Europe/Berlin",
+    "Europe/Helsinki",
+    "America/New_York",
+    "America/Chicago",
+    "America/Denver",
+    "America/Los_Angeles",
+    "America/Halifax",
+    "America/Sao_Paulo",
+    "Australia/Sydney",
+    "Australia/Adelaide",
+    "Pacific/Auckland",
+    "Asia/Jerusalem",
+)
 _RESOLUTION = 2  # seconds: a zip's time is even
 
 
@@ -178,7 +198,12 @@ def _clocks(wheel: WheelFile, pairs: Sequence[tuple[Entry, Entry]], start: Hypot
     times = Counter(entry.mtime for entry in wheel.entries)
     zone = _zone(pairs)
     own = start._with("clock", "no SOURCE_DATE_EPOCH", _why_own(zone, times))
-    if zone:
+    if named := _named_zone(pairs):
+        own = own._with(
+            "time zone", named, "members are as far from the sdist's times as there, in summer and in winter"
+        )
+        own = replace(own, timezone=named)
+    elif zone:
         own = own._with("time zone", _posix(zone), f"members are {zone} s apart from the sdist's times")
         own = replace(own, timezone=_posix(zone))
     common = times.most_common(1)[0][0]
@@ -206,6 +231,20 @@ def _zone(pairs: Sequence[tuple[Entry, Entry]]) -> int | None:
     if abs(offset - rounded) > _RESOLUTION or abs(rounded) > _FARTHEST_ZONE or count < len(pairs) / 2:
         return None
     return rounded
+
+
+def _named_zone(pairs: Sequence[tuple[Entry, Entry]]) -> str:
+    """A time zone with a summer time that explains every member's time; empty where there aren't two offsets."""
+    times = {(_seconds(inner.mtime), other.seconds // _RESOLUTION * _RESOLUTION) for inner, other in pairs}
+    if len({shown - known for shown, known in times}) < 2:
+        return ""
+    for name in _SUMMER_ZONES:
+        with suppress(ZoneInfoNotFoundError):
+            zone = ZoneInfo(name)
+            moments = ((shown - known, datetime.fromtimestamp(known, zone).utcoffset()) for shown, known in times)
+            if all(offset is not None and offset.total_seconds() == apart for apart, offset in moments):
+                return name
+    return ""
 
 
 def _posix(offset: int) -> str:

@@ -184,3 +184,17 @@ def test_every_guess_has_its_evidence():
     names = [guess.name for guess in one(wheel()).guesses]
     assert names == ["umask", "python", "index time", "backend", "clock"]
     assert all(guess.value and guess.evidence for guess in one(wheel()).guesses)
+
+
+@pytest.mark.parametrize(
+    ("summer", "winter", "zone"),
+    [
+        ("2022-04-09 20:45:18", "2022-12-05 13:00:00", "Europe/London"),
+        ("2022-04-09 15:45:18", "2022-12-05 08:00:00", "America/New_York"),
+        ("2022-04-09 20:45:18", "2022-12-05 15:00:00", "<+0100>-01:00"),
+    ],
+)
+def test_times_an_hour_apart_in_summer_show_a_time_zone_with_a_summer_time(summer, winter, zone):
+    sdist = [source("a.py", "2022-04-09 19:45:19"), source("b.py", "2022-12-05 13:00:00")]
+    found = one(wheel(packed("a.py", summer), packed("b.py", winter)), sdist)
+    assert (found.epoch, found.timezone) == (None, zone)
