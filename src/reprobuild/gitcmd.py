@@ -31,8 +31,10 @@ def git_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     }
 
 
+#: No file system monitor, which is a program, and no git directory that a commit brought along as plain files.
+_SAFE = ("-c", "core.fsmonitor=false", "-c", "safe.bareRepository=explicit")
 #: Commands below only read; a repository that belongs to somebody else is as good a source.
-_GIT = ("git", "-c", "safe.directory=*", "-c", "core.fsmonitor=false")
+_GIT = ("git", "-c", "safe.directory=*", *_SAFE)
 
 
 def run_git(arguments: list[str], cwd: Path, **extra: str) -> str:
@@ -63,7 +65,7 @@ def run_git_of_user(arguments: list[str], cwd: Path) -> bytes:
     """
     environment = process.tool_environment(RESTRAINED)
     try:
-        return process.run(["git", "-c", "core.fsmonitor=false", *arguments], env=environment, cwd=cwd).stdout
+        return process.run(["git", *_SAFE, *arguments], env=environment, cwd=cwd).stdout
     except process.ToolFailed as error:
         raise SourceUnusable(
             f"git can't read the working tree {cwd}: {error.output}",

@@ -193,8 +193,16 @@ class _Checkout:
 
 
 def _find_checkout(project: Path) -> _Checkout | None:
-    if not any((parent / ".git").exists() for parent in (project.resolve(), *project.resolve().parents)):
+    around: list[Path] = []
+    for folder in (project.resolve(), *project.resolve().parents):
+        around.append(folder)
+        if (folder / ".git").exists():
+            break
+    else:
         return None
+    # Plain files of a commit can be a git directory, with a configuration that makes git run programs.
+    if hidden := [each for each in around if (each / "HEAD").is_file() and (each / "objects").is_dir()]:
+        raise SourceUnusable(f"{hidden[0]} is a git directory, and not a source.", "Name a folder of the checkout.")
     try:  # one question at a time: a path may hold what ends a line
         top, git_dir, common = (
             Path(run_git(["rev-parse", "--path-format=absolute", question], project).removesuffix("\n"))

@@ -427,6 +427,28 @@ def sign(folder: Path, git: Git) -> None:
     git(folder, "tag", "--force", "signed", name)
 
 
+@pytest.mark.parametrize("command", ["wheel", "lock"])
+def test_a_git_directory_among_the_files_of_a_commit_runs_nothing(
+    command: str, project: Projects, reprobuild: Cli, git: Git, tmp_path: Path
+) -> None:
+    """A clone brings no configuration along, unless a folder of plain files is what git takes for a repository."""
+    folder = project("with-hatchling", tmp_path / "top" / "pkg")
+    (folder / ".gitattributes").write_text("* filter=evil\n")
+    git(folder, "config", "filter.evil.clean", f"touch {tmp_path}/ran; cat")
+    git(folder, "config", "core.worktree", ".")
+    for path in (folder / ".git").iterdir():
+        if path.name != "hooks":
+            path.rename(folder / path.name)
+    shutil.rmtree(folder / ".git")
+    (folder / "refs" / "kept").touch()
+    for words in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "a trap"]):
+        git(folder.parent, *words)
+    (folder / "src/with_hatchling/__init__.py").touch()
+    refused = reprobuild(command, cwd=folder, code=ExitCode.SOURCE_UNUSABLE)
+    assert "pkg is a git directory, and not a source" in refused.stderr
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_replaced_commit_is_not_the_source(project: Projects, reprobuild: Cli, git: Git) -> None:
     """`git replace` puts other content in a commit's place, on one machine alone."""
     folder = project("with-hatchling")
