@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pypi_simple import DistributionPackage
 
 _PARALLEL = 8
+_NAME_LIMIT = 255
 _TIMEOUT = (10, 60)  # seconds to connect, and between two packets
 _NO_NETWORK = "Check the network and uv's index settings; locked files that were fetched before are kept."
 
@@ -303,8 +304,8 @@ def _best(names: Mapping[Digest, str], interpreter: Interpreter) -> Digest | Non
 
 
 def _is_of(filename: str, name: str, version: str) -> bool:
-    if {"/", "\\", "\0"} & set(filename):
-        return False  # it becomes a name in the cache
+    if {"/", "\\", "\0"} & set(filename) or len(filename) > _NAME_LIMIT:
+        return False  # it becomes a name in the cache; and a wheel's stands for every combination of its tags
     with suppress(InvalidWheelFilename, InvalidSdistFilename, InvalidVersion):
         if filename.endswith(".whl"):
             found: tuple[str, Version] = parse_wheel_filename(filename)[:2]

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from email.message import Message
 from email.parser import BytesHeaderParser
+from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,6 +32,7 @@ from reprobuild.digest import Digest, chunks_of
 from reprobuild.errors import BadInput
 
 _TEXT_LIMIT = 16 << 20  # bytes of METADATA or WHEEL
+_TAG_LIMIT = 10_000
 _HASHES = ("sha256", "sha384", "sha512")
 _UNRECORDED = ("RECORD", "RECORD.jws", "RECORD.p7s")
 _REBUILD = "Build the wheel again with its build backend; don't repair it by hand."
@@ -161,6 +163,9 @@ def _check_format(path: Path, wheel_version: str) -> None:
 
 
 def _check_tags(path: Path, wheel: Message, tags: frozenset[Tag]) -> None:
+    # A line stands for every combination of its parts: a short one can mean millions of tags.
+    if sum(prod(len(part.split(".")) for part in line.split("-")) for line in wheel.get_all("Tag", [])) > _TAG_LIMIT:
+        raise _bad(path, f"WHEEL names more than {_TAG_LIMIT} tags")
     try:
         said = frozenset(tag for line in wheel.get_all("Tag", []) for tag in parse_tag(line.strip()))
     except ValueError as error:

@@ -589,3 +589,9 @@ def test_a_release_without_times_or_files(index, server):
     server.offer(WHEEL)
     assert [each.uploaded for each in index().release("demo", "1.0")] == [""]
     assert index().release("demo", "3.0") == ()
+
+
+def test_a_file_name_that_means_millions_of_tags_is_passed_over(index, server):
+    part = ".".join(f"a{number}" for number in range(400))
+    server.offer(f"demo-1.0-{part}-{part}-{part}.whl", WHEEL)
+    assert [each.file.filename for each in index().release("demo", "1.0")] == [WHEEL]

@@ -107,6 +107,13 @@ def test_metadata_that_contradicts_itself_is_refused(tmp_path, complaint, member
     assert caught.value.remedy
 
 
+def test_a_short_line_that_means_millions_of_tags_is_refused(tmp_path):
+    part = ".".join(f"a{number}" for number in range(400))
+    text = f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {part}-{part}-{part}\n"
+    with pytest.raises(BadInput, match="more than 10000 tags"):
+        read_wheel(wheel_at(tmp_path, files(**{f"{INFO}/WHEEL": text.encode()})))
+
+
 def test_without_dist_info_it_is_no_wheel(tmp_path):
     with zipfile.ZipFile(tmp_path / NAME, "w") as archive:
         archive.writestr("a.py", "")
