@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 from packaging.requirements import InvalidRequirement, Requirement
 
 from reprobuild import process
+from reprobuild.archive import HOSTILE
 from reprobuild.digest import chunks_of
 from reprobuild.errors import BadInput, BuildFailed, DigestMismatch, ReprobuildError
 from reprobuild.files import write_atomically
@@ -313,7 +314,7 @@ def sdist_requires(sdist: Path) -> tuple[Requirement, ...]:
                     break
             else:
                 document = {}
-    except (tarfile.TarError, tomllib.TOMLDecodeError, OSError, EOFError, UnicodeDecodeError) as error:
+    except HOSTILE as error:
         raise BadInput(f"{sdist.name} is not an sdist that can be read: {error}.") from error
     requires = document.get("build-system", {}).get("requires", ["setuptools>=40.8.0", "wheel"])
     return tuple(_parsed(requires))

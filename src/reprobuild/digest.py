@@ -56,6 +56,8 @@ class Digest:
         Raises:
             BadInput: there is no such file, or it can't be read.
         """
+        if path.exists() and not path.is_file():
+            raise BadInput(f"{path} is not a file.")  # to open a pipe is to wait for whoever may write to it
         try:
             with path.open("rb") as stream:
                 return cls.of_stream(stream)

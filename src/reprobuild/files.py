@@ -43,7 +43,7 @@ def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
     Raises:
         WriteFailed: the disk is full, or the place can't be written to.
     """
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    partial = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("xb") as stream:

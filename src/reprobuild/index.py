@@ -352,7 +352,7 @@ def _ask_network(place: Place, name: str) -> list[_Offer]:
                 return []
             answer.raise_for_status()
             return list(_listed(place, name, answer))
-    except (requests.RequestException, UnsupportedContentTypeError, UnsupportedRepoVersionError) as error:
+    except (requests.RequestException, ValueError, UnsupportedContentTypeError, UnsupportedRepoVersionError) as error:
         raise IndexFailed(f"The index could not be asked about {name}: {_why(error)}.", _NO_NETWORK) from error
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from packaging.markers import Marker
+from packaging.markers import Marker, UndefinedComparison, UndefinedEnvironmentName
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
@@ -29,7 +29,7 @@ class Pin:
 
     def applies(self, markers: Mapping[str, str]) -> bool:
         """Whether it is wanted in an environment with these markers (PEP 508)."""
-        return self.marker is None or self.marker.evaluate(dict(markers))
+        return self.marker is None or holds(self.marker, markers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Lockfile:
         pins = self.selected(markers)
         problems = []
         for requirement in requirements:
-            if requirement.marker and not requirement.marker.evaluate(dict(markers)):
+            if requirement.marker and not holds(requirement.marker, markers):
                 continue
             pin = pins.get(canonicalize_name(requirement.name))
             if pin is None:
@@ -75,6 +75,18 @@ class Lockfile:
             elif not requirement.specifier.contains(pin.version, prereleases=True):
                 problems.append(f"{requirement} is wanted, but {pin.version} is locked")
         return problems
+
+
+def holds(marker: Marker, markers: Mapping[str, str]) -> bool:
+    """Whether a marker is true in an environment.
+
+    Raises:
+        BadInput: it compares what can't be compared, or asks for what no environment has.
+    """
+    try:
+        return marker.evaluate(dict(markers))
+    except (UndefinedComparison, UndefinedEnvironmentName) as error:
+        raise BadInput(f"The marker {str(marker)!r} has no meaning: {error}.", "Mend the requirement.") from error
 
 
 def read(path: Path) -> Lockfile:

@@ -190,7 +190,7 @@ def _own_path(variable: str, name: str) -> list[Path]:
 def _toml(path: Path) -> _Settings:
     try:
         return _Settings(tomllib.loads(read_text(path)), path.parent, str(path))
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is not valid TOML: {error}.") from error
 
 

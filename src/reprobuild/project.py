@@ -18,6 +18,7 @@ from reprobuild.files import read_text
 
 #: What a project without [build-system] is built with (PEP 517, "fallback").
 _LEGACY_REQUIRES = ("setuptools>=40.8.0",)
+_LONGEST = 30 * 24 * 3600  # seconds that a build may have
 _LEGACY_BACKEND = "setuptools.build_meta:__legacy__"
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -124,7 +125,7 @@ def load(root: Path, called: str = "") -> Config:
         )
     try:
         document = tomllib.loads(read_text(path))
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{name} is not valid TOML: {error}.", "Mend it at the place that is named.") from error
     return _parse(document, root, name)
 
@@ -201,8 +202,8 @@ def _build_settings(reader: "_Reader", table: Mapping[str, Any]) -> BuildSetting
     if sandbox not in kinds:
         raise BadInput(f"{reader.path}: {where}.sandbox is {sandbox!r}, not one of {', '.join(kinds)}.")
     timeout = table.get("timeout", BuildSettings().timeout)
-    if not isinstance(timeout, int) or isinstance(timeout, bool) or timeout <= 0:
-        raise BadInput(f"{reader.path}: {where}.timeout is not a number of seconds.")
+    if not isinstance(timeout, int) or isinstance(timeout, bool) or not 0 < timeout <= _LONGEST:
+        raise BadInput(f"{reader.path}: {where}.timeout is not a number of seconds, at most {_LONGEST}.")
     folders: dict[str, tuple[str, ...]] = {}
     for key in ("readable", "path"):
         folders[key] = reader.strings(table, key, where, ())

@@ -228,13 +228,12 @@ def read_record(wheel: Path) -> WheelRecord:
     """
     digest = Digest.of_file(wheel)
     path = wheel.with_name(f"{wheel.name}{RECORD_SUFFIX}")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
+    if not path.is_file():
         raise RecordUnusable(
             f"{wheel} has no record: {path.name} is not beside it.",
             "`reprobuild wheel` writes both; keep them together.",
-        ) from error
+        )
+    data = path.read_bytes()
     record = WheelRecord(data, str(path))
     if record.subject != digest or record.subject_name != wheel.name:
         raise RecordUnusable(
@@ -328,7 +327,11 @@ def _require_unchanged(record: WheelRecord, inputs: Inputs) -> None:
     listed = wanted["predicate"]["buildDefinition"]["resolvedDependencies"]
     own = record.dependency("interpreter")
     listed[:] = [own if each["annotations"]["role"] == "interpreter" else each for each in listed]
-    if where := _differing(record.statement, wanted):
+    try:
+        where = _differing(record.statement, wanted)
+    except RecursionError as error:
+        raise RecordUnusable("The record is nested too deeply.", _CHANGED) from error
+    if where:
         raise RecordUnusable(f"The record says of {where!r} something else than the source and its lock do.", _CHANGED)
 
 
@@ -357,7 +360,7 @@ def _interpreter_of(record: WheelRecord) -> Interpreter:
     said = part.get("annotations", {})
     version, implementation = record.text(said, "version"), record.text(said, "implementation")
     # uv takes a path for a request too, and would run what lies there.
-    if not re.fullmatch(r"[a-z]+", implementation) or not re.fullmatch(r"[0-9][0-9a-z.+]*", version):
+    if not re.fullmatch(r"[a-z]+", implementation) or not re.fullmatch(r"[0-9]+\.[0-9]+[0-9a-z.+]*", version):
         raise RecordUnusable(f"The record's interpreter {implementation!r} {version!r} is malformed.")
     own = interpreter.describe(Path(sys.executable))
     if (own.version, own.implementation) == (version, implementation):

@@ -302,6 +302,8 @@ class _Bubblewrap:
     def _file_system() -> list[str]:
         # Inside an unprivileged container it is often just /proc that can't be mounted: the probe must try it too.
         fresh = ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/var/tmp"]  # noqa: S108
+        # To these settings of the kernel root may write from any namespace, and bubblewrap leaves them open.
+        fresh += ["--ro-bind", "/proc/sys", "/proc/sys"]
         return [*_system_binds(), *fresh]
 
 

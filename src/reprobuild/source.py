@@ -20,7 +20,7 @@ from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from reprobuild import process
-from reprobuild.archive import extract_tar, write_tar
+from reprobuild.archive import HOSTILE, extract_tar, write_tar
 from reprobuild.digest import Digest, chunks_of
 from reprobuild.errors import BadInput, SourceUnusable
 from reprobuild.files import scratch_folder, write_atomically
@@ -33,6 +33,8 @@ EARLIEST_EPOCH = 315_532_800
 _LATEST_EPOCH = 4_354_819_199  # 2107-12-31, the last
 _LFS_POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\n(?:.*\n)*oid sha256:([0-9a-f]{64})\n")
 _LFS_POINTER_LIMIT = 1024
+#: What lies in a folder of git objects (gitrepository-layout(5)).
+_IN_OBJECTS = re.compile(r"[0-9a-f]{2}|pack|info|tmp_.*|incoming-.*|bulk-fsync-.*|maintenance\.lock|schedule\.lock")
 _ATTRIBUTES = "* -export-ignore -export-subst -filter\n"
 #: What a folder without git holds that isn't source: at any depth, and at its top unless it is a package.
 _NOT_SOURCE = frozenset(
@@ -164,15 +166,25 @@ def place(source: Source, folder: Path, order: Order) -> None:
 
 
 def peek(source: Source, names: Container[str], folder: Path) -> None:
-    """Copy the named files of the project's own folder out of an export, without unpacking the rest."""
-    with tarfile.open(source.tar) as tar:
-        for member in tar:
-            parent, _, name = member.name.removeprefix("./").rpartition("/")
-            if source.kind == "sdist" and "/" not in parent:
-                parent = ""
-            if parent == source.subdirectory and name in names and member.isfile():
-                content = tar.extractfile(member)
-                (folder / name).write_bytes(content.read() if content else b"")
+    """Copy the named files of the project's own folder out of an export, without unpacking the rest.
+
+    Raises:
+        BadInput: the export is a damaged sdist.
+    """
+    found: dict[str, bytes] = {}
+    try:
+        with tarfile.open(source.tar) as tar:
+            for member in tar:
+                parent, _, name = member.name.removeprefix("./").rpartition("/")
+                if source.kind == "sdist" and "/" not in parent:
+                    parent = ""
+                if parent == source.subdirectory and name in names and member.isfile():
+                    content = tar.extractfile(member)
+                    found[name] = content.read() if content else b""
+    except HOSTILE as error:
+        raise BadInput(f"{source.uri or source.tar} is not a sound tar file: {error}.") from error
+    for name, data in found.items():
+        (folder / name).write_bytes(data)
 
 
 def clamped(epoch: float) -> int:
@@ -221,10 +233,12 @@ def _open_git(
     name = _commit_named(checkout, commit)
     try:
         git = _shadow(checkout, name, scratch / "git")
-        tree, seconds = run_git(["log", "-1", "--format=%T %ct", name], git, GIT_DIR=str(git)).split()
+        tree, *seconds = run_git(["log", "-1", "--format=%T %ct", name], git, GIT_DIR=str(git)).split()
     except process.ToolFailed as error:
         raise _incomplete(name, error) from error
-    own_time = epoch if epoch is not None else clamped(int(seconds))
+    if not seconds or len(seconds[0]) > 12:
+        raise SourceUnusable(f"The commit {name} has no time that can be used.", "Set SOURCE_DATE_EPOCH.")
+    own_time = epoch if epoch is not None else clamped(int(seconds[0]))
     source = Source(
         kind="git",
         tar=scratch / "source.tar",
@@ -329,6 +343,9 @@ def _object_folders(common_dir: Path) -> tuple[Path, ...]:
         folder = waiting.pop().resolve()
         if folder in found or not folder.is_dir():
             continue
+        if strange := [entry.name for entry in folder.iterdir() if not _IN_OBJECTS.fullmatch(entry.name)]:
+            # A build is shown these folders, and what they are may be a stranger's word.
+            raise SourceUnusable(f"{folder} is to hold git objects, and holds {strange[0]!r}.", "Clone the repository.")
         found.append(folder)
         with suppress(OSError):
             lines = (folder / "info" / "alternates").read_bytes().split(b"\n")
@@ -479,6 +496,8 @@ def _remote(checkout: _Checkout) -> str:
     """The URL of ``origin`` without credentials; empty when there is none, or it is a path of this machine."""
     with suppress(process.ToolFailed):
         url = run_git(["config", "--get", "remote.origin.url"], checkout.top).strip()
+        if not url.isprintable():
+            return ""
         scp = re.fullmatch(r"(?:[^@/]+@)?([^:/]+):(?!//)(.+)", url)
         if scp:
             return f"git+ssh://{scp.group(1)}/{scp.group(2)}"
@@ -510,7 +529,7 @@ def _newest(path: Path) -> float:
     try:
         with tarfile.open(path) as tar:
             return max((member.mtime for member in tar), default=0)
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except HOSTILE as error:
         raise BadInput(f"{path} is not an sdist: {error}.") from error
 
 

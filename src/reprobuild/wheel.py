@@ -15,7 +15,7 @@ from packaging.version import Version
 from reprobuild import __version__, attest, backend, interpreter, lockfile, process, project, source
 from reprobuild.attest import Json
 from reprobuild.digest import Digest, chunks_of
-from reprobuild.errors import BadInput, BuildFailed, LockMissing
+from reprobuild.errors import BadInput, BuildFailed, LockMissing, WriteFailed
 from reprobuild.files import remove_tree, scratch_folder, write_atomically
 from reprobuild.index import Index, LockedFile
 from reprobuild.interpreter import Interpreter
@@ -27,6 +27,7 @@ from reprobuild.source import Source
 from reprobuild.wheelfile import read_wheel
 
 RECORD_SUFFIX = ".intoto.json"
+_LONGEST_NAME = 255
 _LOCK_REMEDIES = {
     "git": f"Run `reprobuild lock`, then commit it: git add {BUILD_LOCK}.",
     "sdist": "Unpack it, run `reprobuild lock` in its folder, and build that folder.",
@@ -95,6 +96,8 @@ def build(
         digest = Digest.of_file(made)
         record = record_of(inputs, made.name, digest, guarantees, around)
         target, beside = out_dir / made.name, out_dir / f"{made.name}{RECORD_SUFFIX}"
+        if len(os.fsencode(beside.name)) > _LONGEST_NAME:
+            raise WriteFailed(f"The name {beside.name} is too long for a file.", "Shorten the project's name.")
         if not out_dir.exists():  # as uv does: or else the next --allow-dirty would build it in
             write_atomically(out_dir / ".gitignore", [b"*"])
         with made.open("rb") as stream:
@@ -173,6 +176,8 @@ def make(
     readable = [inputs.interpreter.prefix, *exported.objects]
     readable += [Path(folder) for folder in (*config.wheel.readable, *config.wheel.path)]
     size = index.kept_size(inputs.files)
+    if shown := (*config.wheel.readable, *config.wheel.path):
+        observer.step(f"showing the build {', '.join(shown)}, as the project asks")
     with open_box(kind, surroundings, readable=readable, source_size=exported.size, environment_size=size) as box:
         _place(box, exported)
         observer.step("making the build environment")

@@ -226,6 +226,17 @@ def test_no_record(built: Path, reprobuild: Cli) -> None:
     says(ended, "has no record", "`reprobuild wheel` writes both; keep them together.")
 
 
+@pytest.mark.parametrize("suffix", ["", ".intoto.json"])
+def test_a_pipe_is_not_waited_for(suffix: str, built: Path, reprobuild: Cli) -> None:
+    path = next((built / "dist").glob("*.whl"))
+    path = path.with_name(f"{path.name}{suffix}")
+    path.unlink()
+    os.mkfifo(path)
+    code = ExitCode.RECORD_UNUSABLE if suffix else ExitCode.BAD_INPUT
+    wheel = path.name.removesuffix(suffix)
+    reprobuild("verify-wheel", f"dist/{wheel}", cwd=built, code=code)
+
+
 def test_another_wheels_record(built: Path, reprobuild: Cli) -> None:
     (wheel,) = (built / "dist").glob("*.whl")
     with wheel.open("ab") as stream:

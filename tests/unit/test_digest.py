@@ -62,7 +62,7 @@ def test_a_stream_is_hashed_from_where_it_stands():
 def test_a_file_that_cannot_be_read_is_bad_input(tmp_path):
     with pytest.raises(BadInput, match="No such file"):
         Digest.of_file(tmp_path / "absent")
-    with pytest.raises(BadInput, match="Is a directory"):
+    with pytest.raises(BadInput, match="is not a file"):
         Digest.of_file(tmp_path)
 
 

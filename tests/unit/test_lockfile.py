@@ -163,3 +163,10 @@ def test_a_lock_says_what_it_lacks(wanted, problems):
 
 def test_a_locked_prerelease_satisfies_what_it_was_locked_for():
     assert parse(f"demo==2.0rc1 --hash={A}", "x").unsatisfied([Requirement("demo>=1")], LINUX) == []
+
+
+@pytest.mark.parametrize("marker", ["os_name ~= 'posix'", "'x' in extras"])
+def test_a_marker_without_a_meaning_is_bad_input(marker):
+    locked = parse(f"demo==1.0 ; {marker} --hash=sha256:{'0' * 64}\n", "constraints.txt")
+    with pytest.raises(BadInput, match="has no meaning"):
+        locked.selected({"os_name": "posix"})

@@ -195,8 +195,8 @@ def test_bytes_that_are_not_text_are_refused(tmp_path):
             "tool.reprobuild.wheel.sandbox is 'docker', not one of auto, bubblewrap, unshare, plain.",
         ),
         *(
-            (WHEEL + f"timeout = {value}", "tool.reprobuild.wheel.timeout is not a number of seconds.")
-            for value in ("0", "-1", "'9'", "true", "1.5")
+            (WHEEL + f"timeout = {value}", "tool.reprobuild.wheel.timeout is not a number of seconds, at most 2592000.")
+            for value in ("0", "-1", "'9'", "true", "1.5", "9000000000000000000")
         ),
         *(
             (WHEEL + f"{key} = ['opt/x']", f"tool.reprobuild.wheel.{key}: 'opt/x' is not an absolute path.")
@@ -348,3 +348,8 @@ def test_a_selection_of_what_is_not_declared_is_refused(refusal, text, reason, r
 def test_a_selection_may_name_what_is_declared_or_what_only_the_backend_knows(tmp_path, text):
     (tmp_path / "pyproject.toml").write_text(text)
     assert load(tmp_path).selections[1].name == "serve"
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 5000, "a = " + "9" * 5000])
+def test_what_no_parser_can_take_is_not_toml(refusal, text):
+    assert refusal(text)[0].strip().startswith("is not valid TOML")

@@ -220,6 +220,16 @@ def test_a_build_has_namespaces_of_its_own(kind, around, namespace):
     assert own != str(Path(f"/proc/self/ns/{namespace}").readlink())
 
 
+def test_no_setting_of_the_kernel_can_be_written_under_bubblewrap(box):
+    if not box.guarantees.confined:
+        pytest.skip(f"{box.guarantees.kind} doesn't promise it")
+    script = "import os, sys; os.close(os.open(sys.argv[1], os.O_WRONLY))"  # opened alone: it is the real one
+    for name in ("kernel/core_pattern", "kernel/hostname", "vm/drop_caches"):
+        assert Path("/proc/sys", name).exists()
+        with pytest.raises(ToolFailed, match=r"Read-only file system|Permission denied"):
+            python(box, script, f"/proc/sys/{name}")
+
+
 def test_a_build_cannot_write_outside_its_workspace_under_bubblewrap(box, tmp_path):
     if not box.guarantees.confined:
         pytest.skip(f"{box.guarantees.kind} doesn't promise it")

@@ -835,3 +835,33 @@ def test_numbers_are_clamped():
         LATEST_EPOCH,
         EARLIEST_EPOCH,
     ]
+
+
+@pytest.mark.parametrize("data", [b"junk", b"\x1f\x8b\x08" + b"\xff" * 300, b"\xfd7zXZ\x00" + b"\0" * 300])
+@pytest.mark.parametrize("epoch", [None, 1_700_000_000])
+def test_a_damaged_sdist_is_bad_input(tmp_path, scratch, data, epoch):
+    path = tmp_path / "demo-1.0.tar.gz"
+    path.write_bytes(data)
+    (tmp_path / "peeked").mkdir()
+    with pytest.raises(BadInput, match="is not a"):
+        peek(open_source(path, scratch, epoch=epoch), ("pyproject.toml",), tmp_path / "peeked")
+
+
+@pytest.mark.parametrize("where", ["alternates", "link"])
+def test_a_folder_without_git_objects_is_not_shown_as_if_it_had_them(repository, scratch, tmp_path, where):
+    """A build sees the folders that hold objects: a stranger's repository could name any other."""
+    folder = repository({"a.py": "1"})
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "secret").touch()
+    objects = folder / ".git" / "objects"
+    if where == "alternates":
+        (objects / "info").mkdir(exist_ok=True)
+        (objects / "info" / "alternates").write_text(f"{private}\n")
+    else:
+        for path in objects.iterdir():
+            path.rename(private / path.name)
+        objects.rmdir()
+        objects.symlink_to(private)
+    with pytest.raises(SourceUnusable, match="is to hold git objects, and holds 'secret'"):
+        open_source(folder, scratch)

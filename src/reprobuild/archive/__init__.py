@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from reprobuild.archive.model import (
     ENTRY_LIMIT,
+    HOSTILE,
     SIZE_LIMIT,
     Archive,
     Entry,
@@ -27,6 +28,7 @@ from reprobuild.errors import BadInput
 
 __all__ = [
     "ENTRY_LIMIT",
+    "HOSTILE",
     "RATIO_LIMIT",
     "SIZE_LIMIT",
     "Archive",
