@@ -90,9 +90,12 @@ def build(
         _warn_of_source(exported, observer)
         index = Index(where if where.is_dir() else Path.cwd(), observer=observer)
         inputs = resolve(exported, scratch, index, python=python, observer=observer)
-        made, guarantees, around = make(
-            inputs, index, scratch / "made", kind=sandbox or inputs.config.wheel.sandbox, observer=observer
-        )
+        with process.workers(1) as pool:
+            for ask in (_uv_version, compilers):  # for the record, whose other parts are known
+                pool.submit(ask)
+            made, guarantees, around = make(
+                inputs, index, scratch / "made", kind=sandbox or inputs.config.wheel.sandbox, observer=observer
+            )
         digest = Digest.of_file(made)
         record = record_of(inputs, made.name, digest, guarantees, around)
         target, beside = out_dir / made.name, out_dir / f"{made.name}{RECORD_SUFFIX}"
