@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from reprobuild import process
@@ -71,3 +72,36 @@ def run_git_of_user(arguments: list[str], cwd: Path) -> bytes:
             f"git can't read the working tree {cwd}: {error.output}",
             "Clone a repository that belongs to another user, or do what git says.",
         ) from error
+
+
+def clone_git(url: str, ref: str, folder: Path) -> None:
+    """Clone a repository whole, with its submodules, and check a commit out, as the user.
+
+    Raises:
+        SourceUnusable: git can't, or there is no such commit.
+    """
+    # A protocol of git's can also be a program of the address's choice.
+    allowed = {"GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": "https:http:ssh:git:file"}
+    environment = process.tool_environment(allowed)
+
+    def git(*arguments: str, where: Path | None = None) -> None:
+        at = ["-C", str(where)] if where else []
+        process.run(["git", *_SAFE, "-c", "advice.detachedHead=false", *at, *arguments], env=environment)
+
+    try:
+        git("clone", "--quiet", "--no-checkout", "--", url, str(folder))
+        commit = _first_commit(folder, ref, f"origin/{ref}")
+        git("checkout", "--quiet", "--detach", commit, where=folder)
+        git("submodule", "--quiet", "update", "--init", "--recursive", where=folder)
+    except process.ToolFailed as error:
+        raise SourceUnusable(
+            f"git can't fetch {url} at {ref}: {error.output.strip()}",
+            "Look whether the address and the name are right.",
+        ) from error
+
+
+def _first_commit(folder: Path, *names: str) -> str:
+    for name in names:
+        with suppress(process.ToolFailed):
+            return run_git(["rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}"], folder).strip()
+    raise SourceUnusable(f"The repository has no commit {names[0]}.", "Name a tag, a branch or a commit of it.")

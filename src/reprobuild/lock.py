@@ -30,6 +30,7 @@ _UNREACHABLE = re.compile(
     r"error sending request|Failed to fetch|dns error|[Cc]onnection refused|timed out|HTTP status"
     r"|authentication credentials"
 )
+_NO_LIMIT = "9999-01-01T00:00:00Z"
 _TIME = re.compile(r"^# exclude-newer: .*\n", re.MULTILINE)
 _PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==", re.MULTILINE)
 _STDIN = re.compile(r"(# via|#  ) -r -$|(# via|#  ) -$", re.MULTILINE)
@@ -90,12 +91,26 @@ def make(
     return locks
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of build requirements that no lock holds.
+
+    Attributes:
+        pins: requirements beyond the source's own.
+        when: only files that were uploaded before this time; empty for now.
+        constraints: lines that limit the versions of whatever is required, whenever it was uploaded.
+    """
+
+    pins: tuple[Requirement, ...] = ()
+    when: str = ""
+    constraints: str = ""
+
+
 def as_of(
     config: Config,
     interpreter: Interpreter,
     exported: Source,
-    pins: Iterable[Requirement],
-    when: str,
+    known: Known,
     *,
     settings: Path,
     scratch: Path,
@@ -104,17 +119,24 @@ def as_of(
     """The build requirements of a source that has no lock, as an index had them at some time, for one interpreter.
 
     Args:
-        pins: requirements beyond the source's own.
-        when: only files that were uploaded before this time; empty for now.
         settings: the folder whose uv settings count; a stranger's own must not.
 
     Raises:
         BuildFailed, BadInput, IndexFailed: as :func:`make`.
     """
-    wanted = replace(config, build_requires=(*config.build_requires, *pins))
+    wanted = replace(config, build_requires=(*config.build_requires, *known.pins))
     everything = Upgrade(everything=True)
     resolver = _Resolver(
-        wanted, interpreter, when, everything, scratch, config.root, observer, settings, universal=False
+        wanted,
+        interpreter,
+        known.when,
+        everything,
+        scratch,
+        config.root,
+        observer,
+        settings,
+        universal=False,
+        constraints=known.constraints,
     )
     return lockfile.parse(_build_lock(resolver, exported, scratch), BUILD_LOCK)
 
@@ -217,7 +239,13 @@ def _project_requires(
     config, interpreter, observer = resolver.config, resolver.interpreter, resolver.observer
     observer.step("asking the backend what it needs")
     readable = [interpreter.prefix, *exported.objects, *map(Path, config.wheel.readable)]
-    with open_box(config.wheel.sandbox, Surroundings(), readable=readable, source_size=exported.size) as box:
+    with open_box(
+        config.wheel.sandbox,
+        Surroundings(),
+        readable=readable,
+        source_size=exported.size,
+        memory=config.wheel.memory,
+    ) as box:
         source.place(exported, box.outside("src"), "sorted")
         backend.prepare(box, config, interpreter, files, index, observer)
         variables = backend.environment_of(box, config, interpreter, exported.epoch)
@@ -237,6 +265,7 @@ class _Resolver:
 
     Attributes:
         universal: whether the build requirements are resolved for every Python that the project admits.
+        constraints: lines that limit the versions, and are above ``when``.
     """
 
     config: Config
@@ -248,6 +277,7 @@ class _Resolver:
     observer: Observer
     settings: Path
     universal: bool = True
+    constraints: str = ""
 
     def build(self, requires: Iterable[Requirement]) -> str:
         lines = "".join(f"{each}\n" for each in requires)
@@ -334,6 +364,11 @@ class _Resolver:
             argv += ["--python", str(self.interpreter.executable)]
             if self.when and not fresh:
                 argv += ["--exclude-newer", self.when]
+            if self.constraints:
+                (folder / "named.txt").write_text(self.constraints, encoding="utf-8")
+                argv += ["--constraints", str(folder / "named.txt")]
+            for line in self.constraints.splitlines() if self.when and not fresh else ():
+                argv += ["--exclude-newer-package", f"{Requirement(line).name}={_NO_LIMIT}"]
             for name in self.upgrade.names:
                 argv += ["--upgrade-package", name]
             if output != BUILD_LOCK:

@@ -1,6 +1,8 @@
 """The only module that starts programs."""
 
 import os
+import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -42,6 +44,9 @@ _REMEDIES = {
 _running: set[subprocess.Popen[bytes]] = set()
 _KEPT_LINES = 400
 _GRACE_SECONDS = 3.0
+_POLL_SECONDS = 0.2
+_ROOM_LEFT = 256 << 20
+_HELD = re.compile(r"^(?:RssAnon|RssShmem|VmSwap):\s+(\d+) kB$", re.MULTILINE)
 
 
 class ToolFailed(BuildFailed):
@@ -63,6 +68,10 @@ class ToolFailed(BuildFailed):
 
 class ToolTimeout(BuildFailed):
     """A program ran longer than it was allowed to, and was ended."""
+
+
+class ToolTooLarge(BuildFailed):
+    """A program and what it started took more memory than they were allowed to, and were ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +109,7 @@ def tool_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**kept, "LC_ALL": "C.UTF-8", "NO_COLOR": "1", **(extra or {})}
 
 
-def run(
+def run(  # noqa: PLR0913 - each says one thing about a program, and nearly all have a default
     argv: Sequence[str | Path],
     *,
     env: Mapping[str, str],
@@ -109,6 +118,8 @@ def run(
     stdout: BinaryIO | None = None,
     on_line: Callable[[str], None] | None = None,
     timeout: float | None = None,
+    memory: int | None = None,
+    room: Path | None = None,
     umask: int = 0o022,
 ) -> Completed:
     """Run a program to its end, in a process group of its own that dies with this call.
@@ -122,10 +133,13 @@ def run(
         on_line: called, from another thread, with each line of standard error (and of standard output
             unless that is wanted as bytes) as it comes.
         timeout: seconds after which the whole group is killed.
+        memory: bytes that the program and all that it starts may hold together; beyond it they are killed. It is
+            looked at a few times a second, and each process by itself can't get more in between.
+        room: with ``memory``: a folder on whose file system they must leave some space.
         umask: the file mode creation mask of the program.
 
     Raises:
-        ToolMissing, ToolFailed, ToolTimeout: as named.
+        ToolMissing, ToolFailed, ToolTimeout, ToolTooLarge: as named.
     """
     command = [str(part) for part in argv]
     if not os.path.isabs(command[0]):  # noqa: PTH117 - a name, not a path
@@ -135,22 +149,29 @@ def run(
             held.write(stdin)
             held.seek(0)
         process = _start(command, env=env, cwd=cwd, stdin=held, stdout=stdout, umask=umask)
-        expired = threading.Event()
+        expired, over = threading.Event(), threading.Event()
+        outgrown: list[str] = []
         timer = threading.Timer(timeout, _expire, (process, expired)) if timeout else None
+        watcher = threading.Thread(target=_watch, args=(process, memory, room, outgrown, over)) if memory else None
         _running.add(process)
         try:
-            if timer:
-                timer.start()
+            for helper in (timer, watcher):
+                if helper:
+                    helper.start()
             result = _collect(process, on_line)
         except BaseException:
             _end_group(process)
             raise
         finally:
             _running.discard(process)
+            over.set()
             if timer:
                 timer.cancel()
+    name = Path(command[0]).name
     if expired.is_set():
-        raise ToolTimeout(f"{Path(command[0]).name} ran longer than {timeout:g} s and was ended.")
+        raise ToolTimeout(f"{name} ran longer than {timeout:g} s and was ended.")
+    if outgrown:
+        raise ToolTooLarge(f"{name} and what it started {outgrown[0]} and were ended.")
     if process.returncode != 0:
         raise ToolFailed(command, process.returncode, result.log or result.stdout.decode(errors="replace"))
     return result
@@ -245,6 +266,35 @@ def _collect(process: subprocess.Popen[bytes], on_line: Callable[[str], None] | 
 def _expire(process: subprocess.Popen[bytes], expired: threading.Event) -> None:
     expired.set()
     _end_group(process)
+
+
+def _watch(
+    process: subprocess.Popen[bytes], memory: int, room: Path | None, outgrown: list[str], over: threading.Event
+) -> None:
+    """End a program when it and all that it started hold more than they may, and say what."""
+    with suppress(OSError, ValueError):  # it has ended, or has less already
+        resource.prlimit(process.pid, resource.RLIMIT_DATA, (memory, memory))
+    while not over.wait(_POLL_SECONDS):
+        if _held_by(process.pid) > memory:
+            outgrown.append(f"took more than {memory >> 20:,} MiB of memory")
+        elif room and shutil.disk_usage(room).free < _ROOM_LEFT:
+            outgrown.append(f"left less than {_ROOM_LEFT >> 20} MiB for others on the file system of their source")
+        if outgrown:
+            _kill_group(process)
+            return
+
+
+def _held_by(pid: int) -> int:
+    """Bytes that a process and all its descendants hold, other than what files are mapped from (proc_pid_status(5))."""
+    total, waiting = 0, [pid]
+    while waiting:
+        folder = Path(f"/proc/{waiting.pop()}")
+        with suppress(OSError):
+            status = (folder / "status").read_text(encoding="ascii", errors="replace")
+            total += sum(int(size) << 10 for size in _HELD.findall(status))
+            for task in (folder / "task").iterdir():
+                waiting += map(int, (task / "children").read_text(encoding="ascii").split())
+    return total
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:

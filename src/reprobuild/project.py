@@ -19,6 +19,7 @@ from reprobuild.files import read_text
 #: What a project without [build-system] is built with (PEP 517, "fallback").
 _LEGACY_REQUIRES = ("setuptools>=40.8.0",)
 _LONGEST = 30 * 24 * 3600  # seconds that a build may have
+_LEAST_MEMORY, _MOST_MEMORY = 64, 1 << 24  # MiB
 _LEGACY_BACKEND = "setuptools.build_meta:__legacy__"
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -61,7 +62,8 @@ class BuildSettings:
         readable: folders outside the system's own that the sandbox shows, read-only.
         path: folders put before the system's on PATH.
         sandbox: the sandbox kind when the command line names none.
-        timeout: seconds after which a build is ended.
+        timeout: seconds after which a step of a build is ended.
+        memory: MiB that the programs of one step may hold together, and the files in its /tmp; None for any.
     """
 
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -70,6 +72,7 @@ class BuildSettings:
     path: tuple[str, ...] = ()
     sandbox: str = "auto"
     timeout: int = 7200
+    memory: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +192,7 @@ def check_time(text: str, where: str) -> str:
 
 def _build_settings(reader: "_Reader", table: Mapping[str, Any]) -> BuildSettings:
     where = "tool.reprobuild.wheel"
-    reader.known(table, where, ("environment", "config-settings", "readable", "path", "sandbox", "timeout"))
+    reader.known(table, where, ("environment", "config-settings", "readable", "path", "sandbox", "timeout", "memory"))
     environment = _build_environment(reader, table, where)
     settings: dict[str, str | tuple[str, ...]] = {}
     for name, value in reader.table(table, "config-settings", {}, f"{where}.").items():
@@ -202,8 +205,13 @@ def _build_settings(reader: "_Reader", table: Mapping[str, Any]) -> BuildSetting
     if sandbox not in kinds:
         raise BadInput(f"{reader.path}: {where}.sandbox is {sandbox!r}, not one of {', '.join(kinds)}.")
     timeout = table.get("timeout", BuildSettings().timeout)
-    if not isinstance(timeout, int) or isinstance(timeout, bool) or not 0 < timeout <= _LONGEST:
+    if type(timeout) is not int or not 0 < timeout <= _LONGEST:
         raise BadInput(f"{reader.path}: {where}.timeout is not a number of seconds, at most {_LONGEST}.")
+    memory = table.get("memory")
+    if memory is not None and (type(memory) is not int or not _LEAST_MEMORY <= memory <= _MOST_MEMORY):
+        raise BadInput(
+            f"{reader.path}: {where}.memory is not a number of MiB between {_LEAST_MEMORY} and {_MOST_MEMORY}."
+        )
     folders: dict[str, tuple[str, ...]] = {}
     for key in ("readable", "path"):
         folders[key] = reader.strings(table, key, where, ())
@@ -217,6 +225,7 @@ def _build_settings(reader: "_Reader", table: Mapping[str, Any]) -> BuildSetting
         path=folders["path"],
         sandbox=sandbox,
         timeout=timeout,
+        memory=memory,
     )
 
 

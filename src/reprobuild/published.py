@@ -1,27 +1,31 @@
 """Whether a published wheel is what its sdist makes: fetched, its environment guessed, built again, compared."""
 
 import calendar
+import os
 import re
 import struct
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
-from reprobuild import infer, interpreter, lock, source
-from reprobuild.archive import open_archive
+from reprobuild import infer, interpreter, lock, lockfile, source
+from reprobuild.archive import Entry, open_archive, unpack
 from reprobuild.compare import Level, Verdict, compare
+from reprobuild.digest import Digest, chunks_of
 from reprobuild.errors import BadInput, IndexFailed, ReprobuildError, SourceUnusable, ToolMissing
-from reprobuild.files import scratch_folder, write_atomically
-from reprobuild.index import Index, ReleasedFile
-from reprobuild.infer import Hypothesis
+from reprobuild.files import read_text, scratch_folder, write_atomically
+from reprobuild.index import Index, LockedFile, ReleasedFile
+from reprobuild.infer import Guess, Hypothesis
 from reprobuild.interpreter import Interpreter
 from reprobuild.lockfile import Lockfile
+from reprobuild.process import ToolTimeout, ToolTooLarge
 from reprobuild.progress import SILENT, Observer
 from reprobuild.project import BuildSettings, Config
 from reprobuild.sandbox import USUAL
@@ -31,6 +35,72 @@ from reprobuild.wheelfile import WheelFile, read_wheel
 
 #: How far apart the recorded times of what one build wrote may lie, in seconds.
 _CLOCK_WINDOW = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Confinement:
+    """How the builds of a stranger's code are shut in.
+
+    Attributes:
+        sandbox: its kind, or ``auto``.
+        timeout: seconds for each step.
+        memory: MiB that the programs of a step may hold together.
+    """
+
+    sandbox: str = "auto"
+    timeout: int = 1800
+    memory: int = field(default_factory=lambda: max(1024, _physical_memory() * 3 // 4))
+
+
+def _physical_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+
+
+@dataclass(frozen=True, slots=True)
+class Constraints:
+    """Versions of build requirements that somebody knows, in place of guesses.
+
+    Attributes:
+        name: the file's.
+        names: the normalised names in it.
+        text: what uv is given; empty where ``locked`` says all.
+        locked: the whole lock, where each pin has its hashes, as in what ``reprobuild lock`` writes.
+    """
+
+    name: str
+    names: frozenset[str]
+    text: str
+    locked: Lockfile | None
+
+    @classmethod
+    def read(cls, path: Path) -> "Constraints":
+        """Read a file of pins, either all hashed or none.
+
+        Raises:
+            BadInput: a line is anything else than a requirement.
+        """
+        text = read_text(path)
+        if "--hash=" in text:
+            locked = lockfile.read(path)
+            return cls(path.name, frozenset(pin.name for pin in locked.pins), "", locked)
+        lines = [line for each in text.splitlines() if (line := re.sub(r"(^|\s)#.*$", "", each).strip())]
+        try:
+            names = frozenset(canonicalize_name(Requirement(line).name) for line in lines)
+        except InvalidRequirement as error:
+            raise BadInput(
+                f"{path} holds a line that is not a requirement: {error}.", "Write lines like setuptools==68.0."
+            ) from error
+        return cls(path.name, names, "".join(f"{line}\n" for line in lines), None)
+
+    def overrule(self, hypothesis: Hypothesis) -> Hypothesis:
+        """The hypothesis without the guesses that this file makes needless."""
+        pins = () if self.locked else tuple(p for p in hypothesis.pins if canonicalize_name(p.name) not in self.names)
+        needless = {"index time"} if self.locked else set()
+        needless |= set() if pins else {"backend"}
+        kept = tuple(guess for guess in hypothesis.guesses if guess.name not in needless)
+        said = Guess("build requirements", self.name, "named with --constraints")
+        when = "" if self.locked else hypothesis.index_time
+        return replace(hypothesis, pins=pins, index_time=when, guesses=(*kept, said))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +146,64 @@ class Try:
 
 
 @dataclass(frozen=True, slots=True)
+class Subject:
+    """The wheel to check.
+
+    Attributes:
+        name: of the distribution, normalised.
+        file: the wheel itself; none means the release's own, as the index has it.
+    """
+
+    name: str
+    version: str
+    file: Path | None = None
+
+    @classmethod
+    def of(cls, text: str) -> "Subject":
+        """What somebody names: a wheel's path, or ``NAME==VERSION``.
+
+        Raises:
+            BadInput: it is neither.
+        """
+        if not text.endswith(".whl"):
+            return cls(*parse(text))
+        try:
+            name, version, *_ = parse_wheel_filename(Path(text).name)
+        except InvalidWheelFilename as error:
+            raise BadInput(f"{text} doesn't have the name of a wheel: {error}.") from error
+        return cls(name, str(version), Path(text))
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a wheel is made again from.
+
+    Attributes:
+        kind: ``sdist``, ``git`` or ``folder``.
+        name: a file's name, a folder's path or a repository's URL.
+        digests: what identifies its content, as in :class:`reprobuild.source.Source`.
+    """
+
+    kind: str
+    name: str
+    digests: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Checked:
     """What came of checking one published wheel.
 
     Attributes:
-        wheel, sdist: as the index lists them.
+        wheel: as the index lists it; a file's own digest, and no upload time, where the index doesn't know it.
+        origin: what it was made again from.
         tries: in the order in which they were made.
+        notes: what else a reader should know, each a sentence.
     """
 
     wheel: ReleasedFile
-    sdist: ReleasedFile
+    origin: Origin
     tries: tuple[Try, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def best(self) -> Try:
@@ -113,33 +230,98 @@ def parse(text: str) -> tuple[str, str]:
 
 
 def check(
-    name: str,
-    version: str,
+    subject: Subject,
     *,
     settings: Path,
-    sandbox: str = "auto",
+    origin: str | None = None,
+    constraints: Path | None = None,
     keep: Path | None = None,
+    confinement: Confinement = Confinement(),
     observer: Observer = SILENT,
 ) -> Checked:
-    """Fetch a release's wheel and sdist, and make the wheel again from the sdist until it is identical.
+    """Take a published wheel, and make it again from its source until it is identical.
 
     Args:
-        name: normalised.
         settings: the folder whose uv settings say where the index is.
-        keep: a folder for the best rebuilt wheel and the published one; none means neither is kept.
+        origin: ``git+URL@REF``, a folder or an sdist to make it from; none means the release's own sdist.
+        constraints: a file with the versions of build requirements, in place of what would be guessed of them.
+        keep: a new or empty folder for the published wheel and the best rebuilt one, packed and unpacked.
 
     Raises:
         IndexFailed: the index can't be asked, or lacks the release, its wheel or its sdist.
-        BadInput: the wheel or the sdist is malformed.
+        BadInput: the wheel, the source or the constraints are malformed, or ``keep`` isn't empty.
+        SourceUnusable: the source isn't there, or admits no Python that is here.
     """
+    if keep is not None and keep.exists() and not (keep.is_dir() and not any(keep.iterdir())):
+        raise BadInput(f"{keep} is there already, and not an empty folder.", "Name a new folder with --keep.")
+    named = Constraints.read(constraints) if constraints else None
     index = Index(settings, observer=observer)
-    observer.step(f"fetching {name} {version}")
-    released = index.release(name, version)
-    wheel, sdist = _wheel_of(released, name, version), _sdist_of(released, name, version)
     with scratch_folder(Path(tempfile.gettempdir()), "reprobuild-") as scratch:
-        index.fetch([wheel.file, sdist.file], scratch)
-        checker = _Checker(scratch, wheel, sdist, index, settings, sandbox, keep, observer)
-        return checker.run()
+        observer.step(f"looking for {subject.name} {subject.version}")
+        released = _released(index, subject, needed=subject.file is None or origin is None)
+        wheel, notes = _wheel(released, subject)
+        published = read_wheel(_fetched(index, wheel, subject, scratch))
+        if origin is None:
+            opened, made_from = _open_sdist(index, released, subject, scratch)
+        else:
+            opened, made_from = _open_origin(origin, scratch, observer)
+        checker = _Checker(scratch, published, wheel.uploaded, opened, index, settings, confinement, named, observer)
+        checked = Checked(wheel, made_from, checker.run(), notes)
+        if keep is not None:
+            _keep(keep, published.path, checker.best)
+    return checked
+
+
+def _released(index: Index, subject: Subject, *, needed: bool) -> tuple[ReleasedFile, ...]:
+    """What the index has of a release; where it isn't needed, only for the time of the upload, nothing will do."""
+    try:
+        return index.release(subject.name, subject.version)
+    except IndexFailed:
+        if needed:
+            raise
+        return ()
+
+
+def _wheel(released: tuple[ReleasedFile, ...], subject: Subject) -> tuple[ReleasedFile, tuple[str, ...]]:
+    """The wheel to check, and what to say of it."""
+    if subject.file is None:
+        return _wheel_of(released, subject.name, subject.version), ()
+    filename, digest = subject.file.name, Digest.of_file(subject.file)
+    found = next((each for each in released if each.file.filename == filename), None)
+    if found is not None and found.file.digest == digest:
+        return found, ()
+    note = f"The index offers no {filename}: when it was uploaded isn't known."
+    if found is not None:
+        note = f"The index offers another file of the name {filename}, with {found.file.digest}; this one has {digest}."
+    return ReleasedFile(LockedFile(subject.name, subject.version, filename, digest), ""), (note,)
+
+
+def _fetched(index: Index, wheel: ReleasedFile, subject: Subject, scratch: Path) -> Path:
+    if subject.file is not None:
+        return subject.file
+    folder = scratch / "published"
+    folder.mkdir()
+    index.fetch([wheel.file], folder)
+    return folder / wheel.file.filename
+
+
+def _open_sdist(
+    index: Index, released: tuple[ReleasedFile, ...], subject: Subject, scratch: Path
+) -> tuple[Source, Origin]:
+    sdist = _sdist_of(released, subject.name, subject.version).file
+    index.fetch([sdist], scratch)
+    opened = source.open_source(scratch / sdist.filename, scratch)
+    return opened, Origin("sdist", sdist.filename, opened.digests)
+
+
+def _open_origin(origin: str, scratch: Path, observer: Observer) -> tuple[Source, Origin]:
+    if not origin.startswith("git+"):
+        place = Path(origin)
+        opened = source.open_source(place, scratch)
+        return opened, Origin("folder" if place.is_dir() else "sdist", origin, opened.digests)
+    observer.step(f"cloning {origin}")
+    opened = source.clone(origin, scratch)
+    return opened, Origin("git", origin.removeprefix("git+"), opened.digests)
 
 
 def _wheel_of(released: tuple[ReleasedFile, ...], name: str, version: str) -> ReleasedFile:
@@ -172,70 +354,80 @@ class _Checker:
     """The work on one wheel: what is fetched once and used in each try."""
 
     scratch: Path
-    wheel: ReleasedFile
-    sdist: ReleasedFile
+    published: WheelFile
+    uploaded: str
+    exported: Source
     index: Index
     settings: Path
-    sandbox: str
-    keep: Path | None
+    confinement: Confinement
+    constraints: Constraints | None
     observer: Observer
+    best: Path | None = None
+    exhausted: bool = False
 
-    def run(self) -> Checked:
-        published = read_wheel(self.scratch / self.wheel.file.filename)
-        sdist_path = self.scratch / self.sdist.file.filename
-        exported = source.open_source(sdist_path, self.scratch)
-        with open_archive(sdist_path, names="posix") as archive:
-            members = archive.entries
-        config, _ = read_export(exported, self.scratch)
+    def run(self) -> tuple[Try, ...]:
+        """One try after the other until one is identical; ``best`` is then the best rebuilt wheel."""
+        config, _ = read_export(self.exported, self.scratch)
         # Nothing in a stranger's files may show the build more of this machine, or run it in another way.
-        config = replace(config, wheel=BuildSettings())
+        config = replace(config, wheel=_settings(self.confinement))
         tries: list[Try] = []
         guessed = infer.hypotheses(
-            published, members, self.wheel.uploaded, config.requires_python, _pythons_here(), legacy=config.is_legacy
+            self.published,
+            _members(self.exported),
+            self.uploaded,
+            config.requires_python,
+            _pythons_here(),
+            legacy=config.is_legacy,
         )
+        if self.constraints:
+            overruled = [self.constraints.overrule(each) for each in guessed]
+            guessed = iter(dict.fromkeys(overruled))
         for number, hypothesis in enumerate(guessed, 1):
             self.observer.step(f"try {number}: {', '.join(guess.value for guess in hypothesis.guesses)}")
-            tries.append(self._try(number, hypothesis, published, exported, config))
-            if tries[-1].verdict and tries[-1].verdict.level is Level.IDENTICAL:
+            tries.append(self._try(number, hypothesis, config, tries))
+            if tries[-1].level is Level.IDENTICAL or self.exhausted:
                 break
         if not tries:
             raise SourceUnusable(
-                f"No Python on this machine is one that {self.sdist.file.filename} admits "
+                f"No Python on this machine is one that {self.published.name} {self.published.version} admits "
                 f"({config.requires_python or 'any'}).",
                 "Install one (`uv python install` can).",
             )
-        return Checked(self.wheel, self.sdist, tuple(tries))
+        return tuple(tries)
 
-    def _try(self, number: int, hypothesis: Hypothesis, published: WheelFile, exported: Source, config: Config) -> Try:
+    def _try(self, number: int, hypothesis: Hypothesis, config: Config, before: Sequence[Try]) -> Try:
         with scratch_folder(self.scratch, f"try-{number}-") as folder:
             try:
-                inputs = self._inputs(hypothesis, exported, config, folder)
+                inputs = self._inputs(hypothesis, config, folder)
                 around = replace(USUAL, umask=hypothesis.umask, timezone=hypothesis.timezone)
                 started = int(time.time())
-                made, _, _ = make(inputs, self.index, folder / "out", kind=self.sandbox, surroundings=around)
+                made, _, _ = make(
+                    inputs, self.index, folder / "out", kind=self.confinement.sandbox, surroundings=around
+                )
             except (BadInput, IndexFailed):
                 raise
             except ReprobuildError as error:
+                # Another guess won't make a build small or fast that has just gone beyond its limits.
+                self.exhausted = isinstance(error, (ToolTimeout, ToolTooLarge))
                 return Try(hypothesis, None, failure=error.reason)
             replay = None
             if hypothesis.epoch is None:
-                replay = replay_clock(published, made, started)
-            verdict = compare(published.path, made)
-            if made.name != published.path.name:
+                replay = replay_clock(self.published, made, started)
+            verdict = compare(self.published.path, made)
+            if made.name != self.published.path.name:
                 verdict = replace(verdict, level=max(verdict.level, Level.METADATA, key=lambda level: level.rank))
-            if self.keep is not None:
-                self._keep(published.path, made)
-            return Try(hypothesis, verdict, replay)
+            tried = Try(hypothesis, verdict, replay)
+            if all(tried.rank < other.rank for other in before):
+                (self.scratch / "best").mkdir(exist_ok=True)
+                if self.best:
+                    self.best.unlink()
+                self.best = made.replace(self.scratch / "best" / made.name)
+            return tried
 
-    def _keep(self, published: Path, made: Path) -> None:
-        assert self.keep is not None  # noqa: S101 - the caller has looked
-        for name, path in (("published", published), ("rebuilt", made)):
-            write_atomically(self.keep / name / path.name, [path.read_bytes()])
-
-    def _inputs(self, hypothesis: Hypothesis, exported: Source, config: Config, scratch: Path) -> Inputs:
+    def _inputs(self, hypothesis: Hypothesis, config: Config, scratch: Path) -> Inputs:
         python = interpreter.find(hypothesis.python)
-        epoch = exported.epoch if hypothesis.epoch is None else hypothesis.epoch
-        timed = replace(exported, epoch=epoch, own_times=hypothesis.epoch is None, own_modes=hypothesis.own_modes)
+        epoch = self.exported.epoch if hypothesis.epoch is None else hypothesis.epoch
+        timed = replace(self.exported, epoch=epoch, own_times=hypothesis.epoch is None, own_modes=hypothesis.own_modes)
         locked = self._locked(hypothesis, python, timed, config, scratch)
         files = self.index.choose(locked.selected(python.markers).values(), python)
         return Inputs(config, timed, files, locked.digest, python)
@@ -243,16 +435,44 @@ class _Checker:
     def _locked(
         self, hypothesis: Hypothesis, python: Interpreter, exported: Source, config: Config, scratch: Path
     ) -> Lockfile:
+        if self.constraints and self.constraints.locked:
+            return self.constraints.locked
+        known = lock.Known(hypothesis.pins, hypothesis.index_time, self.constraints.text if self.constraints else "")
         return lock.as_of(
             config,
             python,
             exported,
-            hypothesis.pins,
-            hypothesis.index_time,
+            known,
             settings=self.settings,
             scratch=scratch,
             observer=self.observer,
         )
+
+
+def _settings(confinement: Confinement) -> BuildSettings:
+    return BuildSettings(sandbox=confinement.sandbox, timeout=confinement.timeout, memory=confinement.memory)
+
+
+def _members(exported: Source) -> tuple[Entry, ...]:
+    """The files of a source, each below one top folder, as an sdist has them."""
+    with open_archive(exported.tar, names="posix") as archive:
+        if exported.kind == "sdist":
+            return archive.entries
+        below = f"{exported.subdirectory}/" if exported.subdirectory else ""
+        inside = [entry for entry in archive.entries if entry.name.startswith(below)]
+        return tuple(replace(entry, name=f"source/{entry.name.removeprefix(below)}") for entry in inside)
+
+
+def _keep(folder: Path, published: Path, best: Path | None) -> None:
+    """Both wheels and what is in them, for whoever wants to look for themselves."""
+    for name, path in (("published", published), ("rebuilt", best)):
+        if path is not None:
+            with path.open("rb") as stream:
+                write_atomically(folder / name / path.name, chunks_of(stream))
+            tree = folder / name / "tree"
+            tree.mkdir()
+            with open_archive(path) as archive:
+                unpack(archive, tree, own_modes=True)
 
 
 def _pythons_here() -> Iterator[str]:

@@ -219,6 +219,11 @@ def _is_mode(difference: Difference) -> bool:
     return difference.field == "mode" and difference.cause == "umask"
 
 
+def record_path(wheel: Path) -> Path:
+    """Where a wheel's record is to be: beside it."""
+    return wheel.with_name(f"{wheel.name}{RECORD_SUFFIX}")
+
+
 def read_record(wheel: Path) -> WheelRecord:
     """The record beside a wheel.
 
@@ -227,7 +232,7 @@ def read_record(wheel: Path) -> WheelRecord:
         RecordUnusable: no record, a malformed one, or one about other bytes.
     """
     digest = Digest.of_file(wheel)
-    path = wheel.with_name(f"{wheel.name}{RECORD_SUFFIX}")
+    path = record_path(wheel)
     if not path.is_file():
         raise RecordUnusable(
             f"{wheel} has no record: {path.name} is not beside it.",

@@ -117,6 +117,7 @@ class Box:
         root: the workspace's path as the build sees it.
         private: a folder for what is no business of the build's; with namespaces it can't be reached from inside.
         guarantees: what is really held fixed.
+        memory: bytes that the programs of one command may hold together, and the files in its /tmp; None for any.
     """
 
     def __init__(
@@ -128,8 +129,10 @@ class Box:
         private: Path,
         guarantees: Guarantees,
         readable: Sequence[Path],
+        memory: int | None,
     ) -> None:
         self.surroundings = surroundings
+        self.memory = memory << 20 if memory else None
         self.guarantees = guarantees
         self.root = surroundings.root if guarantees.fixed_path or kind.name != "plain" else str(host)
         self.readable = tuple(readable)
@@ -245,7 +248,7 @@ class Box:
             on_line, timeout: as :func:`reprobuild.process.run`.
 
         Raises:
-            ToolFailed, ToolTimeout, ToolMissing: as :func:`reprobuild.process.run`.
+            ToolFailed, ToolTimeout, ToolTooLarge, ToolMissing: as :func:`reprobuild.process.run`.
             SandboxUnavailable: the sandbox itself failed, and the command never ran.
         """
         command = self._kind.wrap(self, argv, cwd or self.inside(), exchange)
@@ -257,6 +260,8 @@ class Box:
                 cwd=Path(cwd or self._host) if plain else None,
                 on_line=on_line,
                 timeout=timeout,
+                memory=self.memory,
+                room=self._held,
                 umask=self.surroundings.umask,
             )
         except process.ToolFailed as error:
@@ -280,7 +285,7 @@ class _Bubblewrap:
         return _probe(("bwrap", *self._namespaces(Surroundings()), *self._file_system(), "--", "/usr/bin/env", "true"))
 
     def wrap(self, box: Box, argv: Sequence[str], cwd: str, exchange: Path | None) -> list[str]:
-        arguments = ["bwrap", *self._namespaces(box.surroundings), *self._file_system()]
+        arguments = ["bwrap", *self._namespaces(box.surroundings), *self._file_system(box.memory)]
         for path in box.readable:
             arguments += ["--ro-bind", str(path), str(path)]
         for outside, inside in box.binds(exchange):
@@ -299,9 +304,11 @@ class _Bubblewrap:
         return [*options, "--hostname", around.hostname, "--uid", uid, "--gid", uid]
 
     @staticmethod
-    def _file_system() -> list[str]:
+    def _file_system(memory: int | None = None) -> list[str]:
         # Inside an unprivileged container it is often just /proc that can't be mounted: the probe must try it too.
-        fresh = ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/var/tmp"]  # noqa: S108
+        fresh = ["--proc", "/proc", "--dev", "/dev"]
+        for place in ("/tmp", "/var/tmp"):  # noqa: S108 - inside
+            fresh += [*(["--size", str(memory)] if memory else []), "--tmpfs", place]
         # To these settings of the kernel root may write from any namespace, and bubblewrap leaves them open.
         fresh += ["--ro-bind", "/proc/sys", "/proc/sys"]
         return [*_system_binds(), *fresh]
@@ -314,8 +321,8 @@ class _Unshare:
     # -n: without it mount would note what it did in a file that only the real root can write.
     _SCRIPT = """
 set -eu
-stage=$1 name=$2 cwd=$3 count=$4; shift 4
-mount -n -t tmpfs tmpfs "$stage"
+stage=$1 name=$2 cwd=$3 size=$4 count=$5; shift 5
+mount -n -t tmpfs -o "size=$size" tmpfs "$stage"
 while [ "$count" -gt 0 ]; do
   place=$stage${2#/tmp}
   if [ -d "$1" ]; then mkdir -p "$place"; else mkdir -p "${place%/*}"; touch "$place"; fi
@@ -349,7 +356,8 @@ test -d /tmp/usr/bin
         hidden = [(path, str(path)) for path in box.readable if path.is_relative_to("/tmp")]  # noqa: S108
         binds = [*hidden, *box.binds(exchange), box.tools, (box.uv, box.uv_inside)]
         pairs = [part for outside, inside in binds for part in (str(outside), inside)]
-        script = ["sh", "-c", self._SCRIPT, "sh", str(box.stage), box.surroundings.hostname, cwd, str(len(binds))]
+        script = ["sh", "-c", self._SCRIPT, "sh", str(box.stage), box.surroundings.hostname, cwd]
+        script += [str(box.memory or "50%"), str(len(binds))]
         return ["unshare", *self._OPTIONS, *script, *pairs, *argv]
 
 
@@ -418,6 +426,7 @@ def open_box(
     readable: Sequence[Path] = (),
     source_size: int = 0,
     environment_size: int | None = None,
+    memory: int | None = None,
 ) -> Iterator[Box]:
     """A fresh workspace in a sandbox; every trace of it is gone at the end.
 
@@ -429,6 +438,7 @@ def open_box(
             order of directory entries is the order of their making and so can be held fixed.
         environment_size: size in bytes of the build requirements' files, None when unknown. Where they fit in
             shared memory too, the whole workspace lies there, which is faster.
+        memory: MiB that a command in it may take, None for any.
 
     Raises:
         SandboxUnavailable: the named kind doesn't work here.
@@ -459,7 +469,7 @@ def open_box(
             fixed_user=chosen.name == "bubblewrap",
             fixed_directory_order=_is_in_memory(held),
         )
-        box = Box(chosen, surroundings, host, held, private, guarantees, outside)
+        box = Box(chosen, surroundings, host, held, private, guarantees, outside, memory)
         if not namespaces:
             Path(box.home).mkdir()
         yield box

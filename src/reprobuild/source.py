@@ -24,13 +24,18 @@ from reprobuild.archive import HOSTILE, extract_tar, write_tar
 from reprobuild.digest import Digest, chunks_of
 from reprobuild.errors import BadInput, SourceUnusable
 from reprobuild.files import scratch_folder, write_atomically
-from reprobuild.gitcmd import feed_git, git_environment, run_git, run_git_of_user
+from reprobuild.gitcmd import clone_git, feed_git, git_environment, run_git, run_git_of_user
 
 Order = Literal["sorted", "reversed"]
 
 #: 1980-01-01, the first moment that a zip can hold.
 EARLIEST_EPOCH = 315_532_800
 _LATEST_EPOCH = 4_354_819_199  # 2107-12-31, the last
+#: Where a commit of another repository is (pip's VCS support).
+_ADDRESS = re.compile(
+    r"git\+(?P<url>(?:https|http|ssh|git|file)://[^@\s]*(?:@[^@/\s]+/[^@\s]*)?)@(?P<ref>[^@#\s]+)"
+    r"(?:#(?:egg=[^&]*&)?(?:subdirectory=(?P<subdirectory>[^&]+))?(?:&egg=.*)?)?"
+)
 _LFS_POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\n(?:.*\n)*oid sha256:([0-9a-f]{64})\n")
 _LFS_POINTER_LIMIT = 1024
 #: What lies in a folder of git objects (gitrepository-layout(5)).
@@ -60,7 +65,8 @@ class Source:
         objects: folders with the git objects that it borrows.
         lfs: folders with LFS objects.
         untracked: how many files of the working tree are neither tracked nor ignored.
-        own_times: whether an sdist's files keep their own times, and the build gets no SOURCE_DATE_EPOCH.
+        own_times: whether files keep their own times (an sdist's) or get the present one (a checkout's), and the
+            build gets no SOURCE_DATE_EPOCH.
         own_modes: whether an sdist's files keep their own permissions.
     """
 
@@ -113,6 +119,31 @@ def open_source(
     return _open_git(checkout, project, scratch, allow_dirty=allow_dirty, commit=commit, epoch=epoch)
 
 
+def clone(address: str, scratch: Path) -> Source:
+    """Export a commit of a repository elsewhere.
+
+    Args:
+        address: ``git+URL@REF``, optionally with ``#subdirectory=FOLDER``, as pip has it.
+        scratch: a folder for the clone and the exported tar.
+
+    Raises:
+        BadInput: it is another kind of address.
+        SourceUnusable: it can't be cloned, or has no such commit.
+    """
+    found = _ADDRESS.fullmatch(address)
+    if not found or found["url"].startswith("-"):
+        raise BadInput(f"{address!r} is not git+URL@REF.", "Write it like git+https://example.org/demo.git@v1.0.")
+    parts = urlsplit(found["url"])
+    if parts.password or (parts.username and parts.scheme.startswith("http")):
+        raise BadInput("The address of a repository holds a credential.", "Give it to git's credential helper.")
+    folder = scratch / "clone"
+    clone_git(found["url"], found["ref"], folder)
+    project = folder / (found["subdirectory"] or "")
+    if not project.resolve().is_relative_to(folder.resolve()):
+        raise BadInput(f"{found['subdirectory']!r} is not a folder in the repository.")
+    return open_source(project, scratch)
+
+
 def epoch_from_environment(environ: Mapping[str, str]) -> int | None:
     """The user's own SOURCE_DATE_EPOCH, or None (reproducible-builds.org, SOURCE_DATE_EPOCH spec).
 
@@ -152,11 +183,12 @@ def place(source: Source, folder: Path, order: Order) -> None:
         deeper = [folder / module for module in modules if module != root and module.is_relative_to(root)]
         found = _fill_in_lfs(folder / root, deeper, source)
         filled += found if root == Path() else []
-    if not source.own_times:
+    if not source.own_times or source.git is not None:  # a checkout's times are those of the checking out
+        when = None if source.own_times else (source.epoch, source.epoch)
         for parent, folders, files in os.walk(folder, topdown=False):
             for name in (*files, *folders):
-                os.utime(Path(parent, name), (source.epoch, source.epoch), follow_symlinks=False)
-        os.utime(folder, (source.epoch, source.epoch))
+                os.utime(Path(parent, name), when, follow_symlinks=False)
+        os.utime(folder, when)
     if source.git is not None:
         shutil.copytree(source.git, folder / ".git")
         if filled:

@@ -181,7 +181,14 @@ def make(
     size = index.kept_size(inputs.files)
     if shown := (*config.wheel.readable, *config.wheel.path):
         observer.step(f"showing the build {', '.join(shown)}, as the project asks")
-    with open_box(kind, surroundings, readable=readable, source_size=exported.size, environment_size=size) as box:
+    with open_box(
+        kind,
+        surroundings,
+        readable=readable,
+        source_size=exported.size,
+        environment_size=size,
+        memory=config.wheel.memory,
+    ) as box:
         _place(box, exported)
         observer.step("making the build environment")
         backend.prepare(box, config, inputs.interpreter, inputs.files, index, observer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import shutil
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from reprobuild.index import Index
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.conftest import Cli
+    from tests.conftest import Cli, Git
 
 SIX = "six-1.17.0-py2.py3-none-any.whl"
 SIX_DIGEST = "sha256:4721f391ed90541fddacab5acf947aa0d3dc7d27b2e1e8eda2be8970586c3274"
@@ -41,6 +42,66 @@ def test_a_wheel_that_was_made_under_an_epoch(reprobuild: Cli) -> None:
     assert "SOURCE_DATE_EPOCH of 2026-11-06" in told
     assert "clock: replayed" not in told
     assert told.splitlines()[-1] == "identical: the two have the same bytes"
+
+
+def fetched(folder: Path, name: str, version: str) -> list[Path]:
+    """The wheel and the sdist of a release."""
+    folder.mkdir()
+    index = Index(folder)
+    files = [each.file for each in index.release(name, version)]
+    index.fetch(files, folder)
+    return sorted(folder.iterdir(), reverse=True)
+
+
+def test_a_file_without_a_record_is_a_published_wheel(reprobuild: Cli, tmp_path: Path) -> None:
+    wheel = tmp_path / "links" / SIX
+    fetched(tmp_path / "links", "six", "1.17.0")
+    said = reprobuild("verify-wheel", str(wheel), "--keep", "kept", "--json", cwd=tmp_path).json
+    assert (said["level"], said["notes"], said["source"]["kind"]) == ("identical", [], "sdist")
+    assert (tmp_path / "kept" / "rebuilt" / SIX).read_bytes() == wheel.read_bytes()
+    assert (tmp_path / "kept" / "published" / "tree" / "six.py").is_file()
+    tamper(wheel)
+    said = reprobuild("verify-wheel", str(wheel), "--json", code=ExitCode.DIFFERS_PAYLOAD).json
+    assert "The index offers another file of the name" in said["notes"][0]
+    empty = {"UV_INDEX_URL": (tmp_path / "nothing").as_uri()}
+    ended = reprobuild("verify-wheel", str(wheel), env=empty, code=ExitCode.INDEX_FAILED)
+    assert "has no record beside it" in ended.stderr
+
+
+def test_a_commit_elsewhere_instead_of_the_sdist(reprobuild: Cli, git: Git, tmp_path: Path) -> None:
+    wheel, sdist = sorted(fetched(tmp_path / "links", "click", "8.5.1"), key=lambda path: path.suffix != ".whl")
+    shutil.unpack_archive(sdist, tmp_path, filter="data")
+    repository = tmp_path / "click-8.5.1"
+    git(repository, "init", "--quiet")
+    git(repository, "add", "--all")
+    git(repository, "commit", "--quiet", "--message", "as released")
+    git(repository, "tag", "8.5.1")
+    address = f"git+file://{repository}@8.5.1"
+    said = reprobuild("verify-wheel", str(wheel), "--source", address, "--json").json
+    assert (said["level"], said["source"]["kind"], said["source"]["name"]) == ("identical", "git", address[4:])
+    constraints = tmp_path / "build.txt"
+    constraints.write_text("flit-core==3.11.0\n")
+    arguments = ("click==8.5.1", "--source", str(repository), "--constraints", str(constraints), "--json")
+    said = reprobuild("verify-wheel", *arguments, code=ExitCode.DIFFERS_METADATA).json
+    assert {"name": "build requirements", "value": "build.txt", "evidence": "named with --constraints"} in said[
+        "guesses"
+    ]
+    assert said["causes"][0]["name"] == "backend-version"
+    assert len(said["tries"]) == len({str(each["guesses"]) for each in said["tries"]})
+
+
+def test_a_build_that_needs_more_memory_than_it_may_have(reprobuild: Cli, tmp_path: Path) -> None:
+    sdist = tmp_path / "six-1.17.0"
+    fetched(tmp_path / "links", "six", "1.17.0")
+    shutil.unpack_archive(tmp_path / "links" / "six-1.17.0.tar.gz", tmp_path, filter="data")
+    setup = sdist / "setup.py"
+    greedy = "import mmap, time\nheld = mmap.mmap(-1, 700 << 20)\nwhile held.tell() < len(held): held.write(bytes(1 << 20))\n"
+    greedy += "time.sleep(20)\nimport six"
+    setup.write_text(setup.read_text().replace("import six", greedy))
+    arguments = ("six==1.17.0", "--source", str(sdist), "--memory", "300", "--json")
+    said = reprobuild("verify-wheel", *arguments, code=ExitCode.NOT_COMPARABLE).json
+    assert "more than 300 MiB of memory" in said["failure"]
+    assert len(said["tries"]) == 1
 
 
 def test_a_wheel_that_its_sdist_does_not_make(reprobuild: Cli, tmp_path: Path) -> None:

@@ -316,3 +316,31 @@ def test_tools_speak_plainly(monkeypatch):
     environment = process.tool_environment({"EXTRA": "1", "NO_COLOR": "0"})
     assert environment["LC_ALL"] == "C.UTF-8"
     assert (environment["EXTRA"], environment["NO_COLOR"]) == ("1", "0")
+
+
+# --- memory ------------------------------------------------------------------------------------------
+
+GREEDY = {
+    "a process": "x = bytearray(600 << 20); import time; time.sleep(20)",
+    "memory that is shared": "import mmap, time; mmap.mmap(-1, 600 << 20).write(bytes(600 << 20)); time.sleep(20)",
+    "many processes": (
+        "import os, time\nfor _ in range(8):\n    if not os.fork(): x = bytearray(80 << 20); break\ntime.sleep(20)"
+    ),
+}
+
+
+@pytest.mark.parametrize("script", GREEDY.values(), ids=GREEDY)
+def test_programs_that_take_too_much_memory_are_ended(script):
+    # A process by itself is refused the memory, or was faster than that and is ended.
+    with pytest.raises((process.ToolTooLarge, process.ToolFailed), match=r"more than 256 MiB of memory|MemoryError"):
+        python(script, memory=256 << 20, timeout=15)
+
+
+def test_programs_that_stay_below_are_not_ended():
+    assert python("x = bytearray(100 << 20); print('done')", memory=256 << 20, timeout=30).stdout == b"done\n"
+
+
+def test_a_full_file_system_ends_programs_whose_memory_is_limited(tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "_ROOM_LEFT", 1 << 62)
+    with pytest.raises(process.ToolTooLarge, match="left less than"):
+        shell("sleep 20", memory=256 << 20, room=tmp_path, timeout=15)

@@ -79,6 +79,7 @@ def test_everything_at_once(config):
         path = ["/opt/cuda/bin"]
         sandbox = "plain"
         timeout = 60
+        memory = 4096
         [tool.other]
         anything = "goes"
         """
@@ -94,6 +95,7 @@ def test_everything_at_once(config):
         path=("/opt/cuda/bin",),
         sandbox="plain",
         timeout=60,
+        memory=4096,
     )
 
 
@@ -197,6 +199,13 @@ def test_bytes_that_are_not_text_are_refused(tmp_path):
         *(
             (WHEEL + f"timeout = {value}", "tool.reprobuild.wheel.timeout is not a number of seconds, at most 2592000.")
             for value in ("0", "-1", "'9'", "true", "1.5", "9000000000000000000")
+        ),
+        *(
+            (
+                WHEEL + f"memory = {value}",
+                "tool.reprobuild.wheel.memory is not a number of MiB between 64 and 16777216.",
+            )
+            for value in ("0", "63", "'9'", "true", "16777217")
         ),
         *(
             (WHEEL + f"{key} = ['opt/x']", f"tool.reprobuild.wheel.{key}: 'opt/x' is not an absolute path.")

@@ -2,14 +2,18 @@
 
 import calendar
 import zipfile
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from reprobuild import published
 from reprobuild.archive import open_archive
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, IndexFailed
 from reprobuild.index import LockedFile, ReleasedFile
+from reprobuild.infer import Guess, Hypothesis
 from reprobuild.wheelfile import WheelFile
 
 INFO = "demo-1.0.dist-info"
@@ -46,6 +50,95 @@ def test_a_release_without_a_wheel_or_an_sdist_says_so():
         published._wheel_of(released("demo-1.0.tar.gz"), "demo", "1.0")
     with pytest.raises(IndexFailed, match=r"no sdist \(\.tar\.gz\) of demo 1\.0"):
         published._sdist_of(released("demo-1.0-py3-none-any.whl"), "demo", "1.0")
+
+
+def test_a_wheel_is_named_by_its_path_or_its_release():
+    assert published.Subject.of("six==1.17") == published.Subject("six", "1.17")
+    path = "/tmp/Typing_Extensions-4.16.0-py3-none-any.whl"
+    assert published.Subject.of(path) == published.Subject("typing-extensions", "4.16.0", Path(path))
+    with pytest.raises(BadInput, match="doesn't have the name of a wheel"):
+        published.Subject.of("demo.whl")
+
+
+def test_a_file_is_what_the_index_has_or_the_report_says_that_it_is_not(tmp_path):
+    path = tmp_path / "demo-1.0-py3-none-any.whl"
+    path.write_bytes(path.name.encode())
+    subject = published.Subject("demo", "1.0", path)
+    files = tuple(replace(each, uploaded="2026-01-01T00:00:00Z") for each in released(path.name))
+    assert published._wheel(files, subject) == (files[0], ())
+    path.write_bytes(b"other")
+    wheel, notes = published._wheel(files, subject)
+    assert (wheel.uploaded, wheel.file.digest) == ("", Digest.of_bytes(b"other"))
+    assert "The index offers another file of the name" in notes[0]
+    assert "The index offers no demo-1.0" in published._wheel((), subject)[1][0]
+
+
+# --- named build requirements ------------------------------------------------------------------------
+
+
+GUESSED = Hypothesis(
+    pins=(Requirement("wheel==0.37"),),
+    index_time="2021-01-01T00:00:00Z",
+    guesses=tuple(Guess(name, "x", "y") for name in ("index time", "backend", "clock")),
+)
+
+
+def names(hypothesis):
+    return [guess.name for guess in hypothesis.guesses]
+
+
+def test_constraints_take_the_place_of_the_guess_about_what_they_name(tmp_path):
+    path = tmp_path / "build.txt"
+    path.write_text("# known\nWheel==0.38.4  # for sure\n\nsetuptools<60\n")
+    known = published.Constraints.read(path)
+    assert known.names == {"wheel", "setuptools"}
+    assert known.text == "Wheel==0.38.4\nsetuptools<60\n"
+    overruled = known.overrule(GUESSED)
+    assert (overruled.pins, overruled.index_time) == ((), GUESSED.index_time)
+    assert names(overruled) == ["index time", "clock", "build requirements"]
+    other = replace(GUESSED, pins=(Requirement("hatchling==1.0"),))
+    assert known.overrule(other).pins == other.pins
+    assert "backend" in names(known.overrule(other))
+
+
+def test_a_hashed_lock_takes_the_place_of_all_such_guesses(tmp_path):
+    path = tmp_path / "constraints.txt"
+    path.write_text(f"setuptools==60.0 --hash=sha256:{'0' * 64}\n")
+    known = published.Constraints.read(path)
+    assert known.locked is not None
+    overruled = known.overrule(GUESSED)
+    assert (overruled.pins, overruled.index_time, names(overruled)) == ((), "", ["clock", "build requirements"])
+
+
+def test_constraints_that_are_none_are_refused(tmp_path):
+    path = tmp_path / "build.txt"
+    path.write_text("-r other.txt\n")
+    with pytest.raises(BadInput, match="holds a line that is not a requirement"):
+        published.Constraints.read(path)
+    with pytest.raises(BadInput, match=r"can't be read|There is no"):
+        published.Constraints.read(tmp_path / "none.txt")
+
+
+# --- what is kept ------------------------------------------------------------------------------------
+
+
+def test_a_folder_with_something_in_it_is_left_as_it_is(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(BadInput, match="not an empty folder"):
+        published.check(published.Subject("demo", "1.0"), settings=tmp_path, keep=tmp_path)
+    with pytest.raises(BadInput, match="not an empty folder"):
+        published.check(published.Subject("demo", "1.0"), settings=tmp_path, keep=tmp_path / "file")
+
+
+def test_both_wheels_and_their_trees_are_kept(tmp_path):
+    for name in ("one.whl", "two.whl"):
+        write(tmp_path / name, {"demo/a.py": OLD})
+    published._keep(tmp_path / "kept", tmp_path / "one.whl", tmp_path / "two.whl")
+    kept = {str(path.relative_to(tmp_path / "kept")) for path in (tmp_path / "kept").rglob("*") if path.is_file()}
+    trees = {f"{name}/tree/demo/a.py" for name in ("published", "rebuilt")}
+    assert kept == {"published/one.whl", "rebuilt/two.whl", *trees}
+    published._keep(tmp_path / "half", tmp_path / "one.whl", None)
+    assert [path.name for path in (tmp_path / "half").iterdir()] == ["published"]
 
 
 # --- the recorded clock ------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 
 from reprobuild import process, sandbox
 from reprobuild.errors import SandboxUnavailable
-from reprobuild.process import ToolFailed, ToolTimeout
+from reprobuild.process import ToolFailed, ToolTimeout, ToolTooLarge
 from reprobuild.sandbox import KINDS, USUAL, Guarantees, Surroundings, choose, observed, open_box
 
 PYTHON = os.path.realpath(sys.executable)
@@ -294,6 +294,20 @@ def test_a_build_that_takes_too_long_is_ended(box, monkeypatch):
     with pytest.raises(ToolTimeout):
         box.run(["sleep", "60"], timeout=0.5)
     assert time.monotonic() - started < 20
+
+
+FULL_TMP = "head -c 400M /dev/zero > /tmp/full"
+
+
+def test_a_build_that_takes_too_much_memory_is_ended(kind, around):
+    with open_box(kind, around, readable=[Path(sys.base_prefix)], memory=256) as box:
+        greedy = "import mmap, time; mmap.mmap(-1, 600 << 20).write(bytes(600 << 20)); time.sleep(20)"
+        with pytest.raises((ToolTooLarge, ToolFailed), match=r"more than 256 MiB of memory|MemoryError"):
+            python(box, greedy)
+        assert shell(box, "echo fine") == "fine"
+        if kind != "plain":  # there /tmp is the machine's
+            with pytest.raises(ToolFailed, match="No space left on device"):
+                shell(box, FULL_TMP)
 
 
 # --- traces ----------------------------------------------------------------------------------------

@@ -1,7 +1,10 @@
 import hashlib
 import io
 import os
+import re
 import tarfile
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -865,3 +868,64 @@ def test_a_folder_without_git_objects_is_not_shown_as_if_it_had_them(repository,
         objects.symlink_to(private)
     with pytest.raises(SourceUnusable, match="is to hold git objects, and holds 'secret'"):
         open_source(folder, scratch)
+
+
+# --- repositories elsewhere --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def remote(git, repository):
+    """A repository with a tag, a branch of its own, and a newer commit."""
+    folder = repository({"a.txt": "first", "sub/b.txt": "below"})
+    git(folder, "tag", "v1")
+    git(folder, "branch", "side")
+    write(folder, {"a.txt": "second"})
+    git(folder, "commit", "--quiet", "--all", "--message", "second")
+    return folder
+
+
+@pytest.mark.parametrize("ref", ["v1", "side", "commit"])
+def test_a_commit_elsewhere_is_cloned(git, remote, scratch, tmp_path, ref):
+    name = git(remote, "rev-parse", "v1").strip()
+    opened = source.clone(f"git+file://{remote}@{name if ref == 'commit' else ref}", scratch)
+    assert opened.digests["gitCommit"] == name
+    (tmp_path / "out").mkdir()
+    place(opened, tmp_path / "out", "sorted")
+    assert tree(tmp_path / "out") == {"a.txt": b"first", "sub/b.txt": b"below"}
+
+
+def test_a_folder_of_a_repository_elsewhere(remote, scratch):
+    assert source.clone(f"git+file://{remote}@v1#subdirectory=sub", scratch).subdirectory == "sub"
+    with pytest.raises(BadInput, match="is not a folder in the repository"):
+        source.clone(f"git+file://{remote}@v1#subdirectory=../..", scratch.parent / "other")
+
+
+def test_a_checkout_without_an_epoch_has_the_present_time(remote, scratch, tmp_path):
+    opened = source.clone(f"git+file://{remote}@v1", scratch)
+    started = int(time.time())
+    (tmp_path / "out").mkdir()
+    place(replace(opened, own_times=True), tmp_path / "out", "sorted")
+    assert (tmp_path / "out" / "sub" / "b.txt").stat().st_mtime >= started > opened.epoch
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("git+ext::sh -c id@v1", "is not git+URL@REF"),
+        ("git+https://example.org/demo.git", "is not git+URL@REF"),
+        ("git+https://-oProxyCommand=id@v1@", "is not git+URL@REF"),
+        ("git+https://token@example.org/demo@v1", "holds a credential"),
+        ("git+https://me:secret@example.org/demo@v1", "holds a credential"),
+        ("git+ssh://me:secret@example.org/demo@v1", "holds a credential"),
+    ],
+)
+def test_addresses_that_are_refused(scratch, address, reason):
+    with pytest.raises(BadInput, match=re.escape(reason)):
+        source.clone(address, scratch)
+
+
+def test_what_is_not_there_can_not_be_cloned(remote, scratch, tmp_path):
+    with pytest.raises(SourceUnusable, match="git can't fetch"):
+        source.clone(f"git+file://{tmp_path}/none@v1", scratch)
+    with pytest.raises(SourceUnusable, match="has no commit v2"):
+        source.clone(f"git+file://{remote}@v2", scratch)

@@ -22,7 +22,7 @@ from reprobuild.archive.model import (
     clean_name,
     refusing,
 )
-from reprobuild.archive.tarred import Member, decompressed, extract_tar, open_tar, stream_kind, write_tar
+from reprobuild.archive.tarred import Member, decompressed, extract_tar, open_tar, stream_kind, unpack, write_tar
 from reprobuild.archive.zipped import RATIO_LIMIT, extra_fields, open_zip
 from reprobuild.errors import BadInput
 
@@ -43,6 +43,7 @@ __all__ = [
     "extract_tar",
     "open_archive",
     "stream_kind",
+    "unpack",
     "write_tar",
 ]
 

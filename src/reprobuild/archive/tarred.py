@@ -308,16 +308,33 @@ def extract_tar(
     with refusing(name):
         archive = open_tar(stream, name, kind, size_limit)
         check_claims(archive, "portable", size_limit)
+    if not kind.startswith("tar"):
+        raise bad(name, "holds no tar", UNSAFE)
+    unpack(archive, destination, order=order, own_modes=own_modes)
+
+
+def unpack(
+    archive: Archive,
+    destination: Path,
+    *,
+    order: Literal["sorted", "reversed"] = "sorted",
+    own_modes: bool = False,
+) -> None:
+    """Unpack a zip or tar that has been opened, as :func:`extract_tar` does; times are only set from a tar.
+
+    Raises:
+        BadInput, WriteFailed: as :func:`extract_tar`.
+    """
     unsupported = [e for e in archive.entries if e.kind.endswith("device") or e.kind == "fifo"]
-    if unsupported or not kind.startswith("tar"):
-        what = f"the {unsupported[0].kind} {unsupported[0].name!r}" if unsupported else "no tar"
-        raise bad(name, f"holds {what}", UNSAFE)
+    if unsupported:
+        raise bad(archive.name, f"holds the {unsupported[0].kind} {unsupported[0].name!r}", UNSAFE)
     try:
         if any(destination.iterdir()):
             raise WriteFailed(f"{destination} is not empty.", "Name an empty folder.")
         _create(archive, destination, reverse=order == "reversed")
         _fill(archive, destination, own_modes=own_modes)
-        _set_times(archive, destination)
+        if archive.kind != "zip":
+            _set_times(archive, destination)
     except OSError as error:
         raise WriteFailed(f"{destination} can't be written to: {error}.") from error
 

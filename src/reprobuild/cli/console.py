@@ -95,6 +95,23 @@ def sandbox_option(command: _F) -> _F:
     )(command)
 
 
+def limit_options(command: _F) -> _F:
+    """--timeout and --memory, for what builds a stranger's code."""
+    for option in (
+        click.option(
+            "--memory",
+            type=click.IntRange(64),
+            metavar="MIB",
+            help="Memory for each build. Default: 3/4 of the machine's.",
+        ),
+        click.option(
+            "--timeout", type=click.IntRange(1), metavar="SECONDS", help="For each step of a build. Default: 1800."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def accept_option(command: _F) -> _F:
     """--accept."""
     return click.option(

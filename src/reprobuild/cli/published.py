@@ -1,5 +1,6 @@
 """A published wheel's check, told to people and to machines."""
 
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -16,7 +17,8 @@ def as_json(checked: Checked) -> dict[str, Any]:
         **said,
         "level": str(checked.level),
         "wheel": checked.wheel.file.filename,
-        "sdist": {"name": checked.sdist.file.filename, "digest": str(checked.sdist.file.digest)},
+        "source": asdict(checked.origin),
+        "notes": list(checked.notes),
         "uploaded": checked.wheel.uploaded,
         "guesses": _guesses(best),
         "clock": _clock(best.replay),
@@ -31,6 +33,11 @@ def as_json(checked: Checked) -> dict[str, Any]:
 def echo(checked: Checked) -> None:
     """Print the verdict, the guesses that won with their evidence, and what was replayed."""
     best = checked.best
+    for note in checked.notes:
+        click.echo(f"note: {plain(note)}")
+    if checked.origin.kind != "sdist":
+        digests = ", ".join(f"{name} {value}" for name, value in sorted(checked.origin.digests.items()))
+        click.echo(f"made from {plain(checked.origin.name)} ({digests})")
     click.echo(f"guesses of try {checked.tries.index(best) + 1} of {len(checked.tries)}:")
     width = max(len(guess.name) for guess in best.hypothesis.guesses)
     for guess in best.hypothesis.guesses:

@@ -1,20 +1,30 @@
 """`reprobuild verify-wheel`."""
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from reprobuild import rebuild
 from reprobuild.causes import CAUSES
-from reprobuild.cli.console import PATH, Console, accept_option, output_options, print_json, sandbox_option
+from reprobuild.cli.console import (
+    FOLDER,
+    PATH,
+    Console,
+    accept_option,
+    limit_options,
+    output_options,
+    print_json,
+    sandbox_option,
+)
 from reprobuild.cli.render import plain, verdict_lines
 from reprobuild.compare import Verdict, causes_json
 from reprobuild.difference import Level
-from reprobuild.errors import BadInput
+from reprobuild.errors import BadInput, IndexFailed
 
 
 @click.command(
@@ -25,13 +35,27 @@ Examples:
   reprobuild verify-wheel dist/demo-1.0-py3-none-any.whl
   reprobuild verify-wheel /tmp/demo-1.0-py3-none-any.whl --project ~/src/demo
   reprobuild verify-wheel --accept container    zip framing may differ
-  reprobuild verify-wheel requests==2.34.2      a published wheel, from its sdist""",
+  reprobuild verify-wheel requests==2.34.2      a published wheel, from its sdist
+  reprobuild verify-wheel ~/Downloads/six-1.17.0-py2.py3-none-any.whl
+  reprobuild verify-wheel rich==15.0.0 --source git+https://example.org/rich.git@v15.0.0
+  reprobuild verify-wheel tqdm==4.60.0 --constraints build.txt --keep /tmp/tqdm""",
 )
 @click.argument("what", metavar="[WHEEL|NAME==VERSION]", required=False)
 @click.option(
     "--project", "where", type=PATH, default=Path(), help="The checkout or sdist it was built from. Default: here."
 )
 @click.option("--python", metavar="PYTHON", help="The interpreter. Default: the version that the record names.")
+@click.option(
+    "--source",
+    "origin",
+    metavar="SOURCE",
+    help="Make a published wheel from git+URL@REF, a folder or an sdist instead.",
+)
+@click.option(
+    "--constraints", type=PATH, help="Versions of build requirements, in place of guesses: pins, or a hashed lock."
+)
+@click.option("--keep", type=FOLDER, help="A new folder for a published wheel and the one made again, and their trees.")
+@limit_options
 @click.option("--explain/--no-explain", default=True, help="When the bytes differ, find the guilty variable.")
 @accept_option
 @sandbox_option
@@ -46,6 +70,7 @@ def verify_wheel(
     as_json: bool,
     quiet: bool,
     verbose: bool,
+    **options: Any,  # noqa: ANN401 - the values of PUBLISHED_OPTIONS
 ) -> None:
     """Make a wheel again from its record and compare the raw bytes.
 
@@ -53,15 +78,19 @@ def verify_wheel(
     and directory order. When the bytes differ, each of these is tried alone, and the guilty ones are named. A umask
     that decides nothing but the modes of members is held at 022, as in every build, and the report says so.
 
-    NAME==VERSION is a wheel that somebody published: it and its sdist are fetched from the index, the environment
-    that made the wheel is guessed, and the wheel is made again from the sdist, in one guess after the other until the
-    bytes are identical. Where a wheel holds the time of its build, that clock is replayed, and the report says so.
+    NAME==VERSION, or a wheel without a record beside it, is one that somebody published: what is missing is fetched
+    from the index, the environment that made the wheel is guessed, and the wheel is made again from the sdist, in one
+    guess after the other until the bytes are identical. Where a wheel holds the time of its build, that clock is
+    replayed, and the report says so.
     """
-    if what and "==" in what and not Path(what).exists():
-        _verify_published(what, accept, sandbox, Console(quiet=quiet or as_json, verbose=verbose), as_json=as_json)
+    console = Console(quiet=quiet or as_json, verbose=verbose)
+    if what and _is_published(what, options):
+        _verify_published(what, accept, sandbox, console, as_json=as_json, **options)
         return
+    if given := [name for name in PUBLISHED_OPTIONS if options[name] is not None]:
+        raise click.UsageError(f"{PUBLISHED_OPTIONS[given[0]]} is for published wheels: name one, as NAME==VERSION.")
     found = Path(what) if what else _newest_wheel(where)
-    with Console(quiet=quiet or as_json, verbose=verbose) as console:
+    with console:
         outcome = rebuild.verify(
             found, where, python=python, sandbox=sandbox or "auto", explain=explain, observer=console
         )
@@ -73,13 +102,51 @@ def verify_wheel(
         raise click.exceptions.Exit(outcome.level.exit_code)
 
 
-def _verify_published(what: str, accept: str, sandbox: str | None, console: Console, *, as_json: bool) -> None:
+#: What only the check of a published wheel takes.
+PUBLISHED_OPTIONS = {
+    "origin": "--source",
+    "constraints": "--constraints",
+    "keep": "--keep",
+    "timeout": "--timeout",
+    "memory": "--memory",
+}
+
+
+def _is_published(what: str, options: Mapping[str, Any]) -> bool:
+    """Whether a release is named, or a wheel that comes without its record, or more than a record would need."""
+    path = Path(what)
+    if not path.is_file():
+        return "==" in what
+    if not path.name.endswith(".whl"):
+        return False
+    return not rebuild.record_path(path).exists() or options["origin"] is not None
+
+
+def _verify_published(
+    what: str,
+    accept: str,
+    sandbox: str | None,
+    console: Console,
+    *,
+    as_json: bool,
+    **options: Any,  # noqa: ANN401 - the values of PUBLISHED_OPTIONS
+) -> None:
     from reprobuild import published  # noqa: PLC0415 - only this way of asking needs it
     from reprobuild.cli import published as told  # noqa: PLC0415 - the same
 
-    with console:
-        name, version = published.parse(what)
-        checked = published.check(name, version, settings=Path.cwd(), sandbox=sandbox or "auto", observer=console)
+    limits = {name: options.pop(name) for name in ("timeout", "memory")}
+    given = {name: value for name, value in {"sandbox": sandbox, **limits}.items() if value is not None}
+    subject, confinement = published.Subject.of(what), published.Confinement(**given)
+    try:
+        with console:
+            checked = published.check(
+                subject, settings=Path.cwd(), confinement=confinement, observer=console, **options
+            )
+    except IndexFailed as error:
+        if subject.file is None or options["origin"]:
+            raise
+        remedy = "It has no record beside it, so its source was looked for there: name the source with --source."
+        raise IndexFailed(error.reason, remedy) from error
     if as_json:
         print_json(told.as_json(checked))
     else:
