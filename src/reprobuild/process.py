@@ -38,8 +38,8 @@ _REMEDIES = {
     "bwrap": "Install bubblewrap, or choose another kind with --sandbox.",
     "unshare": "Install util-linux, or choose another kind with --sandbox.",
 }
-#: Programs that run now, so that an interruption in one thread can end those of all.
-_running: set[subprocess.Popen[bytes]] = set()
+#: In each thread of :func:`workers`: the crews that it belongs to, outermost first.
+_own = threading.local()
 _KEPT_LINES = 400
 _GRACE_SECONDS = 3.0
 
@@ -63,6 +63,18 @@ class ToolFailed(BuildFailed):
 
 class ToolTimeout(BuildFailed):
     """A program ran longer than it was allowed to, and was ended."""
+
+
+class Stopped(BaseException):
+    """Whoever wanted this thread's work has left. No error of the work's: who catches those lets it pass."""
+
+
+class _Crew:
+    """The threads of one pool, with those of the pools that they open: what runs for them now."""
+
+    def __init__(self) -> None:
+        self.programs: set[subprocess.Popen[bytes]] = set()
+        self.dismissed = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +138,9 @@ def run(
 
     Raises:
         ToolMissing, ToolFailed, ToolTimeout: as named.
+        Stopped: see :func:`go_on`.
     """
+    go_on()
     command = [str(part) for part in argv]
     if not os.path.isabs(command[0]):  # noqa: PTH117 - a name, not a path
         command[0] = str(find(command[0]))
@@ -137,7 +151,8 @@ def run(
         process = _start(command, env=env, cwd=cwd, stdin=held, stdout=stdout, umask=umask)
         expired = threading.Event()
         timer = threading.Timer(timeout, _expire, (process, expired)) if timeout else None
-        _running.add(process)
+        for crew in _crews():
+            crew.programs.add(process)
         try:
             if timer:
                 timer.start()
@@ -146,9 +161,11 @@ def run(
             _end_group(process)
             raise
         finally:
-            _running.discard(process)
+            for crew in _crews():
+                crew.programs.discard(process)
             if timer:
                 timer.cancel()
+    go_on()
     if expired.is_set():
         raise ToolTimeout(f"{Path(command[0]).name} ran longer than {timeout:g} s and was ended.")
     if process.returncode != 0:
@@ -158,21 +175,42 @@ def run(
 
 @contextmanager
 def workers(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads for independent work; an error or Ctrl-C in the block ends the programs that they wait for."""
-    pool = ThreadPoolExecutor(count)
+    """Threads for independent work; an error or Ctrl-C in the block ends the programs that they wait for.
+
+    The programs of other pools go on, so that one of several works can fail alone; those of pools that these threads
+    have opened end too.
+    """
+    crew = _Crew()
+    pool = ThreadPoolExecutor(count, initializer=setattr, initargs=(_own, "crews", (*_crews(), crew)))
     try:
         yield pool
     except BaseException:
+        crew.dismissed = True
         pool.shutdown(wait=False, cancel_futures=True)
         waiting = threading.Thread(target=pool.shutdown)
         waiting.start()
         while waiting.is_alive():  # a thread may just be starting a program, or go on to another
-            for each in tuple(_running):
+            for each in tuple(crew.programs):
                 _end_group(each)
             waiting.join(0.05)
         raise
     finally:
         pool.shutdown()
+
+
+def go_on() -> None:
+    """Return, unless this is a thread of :func:`workers` whose block was left by an error or Ctrl-C.
+
+    Raises:
+        Stopped: it is. Work that takes long without starting programs asks this now and then.
+    """
+    if any(crew.dismissed for crew in _crews()):
+        raise Stopped
+
+
+def _crews() -> tuple[_Crew, ...]:
+    crews: tuple[_Crew, ...] = getattr(_own, "crews", ())
+    return crews
 
 
 def _start(
