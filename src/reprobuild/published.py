@@ -16,12 +16,13 @@ from packaging.version import InvalidVersion, Version
 from reprobuild import infer, interpreter, lock, source
 from reprobuild.archive import open_archive
 from reprobuild.compare import Level, Verdict, compare
-from reprobuild.errors import BadInput, IndexFailed, ReprobuildError, SourceUnusable, ToolMissing
+from reprobuild.digest import Digest
+from reprobuild.errors import BadInput, IndexFailed, NotComparable, ReprobuildError, SourceUnusable, ToolMissing
 from reprobuild.files import scratch_folder, write_atomically
 from reprobuild.index import Index, ReleasedFile
 from reprobuild.infer import Hypothesis
 from reprobuild.interpreter import Interpreter
-from reprobuild.lockfile import Lockfile
+from reprobuild.lockfile import Lockfile, Pin
 from reprobuild.progress import SILENT, Observer
 from reprobuild.project import BuildSettings, Config
 from reprobuild.sandbox import USUAL
@@ -82,11 +83,13 @@ class Checked:
     Attributes:
         wheel, sdist: as the index lists them.
         tries: in the order in which they were made.
+        generator: what the wheel says made it; empty when it doesn't say.
     """
 
     wheel: ReleasedFile
     sdist: ReleasedFile
     tries: tuple[Try, ...]
+    generator: str = ""
 
     @property
     def best(self) -> Try:
@@ -112,11 +115,56 @@ def parse(text: str) -> tuple[str, str]:
     raise BadInput(f"{text!r} is not NAME==VERSION.", "Write it like requests==2.34.2.")
 
 
+def select(
+    index: Index, name: str, version: str, digests: frozenset[Digest] = frozenset()
+) -> tuple[ReleasedFile, ReleasedFile]:
+    """The wheel of a release that this interpreter would install, and the sdist beside it.
+
+    Args:
+        name: normalised.
+        digests: of the files that a lock admits; empty for whatever the index has.
+
+    Raises:
+        IndexFailed: the index can't be asked, or lacks the release or a file that the lock names.
+        NotComparable: no wheel of it fits this interpreter, or there is no sdist.
+    """
+    released = index.release(name, version)
+    if not released:
+        raise IndexFailed(f"The index has no {name} {version}.", "Check the lock, and uv's index settings.")
+    own = interpreter.find(None)
+    admitted = [each for each in released if not digests or each.file.digest in digests]
+    missing = sorted(digests - {each.file.digest for each in released})
+    if not missing and not any(_fits(each, own) for each in admitted):
+        for_others = any(each.file.is_wheel for each in admitted)
+        why = f"no wheel for Python {own.version} on {own.platform}" if for_others else "no wheel"
+        raise NotComparable(f"{name} {version} has {why}: there is nothing to compare with.")
+    pin = Pin(name, Version(version), None, (*(each.file.digest for each in admitted), *missing))
+    (best,) = index.choose([pin], own)
+    wheel = next((each for each in admitted if each.file.digest == best.digest), None)
+    sdists = [each for each in (*admitted, *released) if each.file.filename.endswith(".tar.gz")]
+    if wheel is None or (missing and sdists and sdists[0] not in admitted):
+        raise IndexFailed(
+            f"The index lists {name} {version} without a file that has {missing[0] if missing else best.digest}, "
+            "which is in the lock.",
+            "The file was deleted or replaced, or the hash is wrong.",
+        )
+    if not sdists:
+        raise NotComparable(f"{name} {version} has no sdist (.tar.gz): there is nothing to make its wheel from.")
+    return wheel, sdists[0]
+
+
+def _fits(released: ReleasedFile, own: Interpreter) -> bool:
+    return released.file.is_wheel and not own.tag_ranks.keys().isdisjoint(
+        parse_wheel_filename(released.file.filename)[-1]
+    )
+
+
 def check(
     name: str,
     version: str,
     *,
     settings: Path,
+    digests: frozenset[Digest] = frozenset(),
     sandbox: str = "auto",
     keep: Path | None = None,
     observer: Observer = SILENT,
@@ -126,6 +174,7 @@ def check(
     Args:
         name: normalised.
         settings: the folder whose uv settings say where the index is.
+        digests: of the release's files that may be taken; empty for all.
         keep: a folder for the best rebuilt wheel and the published one; none means neither is kept.
 
     Raises:
@@ -134,7 +183,8 @@ def check(
     """
     index = Index(settings, observer=observer)
     observer.step(f"fetching {name} {version}")
-    released = index.release(name, version)
+    listed = index.release(name, version)
+    released = tuple(each for each in listed if not digests or each.file.digest in digests)
     wheel, sdist = _wheel_of(released, name, version), _sdist_of(released, name, version)
     with scratch_folder(Path(tempfile.gettempdir()), "reprobuild-") as scratch:
         index.fetch([wheel.file, sdist.file], scratch)
@@ -204,7 +254,7 @@ class _Checker:
                 f"({config.requires_python or 'any'}).",
                 "Install one (`uv python install` can).",
             )
-        return Checked(self.wheel, self.sdist, tuple(tries))
+        return Checked(self.wheel, self.sdist, tuple(tries), published.generator)
 
     def _try(self, number: int, hypothesis: Hypothesis, published: WheelFile, exported: Source, config: Config) -> Try:
         with scratch_folder(self.scratch, f"try-{number}-") as folder:
