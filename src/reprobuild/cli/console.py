@@ -55,6 +55,14 @@ class Console:
         elif not self._quiet:
             self._echo(f"  {message}")
 
+    def result(self, text: str, *, err: bool = False) -> None:
+        """A line of the result, as soon as it is known: on standard output, or beside the progress."""
+        if self._status:
+            self._status.stop()  # while it is shown, what is printed goes through it, to standard error
+        click.echo(text, err=err, color=colour())
+        if self._status:
+            self._status.start()
+
     def line(self, text: str) -> None:
         """See :class:`reprobuild.progress.Observer`."""
         if self._verbose:
