@@ -31,7 +31,7 @@ _OPTION = re.compile(r"(--[a-z][a-z-]*|-[a-z])(?:[ =]\s*)?(.*)")
 _ABOUT_PLACES = frozenset("-i --index-url --extra-index-url -f --find-links --no-index --trusted-host".split())
 _IGNORED = frozenset("--pre --prefer-binary --require-hashes --no-binary --only-binary --use-feature".split())
 _HASH = re.compile(r"--hash[ =]\s*(\S+)")
-_LOCAL = re.compile(r"\.{0,2}/|\.{1,2}$|~|[\w.-]+/|.*\.(whl|zip|tar\.\w+|tgz)$")
+_LOCAL = re.compile(r"\.{0,2}/|\.{1,2}$|~|[\w.-]+/|[^\s@]*\.(whl|zip|tar\.\w+|tgz)$")
 #: How a lock names the folder that it lies in.
 _HERE = frozenset((".", "./", "file:."))
 #: uv's words for where a package comes from, other than an index.
@@ -182,11 +182,14 @@ def _requirement(content: str, where: str) -> Dependency:
     declared, *rest = re.split(r"\s(?=--?[a-z])", content, maxsplit=1)
     declared = declared.strip()
     hashes = frozenset(_digest(each, where) for each in _HASH.findall(rest[0] if rest else ""))
+    elsewhere = Dependency(redacted(declared, ()), "", where=where, why_not="a URL or a path")
+    if _LOCAL.match(declared):  # such a name may look like a package's
+        return elsewhere
     try:
         requirement = Requirement(declared)
     except InvalidRequirement as error:
-        if "://" in declared or _LOCAL.match(declared):
-            return Dependency(redacted(declared, ()), "", where=where, why_not="a URL or a path")
+        if "://" in declared:
+            return elsewhere
         raise BadInput(f"{where}: {declared!r} is not a requirement: {error}.", _REMEDY) from error
     name, marker = canonicalize_name(requirement.name), str(requirement.marker or "")
     if requirement.url:
@@ -230,8 +233,12 @@ def _pylock(table: Mapping[str, Any], path: Path) -> Dependencies:
         if package.directory and package.directory.path in _HERE:
             own.append(package.name)
         elif package.vcs or package.directory or package.archive or not version:
-            kinds = {"a version control checkout": package.vcs, "a folder": package.directory, "a URL": package.archive}
-            why_not = next((kind for kind, value in kinds.items() if value), "without a version")
+            kinds = (
+                (package.vcs, "a version control checkout"),
+                (package.directory, "a folder"),
+                (package.archive, "a file or a URL"),
+            )
+            why_not = next((kind for value, kind in kinds if value), "without a version")
             found.append(Dependency(package.name, version, frozenset(), marker, where, why_not))
         else:
             files = [*(package.wheels or ()), *([package.sdist] if package.sdist else ())]
