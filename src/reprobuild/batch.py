@@ -288,7 +288,11 @@ def _finding(checked: Checked, seconds: float) -> Finding:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}…"
+    """A reason of a bounded length. What went wrong is at the end of what a build prints."""
+    if len(text) <= _LONGEST_REASON:
+        return text
+    head = _LONGEST_REASON // 5
+    return f"{text[:head]}\n…\n{text[head - _LONGEST_REASON :]}"
 
 
 # --- what is remembered --------------------------------------------------------------------------------

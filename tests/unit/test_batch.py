@@ -73,11 +73,11 @@ class World:
         self.options.append(options)
         observer.step("building")
         end = self.ends.get(name, Level.IDENTICAL)
-        if callable(end):
-            return end(name)
         if isinstance(end, BaseException):
             raise end
-        return checked(name, end)
+        found = end(name) if callable(end) else checked(name, end)
+        observer.step("built")
+        return found
 
 
 @pytest.fixture
@@ -147,10 +147,12 @@ def test_what_cannot_be_built_is_not_comparable(run, world):
     assert outcome.reason == "no try could be built; the likeliest: no"
 
 
-def test_a_long_reason_is_cut(run, world):
-    world.ends["demo"] = IndexFailed("x" * 10_000)
+def test_a_long_reason_keeps_its_beginning_and_its_end(run, world):
+    world.ends["demo"] = IndexFailed("The build failed: " + "x" * 10_000 + " for want of a compiler")
     (outcome,) = run("demo")
-    assert len(outcome.reason) == 2001
+    assert len(outcome.reason) < 2100
+    assert outcome.reason.startswith("The build failed: ")
+    assert outcome.reason.endswith(" for want of a compiler")
 
 
 def test_what_cannot_be_checked_or_is_skipped_costs_nothing(run, world):
@@ -193,12 +195,15 @@ def test_results_come_as_they_finish_and_end_in_the_locks_order(world, tmp_path)
     assert [each.dependency.name for each in outcomes] == ["slow", "quick"]
 
 
-def test_steps_say_whose_they_are_and_how_many_are_done(run):
+def test_steps_say_whose_they_are_and_how_many_are_done(world, tmp_path):
     steps: list[str] = []
+    one_is_done = threading.Event()
+    world.ends["b"] = lambda name: checked(name, Level.IDENTICAL) if one_is_done.wait(20) else None
     observer = SimpleNamespace(step=steps.append, line=steps.append, warn=steps.append)
-    run("a", "b", jobs=1, observer=observer)
-    assert steps[:2] == ["0/2 a 1.0: asking the index", "0/2 a 1.0: building"]
-    assert steps[-1].endswith("/2 b 1.0: building")
+    wanted = [dependency("a"), dependency("b")]
+    verify(wanted, lambda _: one_is_done.set(), settings=tmp_path, jobs=1, observer=observer)
+    assert steps[:3] == ["0/2 a 1.0: asking the index", "0/2 a 1.0: building", "0/2 a 1.0: built"]
+    assert steps[-1] == "1/2 b 1.0: built"
 
 
 def test_where_there_is_one_fixed_path_one_runs_at_a_time(run, world, monkeypatch):
@@ -390,6 +395,7 @@ def same(**fields):
 
 DIFFERENT = outcome(Kind.COMPARED, Level.PAYLOAD)
 FRAMED = outcome(Kind.COMPARED, Level.CONTAINER)
+REPLAYED = outcome(Kind.COMPARED, Level.CONTAINER, replayed=True)
 LACKING = outcome(Kind.NOT_COMPARABLE)
 UNBUILT = outcome(Kind.NOT_COMPARABLE, Level.NOT_COMPARABLE)
 UNCHECKED = outcome(Kind.NOT_CHECKED)
@@ -400,7 +406,8 @@ BROKEN = outcome(Kind.FAILED, error=ExitCode.INTERNAL)
 
 
 def test_the_denominators():
-    every = [same(), same(replayed=True, resumed=True), DIFFERENT, FRAMED, LACKING, UNBUILT, UNCHECKED, SKIPPED, LOST]
+    compared = [same(), same(replayed=True, resumed=True), DIFFERENT, REPLAYED]
+    every = [*compared, LACKING, UNBUILT, UNCHECKED, SKIPPED, LOST]
     summary = Summary.of(every)
     assert summary.pinned == len(every) == sum(summary.kinds.values())
     assert summary.kinds == {

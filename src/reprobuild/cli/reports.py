@@ -15,7 +15,7 @@ from reprobuild.difference import Level
 from reprobuild.errors import ExitCode
 
 _COLUMNS = tuple("package,version,uploaded,generator,level,clock,winning guesses,tries,cause,seconds".split(","))
-_SHOWN = 160  # characters of a reason in a line or a cell
+_SHOWN = 160  # characters of a line of a reason
 
 
 def line(outcome: Outcome, width: int) -> str:
@@ -143,9 +143,10 @@ def _details(outcome: Outcome) -> Iterator[str]:
 
 
 def _brief(text: str) -> str:
-    """The beginning of a text, in one line."""
-    said = plain(" ".join(text.split()))
-    return said if len(said) <= _SHOWN else f"{said[:_SHOWN]}…"
+    """A text in one line: of several its first and its last, where programs say what went wrong."""
+    lines = [plain(" ".join(each.split())) for each in text.splitlines() if each.strip()]
+    ends = lines if len(lines) < 2 else (lines[0], lines[-1])
+    return " … ".join(each if len(each) <= _SHOWN else f"{each[:_SHOWN]}…" for each in ends)
 
 
 def _package_json(outcome: Outcome) -> dict[str, Any]:
