@@ -132,6 +132,12 @@ class SandboxUnavailable(ReprobuildError):
     exit_code = ExitCode.SANDBOX_UNAVAILABLE
 
 
+class NotComparable(ReprobuildError):
+    """A release lacks what a comparison needs: a wheel that fits this machine, or an sdist."""
+
+    exit_code = ExitCode.NOT_COMPARABLE
+
+
 class WriteFailed(ReprobuildError):
     """A result can't be written."""
 

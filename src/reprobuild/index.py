@@ -13,8 +13,7 @@ import json
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
@@ -104,7 +103,6 @@ class Index:
         self._digests: dict[str, Digest] = {}
         self._places: tuple[Place, ...] | None = None
         self._lock = threading.Lock()
-        self._stopped = threading.Event()
 
     def choose(self, pins: Iterable[Pin], interpreter: Interpreter) -> tuple[LockedFile, ...]:
         """For each pin the file that the interpreter likes best: a wheel by tag order, else the sdist.
@@ -112,7 +110,7 @@ class Index:
         Raises:
             IndexFailed: no place offers a pin's files, or one that might be better than those that are offered.
         """
-        with self._workers() as pool:
+        with process.workers(_PARALLEL) as pool:
             return tuple(sorted(pool.map(lambda pin: self._choose(pin, interpreter), pins)))
 
     def release(self, name: str, version: str) -> tuple[ReleasedFile, ...]:
@@ -138,7 +136,7 @@ class Index:
             IndexFailed: no place offers one of them.
             DigestMismatch: a place sent other bytes than the lock names.
         """
-        with self._workers() as pool:
+        with process.workers(_PARALLEL) as pool:
             list(pool.map(lambda file: self._put(file, destination / file.filename), files))
 
     def kept_size(self, files: Iterable[LockedFile]) -> int | None:
@@ -147,15 +145,6 @@ class Index:
             return sum(self._kept(file).stat().st_size for file in files)
         except OSError:
             return None
-
-    @contextmanager
-    def _workers(self) -> Iterator[ThreadPoolExecutor]:
-        with process.workers(_PARALLEL) as pool:
-            try:
-                yield pool
-            except BaseException:
-                self._stopped.set()
-                raise
 
     def _choose(self, pin: Pin, interpreter: Interpreter) -> LockedFile:
         names = self._names(pin)
@@ -281,8 +270,7 @@ class Index:
                 answer = session.get(offer.package.url, stream=True, timeout=_TIMEOUT)
                 answer.raise_for_status()
                 for chunk in answer.iter_content(1 << 18):
-                    if self._stopped.is_set():
-                        raise IndexFailed(f"The download of {offer.filename} was broken off.")
+                    process.go_on()
                     yield chunk
         except requests.RequestException as error:
             raise IndexFailed(f"{offer.filename} could not be fetched: {_why(error)}.", _NO_NETWORK) from error

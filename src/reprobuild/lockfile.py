@@ -1,7 +1,7 @@
 """A lock as a file: pinned names with hashes, in pip's requirements format; read, and asked questions."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -106,13 +106,28 @@ def parse(text: str, where: str) -> Lockfile:
         BadInput: a line isn't an exact, hashed pin.
     """
     found = _EXCLUDE_NEWER.search(text)
-    joined = re.sub(r"[ \t]*\\\r?\n[ \t]*", " ", text)
-    pins = []
-    for line in joined.splitlines():
-        content = re.sub(r"(^|\s)#.*$", "", line).strip()
-        if content:
-            pins.append(_pin(content, where))
-    return Lockfile(Digest.of_bytes(text.encode()), tuple(pins), found.group(1) if found else "")
+    pins = tuple(_pin(content, where) for _, content in logical_lines(text))
+    return Lockfile(Digest.of_bytes(text.encode()), pins, found.group(1) if found else "")
+
+
+def logical_lines(text: str) -> Iterator[tuple[int, str]]:
+    """The lines of a requirements file as pip joins them, without comments: what is not empty, and where it starts.
+
+    A comment ends with its line, also where that ends with a backslash.
+    """
+    parts: list[str] = []
+    started = 1
+    for number, line in enumerate(text.splitlines(), 1):
+        content = re.sub(r"(^|\s)#.*$", "", line).rstrip()
+        goes_on = content.endswith("\\")
+        started = started if parts else number
+        parts.append(content.removesuffix("\\").strip() if goes_on else content.strip())
+        if not goes_on:
+            if joined := " ".join(filter(None, parts)):
+                yield started, joined
+            parts = []
+    if joined := " ".join(filter(None, parts)):
+        yield started, joined
 
 
 def _pin(content: str, where: str) -> Pin:

@@ -40,8 +40,8 @@ _REMEDIES = {
     "bwrap": "Install bubblewrap, or choose another kind with --sandbox.",
     "unshare": "Install util-linux, or choose another kind with --sandbox.",
 }
-#: Programs that run now, so that an interruption in one thread can end those of all.
-_running: set[subprocess.Popen[bytes]] = set()
+#: In each thread of :func:`workers`: the crews that it belongs to, outermost first.
+_own = threading.local()
 _KEPT_LINES = 400
 _GRACE_SECONDS = 3.0
 _POLL_SECONDS = 0.2
@@ -72,6 +72,18 @@ class ToolTimeout(BuildFailed):
 
 class ToolTooLarge(BuildFailed):
     """A program and what it started took more memory than they were allowed to, and were ended."""
+
+
+class Stopped(BaseException):
+    """Whoever wanted this thread's work has left. No error of the work's: who catches those lets it pass."""
+
+
+class _Crew:
+    """The threads of one pool, with those of the pools that they open: what runs for them now."""
+
+    def __init__(self) -> None:
+        self.programs: set[subprocess.Popen[bytes]] = set()
+        self.dismissed = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +152,9 @@ def run(  # noqa: PLR0913 - each says one thing about a program, and nearly all 
 
     Raises:
         ToolMissing, ToolFailed, ToolTimeout, ToolTooLarge: as named.
+        Stopped: see :func:`go_on`.
     """
+    go_on()
     command = [str(part) for part in argv]
     if not os.path.isabs(command[0]):  # noqa: PTH117 - a name, not a path
         command[0] = str(find(command[0]))
@@ -149,29 +163,11 @@ def run(  # noqa: PLR0913 - each says one thing about a program, and nearly all 
             held.write(stdin)
             held.seek(0)
         process = _start(command, env=env, cwd=cwd, stdin=held, stdout=stdout, umask=umask)
-        expired, over = threading.Event(), threading.Event()
-        outgrown: list[str] = []
-        timer = threading.Timer(timeout, _expire, (process, expired)) if timeout else None
-        watcher = threading.Thread(target=_watch, args=(process, memory, room, outgrown, over)) if memory else None
-        _running.add(process)
-        try:
-            for helper in (timer, watcher):
-                if helper:
-                    helper.start()
+        with _known_to_crews(process), _limited(process, Path(command[0]).name, timeout, memory, room) as exceeded:
             result = _collect(process, on_line)
-        except BaseException:
-            _end_group(process)
-            raise
-        finally:
-            _running.discard(process)
-            over.set()
-            if timer:
-                timer.cancel()
-    name = Path(command[0]).name
-    if expired.is_set():
-        raise ToolTimeout(f"{name} ran longer than {timeout:g} s and was ended.")
-    if outgrown:
-        raise ToolTooLarge(f"{name} and what it started {outgrown[0]} and were ended.")
+    go_on()
+    if exceeded:
+        raise exceeded[0]
     if process.returncode != 0:
         raise ToolFailed(command, process.returncode, result.log or result.stdout.decode(errors="replace"))
     return result
@@ -179,21 +175,42 @@ def run(  # noqa: PLR0913 - each says one thing about a program, and nearly all 
 
 @contextmanager
 def workers(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads for independent work; an error or Ctrl-C in the block ends the programs that they wait for."""
-    pool = ThreadPoolExecutor(count)
+    """Threads for independent work; an error or Ctrl-C in the block ends the programs that they wait for.
+
+    The programs of other pools go on, so that one of several works can fail alone; those of pools that these threads
+    have opened end too.
+    """
+    crew = _Crew()
+    pool = ThreadPoolExecutor(count, initializer=setattr, initargs=(_own, "crews", (*_crews(), crew)))
     try:
         yield pool
     except BaseException:
+        crew.dismissed = True
         pool.shutdown(wait=False, cancel_futures=True)
         waiting = threading.Thread(target=pool.shutdown)
         waiting.start()
         while waiting.is_alive():  # a thread may just be starting a program, or go on to another
-            for each in tuple(_running):
+            for each in tuple(crew.programs):
                 _end_group(each)
             waiting.join(0.05)
         raise
     finally:
         pool.shutdown()
+
+
+def go_on() -> None:
+    """Return, unless this is a thread of :func:`workers` whose block was left by an error or Ctrl-C.
+
+    Raises:
+        Stopped: it is. Work that takes long without starting programs asks this now and then.
+    """
+    if any(crew.dismissed for crew in _crews()):
+        raise Stopped
+
+
+def _crews() -> tuple[_Crew, ...]:
+    crews: tuple[_Crew, ...] = getattr(_own, "crews", ())
+    return crews
 
 
 def _start(
@@ -263,25 +280,63 @@ def _collect(process: subprocess.Popen[bytes], on_line: Callable[[str], None] | 
     return Completed(b"".join(output), "\n".join(log))
 
 
-def _expire(process: subprocess.Popen[bytes], expired: threading.Event) -> None:
-    expired.set()
-    _end_group(process)
+@contextmanager
+def _known_to_crews(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    crews = _crews()
+    for crew in crews:
+        crew.programs.add(process)
+    try:
+        yield
+    finally:
+        for crew in crews:
+            crew.programs.discard(process)
 
 
-def _watch(
-    process: subprocess.Popen[bytes], memory: int, room: Path | None, outgrown: list[str], over: threading.Event
-) -> None:
-    """End a program when it and all that it started hold more than they may, and say what."""
+@contextmanager
+def _limited(
+    process: subprocess.Popen[bytes], name: str, timeout: float | None, memory: int | None, room: Path | None
+) -> Iterator[list[BuildFailed]]:
+    """End a program that goes beyond a limit; the list is then not empty."""
+    exceeded: list[BuildFailed] = []
+    over = threading.Event()
+
+    def expire() -> None:
+        exceeded.append(ToolTimeout(f"{name} ran longer than {timeout:g} s and was ended."))
+        _end_group(process)
+
+    def watch() -> None:
+        while memory and not over.wait(_POLL_SECONDS):
+            if what := _too_much(process.pid, memory, room):
+                exceeded.append(ToolTooLarge(f"{name} and what it started {what} and were ended."))
+                _kill_group(process)
+                return
+
+    timer = threading.Timer(timeout, expire) if timeout else None
+    watcher = threading.Thread(target=watch) if memory else None
     with suppress(OSError, ValueError):  # it has ended, or has less already
-        resource.prlimit(process.pid, resource.RLIMIT_DATA, (memory, memory))
-    while not over.wait(_POLL_SECONDS):
-        if _held_by(process.pid) > memory:
-            outgrown.append(f"took more than {memory >> 20:,} MiB of memory")
-        elif room and shutil.disk_usage(room).free < _ROOM_LEFT:
-            outgrown.append(f"left less than {_ROOM_LEFT >> 20} MiB for others on the file system of their source")
-        if outgrown:
-            _kill_group(process)
-            return
+        if memory:
+            resource.prlimit(process.pid, resource.RLIMIT_DATA, (memory, memory))
+    try:
+        for helper in (timer, watcher):
+            if helper:
+                helper.start()
+        yield exceeded
+    except BaseException:
+        _end_group(process)
+        raise
+    finally:
+        over.set()
+        if timer:
+            timer.cancel()
+
+
+def _too_much(pid: int, memory: int, room: Path | None) -> str:
+    """What a program and all that it started do beyond their limits; empty for nothing."""
+    if _held_by(pid) > memory:
+        return f"took more than {memory >> 20:,} MiB of memory"
+    if room and shutil.disk_usage(room).free < _ROOM_LEFT:
+        return f"left less than {_ROOM_LEFT >> 20} MiB for others on the file system of their source"
+    return ""
 
 
 def _held_by(pid: int) -> int:

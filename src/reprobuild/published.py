@@ -19,12 +19,12 @@ from reprobuild import infer, interpreter, lock, lockfile, source
 from reprobuild.archive import Entry, open_archive, unpack
 from reprobuild.compare import Level, Verdict, compare
 from reprobuild.digest import Digest, chunks_of
-from reprobuild.errors import BadInput, IndexFailed, ReprobuildError, SourceUnusable, ToolMissing
+from reprobuild.errors import BadInput, IndexFailed, NotComparable, ReprobuildError, SourceUnusable, ToolMissing
 from reprobuild.files import read_text, scratch_folder, write_atomically
 from reprobuild.index import Index, LockedFile, ReleasedFile
 from reprobuild.infer import Guess, Hypothesis
 from reprobuild.interpreter import Interpreter
-from reprobuild.lockfile import Lockfile
+from reprobuild.lockfile import Lockfile, Pin
 from reprobuild.process import ToolTimeout, ToolTooLarge
 from reprobuild.progress import SILENT, Observer
 from reprobuild.project import BuildSettings, Config
@@ -54,6 +54,9 @@ class Confinement:
 
 def _physical_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+
+
+CONFINED = Confinement()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +155,13 @@ class Subject:
     Attributes:
         name: of the distribution, normalised.
         file: the wheel itself; none means the release's own, as the index has it.
+        digests: of the release's files that may be taken; empty for all.
     """
 
     name: str
     version: str
     file: Path | None = None
+    digests: frozenset[Digest] = frozenset()
 
     @classmethod
     def of(cls, text: str) -> "Subject":
@@ -197,12 +202,14 @@ class Checked:
         wheel: as the index lists it; a file's own digest, and no upload time, where the index doesn't know it.
         origin: what it was made again from.
         tries: in the order in which they were made.
+        generator: what the wheel says made it; empty when it doesn't say.
         notes: what else a reader should know, each a sentence.
     """
 
     wheel: ReleasedFile
     origin: Origin
     tries: tuple[Try, ...]
+    generator: str = ""
     notes: tuple[str, ...] = ()
 
     @property
@@ -229,6 +236,50 @@ def parse(text: str) -> tuple[str, str]:
     raise BadInput(f"{text!r} is not NAME==VERSION.", "Write it like requests==2.34.2.")
 
 
+def select(
+    index: Index, name: str, version: str, digests: frozenset[Digest] = frozenset()
+) -> tuple[ReleasedFile, ReleasedFile]:
+    """The wheel of a release that this interpreter would install, and the sdist beside it.
+
+    Args:
+        name: normalised.
+        digests: of the files that a lock admits; empty for whatever the index has.
+
+    Raises:
+        IndexFailed: the index can't be asked, or lacks the release or a file that the lock names.
+        NotComparable: no wheel of it fits this interpreter, or there is no sdist.
+    """
+    released = index.release(name, version)
+    if not released:
+        raise IndexFailed(f"The index has no {name} {version}.", "Check the lock, and uv's index settings.")
+    own = interpreter.find(None)
+    admitted = [each for each in released if not digests or each.file.digest in digests]
+    missing = sorted(digests - {each.file.digest for each in released})
+    if not missing and not any(_fits(each, own) for each in admitted):
+        for_others = any(each.file.is_wheel for each in admitted)
+        why = f"no wheel for Python {own.version} on {own.platform}" if for_others else "no wheel"
+        raise NotComparable(f"{name} {version} has {why}: there is nothing to compare with.")
+    pin = Pin(name, Version(version), None, (*(each.file.digest for each in admitted), *missing))
+    (best,) = index.choose([pin], own)
+    wheel = next((each for each in admitted if each.file.digest == best.digest), None)
+    sdists = [each for each in (*admitted, *released) if each.file.filename.endswith(".tar.gz")]
+    if wheel is None or (missing and sdists and sdists[0] not in admitted):
+        raise IndexFailed(
+            f"The index lists {name} {version} without a file that has {missing[0] if missing else best.digest}, "
+            "which is in the lock.",
+            "The file was deleted or replaced, or the hash is wrong.",
+        )
+    if not sdists:
+        raise NotComparable(f"{name} {version} has no sdist (.tar.gz): there is nothing to make its wheel from.")
+    return wheel, sdists[0]
+
+
+def _fits(released: ReleasedFile, own: Interpreter) -> bool:
+    return released.file.is_wheel and not own.tag_ranks.keys().isdisjoint(
+        parse_wheel_filename(released.file.filename)[-1]
+    )
+
+
 def check(
     subject: Subject,
     *,
@@ -236,7 +287,7 @@ def check(
     origin: str | None = None,
     constraints: Path | None = None,
     keep: Path | None = None,
-    confinement: Confinement = Confinement(),
+    confinement: Confinement = CONFINED,
     observer: Observer = SILENT,
 ) -> Checked:
     """Take a published wheel, and make it again from its source until it is identical.
@@ -258,7 +309,8 @@ def check(
     index = Index(settings, observer=observer)
     with scratch_folder(Path(tempfile.gettempdir()), "reprobuild-") as scratch:
         observer.step(f"looking for {subject.name} {subject.version}")
-        released = _released(index, subject, needed=subject.file is None or origin is None)
+        listed = _released(index, subject, needed=subject.file is None or origin is None)
+        released = tuple(each for each in listed if not subject.digests or each.file.digest in subject.digests)
         wheel, notes = _wheel(released, subject)
         published = read_wheel(_fetched(index, wheel, subject, scratch))
         if origin is None:
@@ -266,7 +318,7 @@ def check(
         else:
             opened, made_from = _open_origin(origin, scratch, observer)
         checker = _Checker(scratch, published, wheel.uploaded, opened, index, settings, confinement, named, observer)
-        checked = Checked(wheel, made_from, checker.run(), notes)
+        checked = Checked(wheel, made_from, checker.run(), published.generator, notes)
         if keep is not None:
             _keep(keep, published.path, checker.best)
     return checked

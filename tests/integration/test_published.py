@@ -95,8 +95,8 @@ def test_a_build_that_needs_more_memory_than_it_may_have(reprobuild: Cli, tmp_pa
     fetched(tmp_path / "links", "six", "1.17.0")
     shutil.unpack_archive(tmp_path / "links" / "six-1.17.0.tar.gz", tmp_path, filter="data")
     setup = sdist / "setup.py"
-    greedy = "import mmap, time\nheld = mmap.mmap(-1, 700 << 20)\nwhile held.tell() < len(held): held.write(bytes(1 << 20))\n"
-    greedy += "time.sleep(20)\nimport six"
+    greedy = "import mmap, time\nheld = mmap.mmap(-1, 700 << 20)\n"
+    greedy += "while held.tell() < len(held): held.write(bytes(1 << 20))\ntime.sleep(20)\nimport six"
     setup.write_text(setup.read_text().replace("import six", greedy))
     arguments = ("six==1.17.0", "--source", str(sdist), "--memory", "300", "--json")
     said = reprobuild("verify-wheel", *arguments, code=ExitCode.NOT_COMPARABLE).json

@@ -4,7 +4,7 @@ from packaging.version import Version
 
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput
-from reprobuild.lockfile import parse, read
+from reprobuild.lockfile import logical_lines, parse, read
 
 A, B, C = (f"sha256:{digit * 64}" for digit in "abc")
 GOLDEN = f"""\
@@ -75,6 +75,17 @@ def test_line_endings_change_the_digest_and_nothing_else(tmp_path, ending):
 def test_every_spelling_of_a_pin(text):
     pin = one(text)
     assert (pin.name, pin.version, pin.hashes) == ("demo", Version("1"), (Digest.parse(A),))
+
+
+def test_a_comment_ends_with_its_line():
+    """Or else a backslash at its end would hide the next pin."""
+    lines = f"# one \\\ndemo==1 \\\n  --hash={A}  # two \\\nother==2 --hash={B}\n"
+    assert [pin.name for pin in parse(lines, "x").pins] == ["demo", "other"]
+    assert list(logical_lines(lines)) == [(2, f"demo==1 --hash={A}"), (4, f"other==2 --hash={B}")]
+
+
+def test_a_line_that_goes_on_at_the_end_of_the_file_is_read():
+    assert list(logical_lines("demo==1 \\")) == [(1, "demo==1")]
 
 
 def test_longer_hashes_are_read():

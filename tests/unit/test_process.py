@@ -260,6 +260,55 @@ def test_an_interruption_ends_programs_that_start_after_it_too(tmp_path):
     assert time.monotonic() - started < 15
 
 
+def test_one_work_that_fails_leaves_the_programs_of_others_alone(tmp_path):
+    """Each of two works opens a pool of its own, and one of these pools fails while the other's program runs."""
+
+    def slow(_):
+        return shell(f"echo $$ > {tmp_path}/pid; sleep 1; echo done", timeout=30).stdout
+
+    def fail(_):
+        wait_for(tmp_path / "pid")
+        raise ValueError
+
+    def work(number):
+        with suppress(ValueError), process.workers(1) as inner:
+            return list(inner.map(fail if number else slow, (1,)))
+
+    with process.workers(2) as pool:
+        assert list(pool.map(work, (0, 1))) == [[b"done\n"], None]
+
+
+def test_an_interruption_reaches_the_pools_that_threads_have_opened(tmp_path):
+    def work(_):
+        with suppress(process.ToolFailed), process.workers(1) as inner:
+            list(inner.map(lambda _: shell(BACKGROUND + "wait", cwd=tmp_path, timeout=30), (1,)))
+
+    interrupt_when(tmp_path / "pid")
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), process.workers(1) as pool:
+        list(pool.map(work, (1,)))
+    assert time.monotonic() - started < 15
+    assert ends_soon(wait_for(tmp_path / "pid"))
+
+
+def test_what_is_not_wanted_any_more_does_not_end_as_a_failure_of_its_own(tmp_path):
+    """Or else whoever catches failures would take the interruption for one, and write it down."""
+    ends = []
+
+    def work(_):
+        try:
+            shell(BACKGROUND + "wait", cwd=tmp_path, timeout=30)
+        except (process.ToolFailed, process.Stopped) as end:
+            ends.append(type(end))
+            with pytest.raises(process.Stopped):
+                shell("true")
+
+    interrupt_when(tmp_path / "pid")
+    with pytest.raises(KeyboardInterrupt), process.workers(1) as pool:
+        list(pool.map(work, (1,)))
+    assert ends == [process.Stopped]
+
+
 def test_workers_give_results_in_order():
     with process.workers(2) as pool:
         assert list(pool.map(lambda n: shell(f"echo {n}").stdout, (1, 2, 3))) == [b"1\n", b"2\n", b"3\n"]

@@ -4,15 +4,17 @@ import calendar
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.tags import Tag
 
-from reprobuild import published
+from reprobuild import interpreter, published
 from reprobuild.archive import open_archive
 from reprobuild.digest import Digest
-from reprobuild.errors import BadInput, IndexFailed
-from reprobuild.index import LockedFile, ReleasedFile
+from reprobuild.errors import BadInput, IndexFailed, NotComparable
+from reprobuild.index import Index, LockedFile, ReleasedFile
 from reprobuild.infer import Guess, Hypothesis
 from reprobuild.wheelfile import WheelFile
 
@@ -139,6 +141,80 @@ def test_both_wheels_and_their_trees_are_kept(tmp_path):
     assert kept == {"published/one.whl", "rebuilt/two.whl", *trees}
     published._keep(tmp_path / "half", tmp_path / "one.whl", None)
     assert [path.name for path in (tmp_path / "half").iterdir()] == ["published"]
+
+
+# --- which files of a release ------------------------------------------------------------------------
+
+LINUX = "demo-1.0-cp311-cp311-linux_x86_64.whl"
+PURE = "demo-1.0-py3-none-any.whl"
+WINDOWS = "demo-1.0-cp311-cp311-win_amd64.whl"
+SDIST = "demo-1.0.tar.gz"
+
+
+@pytest.fixture
+def select(monkeypatch, tmp_path):
+    """What is selected of a folder of links with some files, for an interpreter of Linux."""
+    own = SimpleNamespace(
+        version="3.11.7",
+        platform="linux-x86_64",
+        tags=("cp311-cp311-linux_x86_64", "py3-none-any"),
+        tag_ranks={Tag("cp311", "cp311", "linux_x86_64"): 0, Tag("py3", "none", "any"): 1},
+    )
+    monkeypatch.setattr(interpreter, "find", lambda _: own)
+    monkeypatch.setenv("REPROBUILD_CACHE_DIR", str(tmp_path / "cache"))
+
+    def of(names, locked=()):
+        links = tmp_path / "links"
+        links.mkdir(exist_ok=True)
+        for name in names:
+            (links / name).write_bytes(name.encode())
+        (tmp_path / "uv.toml").write_text('no-index = true\nfind-links = ["links"]\n')
+        monkeypatch.delenv("UV_FIND_LINKS", raising=False)
+        digests = frozenset(Digest.of_bytes(name.encode()) for name in locked)
+        found = published.select(Index(tmp_path), "demo", "1.0", digests)
+        return tuple(each.file.filename for each in found)
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("locked", "expected"),
+    [
+        ((), (LINUX, SDIST)),
+        ((LINUX, PURE, WINDOWS, SDIST), (LINUX, SDIST)),
+        ((PURE, SDIST), (PURE, SDIST)),
+        ((PURE,), (PURE, SDIST)),
+        ((PURE, SDIST, "demo-1.0-cp312-cp312-linux_x86_64.whl"), (PURE, SDIST)),
+    ],
+    ids=["no hash", "all", "the pure one and the sdist", "the pure one", "and one that a folder need not have"],
+)
+def test_the_wheel_is_the_one_that_the_lock_admits_and_this_interpreter_likes_best(select, locked, expected):
+    assert select((LINUX, PURE, WINDOWS, SDIST), locked) == expected
+
+
+@pytest.mark.parametrize(
+    ("there", "locked", "says"),
+    [
+        ((WINDOWS, SDIST), (), r"no wheel for Python 3\.11\.7 on linux-x86_64"),
+        ((SDIST,), (SDIST,), "has no wheel"),
+        ((LINUX, SDIST), (SDIST,), "has no wheel"),
+        ((PURE,), (), r"has no sdist \(\.tar\.gz\)"),
+        ((PURE, "demo-1.0.zip"), (PURE,), r"has no sdist \(\.tar\.gz\)"),
+    ],
+)
+def test_what_a_release_lacks_makes_it_not_comparable(select, there, locked, says):
+    with pytest.raises(NotComparable, match=says):
+        select(there, locked)
+
+
+@pytest.mark.parametrize(
+    ("there", "locked"),
+    [((), ()), ((), (PURE,)), ((PURE, SDIST), ("another",)), ((PURE, SDIST), (PURE, "another sdist"))],
+    ids=["no release", "no release for a hash", "another wheel", "another sdist"],
+)
+def test_a_release_without_what_the_lock_names_is_an_error(select, there, locked):
+    with pytest.raises(IndexFailed):
+        select(there, locked)
 
 
 # --- the recorded clock ------------------------------------------------------------------------------

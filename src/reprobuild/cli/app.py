@@ -20,6 +20,7 @@ _COMMANDS = {
     "lock": ("lock", "lock", "Write the locks: exact, hashed, without URLs."),
     "wheel": ("wheel", "wheel", "Build the project's wheel from its commit and its lock."),
     "verify-wheel": ("verify_wheel", "verify_wheel", "Make a wheel again elsewhere and compare the raw bytes."),
+    "verify-wheels": ("verify_wheels", "verify_wheels", "Make every wheel that a lock pins again, and compare."),
     "diff": ("diff", "diff", "Compare two wheels, archives or files, and name what differs."),
     "doctor": ("doctor", "doctor", "Say what this machine has, and what each missing thing costs."),
 }

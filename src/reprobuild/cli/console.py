@@ -55,6 +55,14 @@ class Console:
         elif not self._quiet:
             self._echo(f"  {message}")
 
+    def result(self, text: str, *, err: bool = False) -> None:
+        """A line of the result, as soon as it is known: on standard output, or beside the progress."""
+        if self._status:
+            self._status.stop()  # while it is shown, what is printed goes through it, to standard error
+        click.echo(text, err=err, color=colour())
+        if self._status:
+            self._status.start()
+
     def line(self, text: str) -> None:
         """See :class:`reprobuild.progress.Observer`."""
         if self._verbose:
@@ -102,7 +110,7 @@ def limit_options(command: _F) -> _F:
             "--memory",
             type=click.IntRange(64),
             metavar="MIB",
-            help="Memory for each build. Default: 3/4 of the machine's.",
+            help="Memory for each build. Default: 3/4 of the machine's, shared by those at once.",
         ),
         click.option(
             "--timeout", type=click.IntRange(1), metavar="SECONDS", help="For each step of a build. Default: 1800."

@@ -6,7 +6,13 @@ from typing import Any
 import click
 
 from reprobuild.cli.render import plain, verdict_lines
-from reprobuild.published import Checked, Replay, Try
+from reprobuild.published import CONFINED, Checked, Confinement, Replay, Try
+
+
+def confinement(sandbox: str | None, timeout: int | None, memory: int | None, jobs: int = 1) -> Confinement:
+    """What the options of a command say of so many builds at once, with the usual for what they don't say."""
+    usual, least = CONFINED, 1024  # MiB
+    return Confinement(sandbox or usual.sandbox, timeout or usual.timeout, memory or max(least, usual.memory // jobs))
 
 
 def as_json(checked: Checked) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import click
 from reprobuild.compare import CAUSES, Difference, Level, Verdict
 
 _SHOWN = 50  # differences; --json has all that were kept
-_COLOURS = {
+COLOURS = {
     Level.IDENTICAL: "green",
     Level.CONTAINER: "yellow",
     Level.METADATA: "yellow",
@@ -32,7 +32,7 @@ def echo_verdict(verdict: Verdict, left_name: str, right_name: str) -> None:
 def verdict_lines(verdict: Verdict, left_name: str, right_name: str) -> list[str]:
     """The verdict as styled lines: digests, level, differences by member, causes with remedies."""
     width = max(len(left_name), len(right_name))
-    level = click.style(str(verdict.level), fg=_COLOURS[verdict.level], bold=True)
+    level = click.style(str(verdict.level), fg=COLOURS[verdict.level], bold=True)
     meaning = _MEANINGS.get(verdict.level, "no reason known")
     if verdict.level is Level.PAYLOAD and not verdict.wheels:
         meaning = "the contents differ"

@@ -134,9 +134,8 @@ def _verify_published(
     from reprobuild import published  # noqa: PLC0415 - only this way of asking needs it
     from reprobuild.cli import published as told  # noqa: PLC0415 - the same
 
-    limits = {name: options.pop(name) for name in ("timeout", "memory")}
-    given = {name: value for name, value in {"sandbox": sandbox, **limits}.items() if value is not None}
-    subject, confinement = published.Subject.of(what), published.Confinement(**given)
+    subject = published.Subject.of(what)
+    confinement = told.confinement(sandbox, options.pop("timeout"), options.pop("memory"))
     try:
         with console:
             checked = published.check(
