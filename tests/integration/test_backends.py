@@ -16,7 +16,7 @@ from reprobuild import interpreter, lockfile, process
 from reprobuild.digest import Digest
 from reprobuild.errors import ExitCode
 from reprobuild.index import Index
-from reprobuild.rebuild import VARIATIONS
+from reprobuild.variations import VARIATIONS
 from reprobuild.wheelfile import read_wheel
 
 if TYPE_CHECKING:
