@@ -151,6 +151,7 @@ def verify(
         if PYTHON in vary and other is None:
             not_varied[PYTHON] = f"no other patch release of Python {inputs.interpreter.version} that fits is here"
         varied = tuple(name for name in VARIATIONS if name not in not_varied)
+        again.remember(varied, verdict)  # what has no effect makes no other set
         held: tuple[str, ...] = ()
         may_hold = "umask" in varied and set(vary) >= set(USUAL_NAMES)
         if may_hold and _shows_modes(verdict) and _decides_modes_alone(again):
@@ -392,6 +393,10 @@ class _Rebuilds:
         self._done.setdefault(wanted, verdict)
         return verdict
 
+    def remember(self, names: Iterable[str], verdict: Verdict) -> None:
+        """What is known of some variations without a rebuild of its own."""
+        self._done[frozenset(names)] = verdict
+
     def each(self, groups: Iterable[Iterable[str]], *, afresh: bool = False) -> list[Verdict]:
         """Several of them, as many at once as can be."""
         # Only one build at a time can have the fixed path where no namespace gives each its own.
@@ -558,7 +563,11 @@ def _search(outcome: Rebuilt, again: _Rebuilds, names: Sequence[str], observer: 
     found = guilty.find(names, trial, suspects=suspects(outcome.verdict.causes))
     verdicts = zip(found.sets, again.each(found.sets), strict=True)
     guilts = [_guilt(each, verdict, usual) for each, verdict in verdicts if differs(verdict)]
-    in_order = sorted([*outcome.guilty, *guilts], key=lambda guilt: len(guilt.variations) > 1)
+    place = {name: at for at, name in enumerate(VARIATIONS)}
+    in_order = sorted(
+        [*outcome.guilty, *guilts],
+        key=lambda guilt: (len(guilt.variations) > 1, [place[name] for name in guilt.variations]),
+    )
     notes = outcome.notes
     if not found.complete:
         notes += (f"The search was given up after {again.count} rebuilds: more variables may be guilty.",)

@@ -124,6 +124,7 @@ def _verify_published(what: str, accept: str, sandbox: str | None, console: Cons
 
 
 _PLACES = 5  # shown of one guilty variable; --json has all that were kept
+_STOPPED = "Even with nothing varied, it comes out different each time; with the clock stopped it doesn't."
 _UNVARIED = {
     "unsteady": "Even with nothing varied, it comes out different each time: a clock or a random value is in it.",
     "different": "With nothing varied it comes out the same each time here, but not as it was built.",
@@ -189,7 +190,8 @@ def _print(outcome: rebuild.Rebuilt) -> None:
     for line in verdict_lines(outcome.verdict, "built", "made again"):
         click.echo(line)
     if outcome.unvaried_verdict:
-        _print_unvaried(outcome.unvaried, outcome.verdict, outcome.unvaried_verdict)
+        stopped = any(guilt.variations == ("clock",) for guilt in outcome.guilty) and outcome.unvaried == "unsteady"
+        _print_unvaried(_STOPPED if stopped else _UNVARIED[outcome.unvaried], outcome.verdict, outcome.unvaried_verdict)
 
 
 def _print_guilt(guilt: rebuild.Guilt) -> None:
@@ -207,7 +209,7 @@ def _print_guilt(guilt: rebuild.Guilt) -> None:
 
 
 def _print_unvaried(how: str, varied: Verdict, unvaried: Verdict) -> None:
-    click.echo(_UNVARIED[how])
+    click.echo(how)
     click.echo(f"  {unvaried.right}  {unvaried.level}: {', '.join(unvaried.causes) or 'no cause known'}")
     if more := [name for name in varied.causes if name not in unvaried.causes]:
         click.echo(f"  seen only when varied: {', '.join(more)}")
