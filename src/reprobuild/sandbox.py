@@ -54,7 +54,7 @@ _NOISE = {
     "GPG_TTY": "/dev/pts/7",
     "LESSOPEN": "| /usr/bin/lesspipe %s",
     "LINES": "17",
-    "LS_COLORS": ":".join(f"*.{number:03}=01;{number % 40}" for number in range(300)),
+    "LS_COLORS": ":".join(f"*.{number:03}=01;{number % 40}" for number in range(400)),
     "MAIL": "/var/mail/somebody",
     "OLDPWD": "/",
     "PAGER": "cat",

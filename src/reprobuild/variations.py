@@ -13,7 +13,7 @@ from reprobuild.sandbox import Guarantees, Surroundings
 #: Locales that spell numbers, dates or letters unlike C, in the order in which they are looked for.
 _OTHER_LOCALES = ("tr_TR.UTF-8", "de_DE.UTF-8", "fr_FR.UTF-8", "C")
 #: Causes that a comparison finds by its own evidence, and the variations that they speak of.
-_SUSPECTS = {"set-order": ("hash-seed",), "clock": ("clock", "timezone"), "compression": ("python",)}
+_SUSPECTS = {"set-order": ("hash-seed", "directory-order"), "clock": ("clock", "timezone"), "compression": ("python",)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -380,7 +380,10 @@ def test_the_report_says_what_was_varied_and_what_was_not(verified):
         "not varied (not asked for): timezone, clock",
         "held: umask (the modes in this wheel follow it, so every build here has umask 022)",
     ]
-    assert json.loads(verified.run("--json", verdict=verdict(Level.IDENTICAL), **kept)[1])["notVaried"] == not_varied
+    assert (
+        json.loads(verified.run("a.whl", "--json", verdict=verdict(Level.IDENTICAL), **kept)[1])["notVaried"]
+        == not_varied
+    )
     out = verified.run(verdict=verdict(Level.IDENTICAL))[1]
     assert "not varied" not in out
     assert "held" not in out
@@ -392,7 +395,7 @@ def test_the_report_says_what_was_varied_and_what_was_not(verified):
     [("umaks", "'umaks' is no variation. Did you mean 'umask'?"), ("path,weather", "There are: path, umask, timezone")],
 )
 def test_an_unknown_variation_is_a_usage_error(verified, vary, says):
-    code, _, err = verified.run("a.whl", "--vary", vary)
+    code, _, err = verified.run("a.whl", "--vary", vary, verdict=verdict(Level.IDENTICAL))
     assert code == ExitCode.USAGE
     assert says in " ".join(err.split())
     assert verified.asked == {}
@@ -442,7 +445,7 @@ def test_what_matters_only_together_is_told_so(verified):
     assert " and 3 more; remedy: " in line
     assert CAUSES["umask"].remedy in line
     assert CAUSES["home"].remedy in line
-    (said,) = json.loads(verified.run("--json", **outcome)[1])["guilty"]
+    (said,) = json.loads(verified.run("a.whl", "--json", **outcome)[1])["guilty"]
     assert said["variations"] == ["umask", "home"]
     assert len(said["where"]) == 8
     assert said["causes"] == [

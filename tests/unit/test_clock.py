@@ -6,6 +6,7 @@ import pytest
 
 from reprobuild import clock, process
 from reprobuild.errors import ToolMissing
+from reprobuild.files import cache_root
 
 PYTHON = os.path.realpath(sys.executable)
 #: Waits in each of the ways that Python has: by the monotonic clock, and until a moment by the time of day.
@@ -93,7 +94,7 @@ def test_without_a_compiler_the_clock_stays_and_the_reason_is_told(monkeypatch):
 
     monkeypatch.setattr(process, "run", run)
     assert clock.why_not() == ("the library for it can't be compiled: The program 'cc' is not on this machine's PATH.")
-    assert not list(clock.cache_root().glob("**/*.so"))
+    assert not list(cache_root().glob("**/*.so"))
 
 
 def test_a_compiler_that_fails_leaves_nothing_behind(monkeypatch, tmp_path):
@@ -101,4 +102,4 @@ def test_a_compiler_that_fails_leaves_nothing_behind(monkeypatch, tmp_path):
     (tmp_path / "cc").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     assert "cc ended with status 1" in clock.why_not()
-    assert not list(clock.cache_root().glob("**/*.so"))
+    assert not list(cache_root().glob("**/*.so"))

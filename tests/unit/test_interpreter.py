@@ -9,7 +9,7 @@ import pytest
 from packaging.markers import default_environment
 from packaging.tags import Tag, sys_tags
 
-from reprobuild import interpreter
+from reprobuild import interpreter, process
 from reprobuild.errors import BadInput, ToolMissing
 from reprobuild.interpreter import describe, find
 
@@ -294,7 +294,7 @@ def pyenv(tmp_path, monkeypatch):
         return describe(prefix / "bin" / "python")
 
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
-    monkeypatch.setattr(interpreter.process, "run", _without_uv(interpreter.process.run))
+    monkeypatch.setattr(process, "run", _without_uv(process.run))
     return have
 
 
@@ -335,15 +335,15 @@ def test_what_uv_lists_is_found_too(monkeypatch, tmp_path):
     (tmp_path / "bin").mkdir()
     counting(tmp_path / "bin" / "python", ANSWER | {"version": "3.12.9", "prefix": str(tmp_path)})
     listed = json.dumps([{"path": str(tmp_path / "bin" / "python")}, {"path": "/nowhere"}, {"path": str(OWN)}])
-    real = interpreter.process.run
+    real = process.run
 
     def run(argv, **options):
         if argv[0] != "uv":
             return real(argv, **options)
         assert argv[-1] == "cpython@3.12"
-        return interpreter.process.Completed(listed.encode(), "")
+        return process.Completed(listed.encode(), "")
 
-    monkeypatch.setattr(interpreter.process, "run", run)
+    monkeypatch.setattr(process, "run", run)
     counting(tmp_path / "own", ANSWER)
     assert [each.version for each in interpreter.other_patches(describe(tmp_path / "own"))] == ["3.12.9"]
 
@@ -352,5 +352,5 @@ def test_what_uv_lists_is_found_too(monkeypatch, tmp_path):
 def test_an_answer_of_uv_that_is_none_finds_nothing(monkeypatch, tmp_path, listed):
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "none"))
     own = describe(OWN)
-    monkeypatch.setattr(interpreter.process, "run", lambda *_, **__: interpreter.process.Completed(listed, ""))
+    monkeypatch.setattr(process, "run", lambda *_, **__: process.Completed(listed, ""))
     assert list(interpreter.other_patches(own)) == []

@@ -176,7 +176,7 @@ def test_a_clock_leaves_no_word_of_its_own_in_the_output(kind, around, compiler)
     """A library that isn't there is something that the loader speaks of, once for each program."""
     if not compiler:
         pytest.skip("there is no C compiler here")
-    lines = []
+    lines: list[str] = []
     with open_box(kind, replace(around, clock="shifted")) as box:
         box.run(["/bin/sh", "-c", "date >/dev/null; echo end >&2"], on_line=lines.append)
     assert lines == ["end"]

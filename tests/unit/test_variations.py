@@ -170,7 +170,7 @@ def test_what_cannot_be_varied_has_a_reason(monkeypatch):
         (("random-id",), ()),
         (("build-path",), ("path",)),
         (("home", "build-path"), ("path", "home")),
-        (("set-order",), ("hash-seed",)),
+        (("set-order",), ("hash-seed", "directory-order")),
         (("clock",), ("timezone", "clock")),
         (("compression",), ("python",)),
         (("environment", "python-version"), ("noise", "python")),
