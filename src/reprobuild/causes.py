@@ -31,7 +31,7 @@ class Hint:
     """A value known to differ between the two builds.
 
     Attributes:
-        variable: path, home, hostname, user, timezone, locale, hash-seed, jobs or umask.
+        variable: path, home, hostname, user, timezone, locale, hash-seed, jobs, umask or python.
         left, right: its value in the left and in the right build.
     """
 
@@ -90,6 +90,16 @@ CAUSES: dict[str, Cause] = {
             "jobs",
             "The number of jobs or processors got into the artifact.",
             "Fix the number of jobs, and stop the build from writing it down.",
+        ),
+        Cause(
+            "environment",
+            "A variable of the environment, or a count of them, got into the artifact.",
+            "Read only variables that the project itself sets, under environment in [tool.reprobuild.wheel].",
+        ),
+        Cause(
+            "python-version",
+            "Something that differs between two patch releases of Python got into the artifact.",
+            "Build with the very Python that the record names, or stop the build from asking for its version.",
         ),
         Cause(
             "random-id",
@@ -162,7 +172,7 @@ CAUSES: dict[str, Cause] = {
     )
 }
 
-_HINT_CAUSES = {"path": "build-path"}
+_HINT_CAUSES = {"path": "build-path", "python": "python-version"}
 _KEYWORDS = {
     "jobs": r"job|cpu|core|thread|parallel|proc|worker|-j",
     "hash-seed": r"seed|hash",

@@ -34,7 +34,7 @@ class Finding:
 _PROGRAMS = (
     ("uv", ("--version",), "Nothing can be locked or built.", True),
     ("git", ("--version",), "Only sdists and folders without git can be built.", False),
-    ("cc", ("--version",), "C extensions can't be built.", False),
+    ("cc", ("--version",), "C extensions can't be built, and verify-wheel can't vary the clock.", False),
     ("c++", ("--version",), "C++ extensions can't be built.", False),
     ("rustc", ("--version",), "Rust extensions can't be built.", False),
     ("nvcc", ("--version",), "CUDA extensions can't be built.", False),

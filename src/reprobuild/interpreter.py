@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,7 @@ from packaging.version import Version
 
 from reprobuild import process
 from reprobuild.digest import Digest
-from reprobuild.errors import BadInput, BuildFailed, ToolMissing
+from reprobuild.errors import BadInput, BuildFailed, ReprobuildError, ToolMissing
 from reprobuild.files import cache_root, read_text, write_atomically
 
 # Run by the interpreter in question, with reprobuild's own `packaging` on its path.
@@ -134,11 +135,47 @@ def _pyenv(request: str) -> Path | None:
         admitted = SpecifierSet(f"=={asked}.*" if asked[:1].isdigit() else asked)
     except InvalidSpecifier:
         return None
+    fitting = [(Version(version), path) for version, path in _pyenv_versions() if admitted.contains(version)]
+    return max(fitting, default=(None, None))[1]
+
+
+def _pyenv_versions() -> Iterator[tuple[str, Path]]:
     root = Path(os.environ.get("PYENV_ROOT") or _expanded("~/.pyenv"))
-    found = [path for path in root.glob("versions/*/bin/python") if path.is_file()]
-    exact = [path for path in found if re.fullmatch(r"\d+(\.\d+)*", path.parts[-3])]
-    fitting = [path for path in exact if admitted.contains(path.parts[-3])]
-    return max(fitting, key=lambda path: Version(path.parts[-3]), default=None)
+    for path in root.glob("versions/*/bin/python"):
+        if path.is_file() and re.fullmatch(r"\d+(\.\d+)*", path.parts[-3]):
+            yield path.parts[-3], path
+
+
+def other_patches(python: Interpreter) -> Iterator[Interpreter]:
+    """The interpreters here that differ from one in the patch release of the same version, the newest first.
+
+    Only those that accept the same wheels, and whose files lie in their own prefix: a version manager's shims don't.
+    """
+    minor = python.version.rpartition(".")[0]
+    asked = [
+        "uv",
+        "python",
+        "list",
+        "--only-installed",
+        "--output-format",
+        "json",
+        "--",
+        f"{python.implementation}@{minor}",
+    ]
+    environment = process.tool_environment({"UV_PYTHON_DOWNLOADS": "never", "UV_NO_CONFIG": "1"})
+    paths = set()
+    with suppress(ReprobuildError, ValueError, TypeError, KeyError):
+        listed = json.loads(process.run(asked, env=environment, cwd=Path("/"), timeout=60).stdout)
+        paths = {Path(each["path"]) for each in listed}
+    paths.update(path for version, path in _pyenv_versions() if version.startswith(f"{minor}."))
+    found: dict[str, Interpreter] = {}
+    for path in sorted(paths):
+        with suppress(ReprobuildError):
+            other = describe(path)
+            alike = (other.implementation, other.tags) == (python.implementation, python.tags)
+            if alike and other.version != python.version and other.executable.is_relative_to(other.prefix):
+                found.setdefault(other.version, other)
+    yield from sorted(found.values(), key=lambda each: Version(each.version), reverse=True)
 
 
 def _ask_uv(request: str) -> Path:

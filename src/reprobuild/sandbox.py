@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Literal, Protocol
 
 from reprobuild import process
+from reprobuild.clock import Clock, library
 from reprobuild.errors import SandboxUnavailable, ToolMissing
 from reprobuild.files import remove_orphans, remove_tree, scratch_folder
 
@@ -41,6 +42,27 @@ _MEMORY_WANTED = 2 << 30
 _GROWTH = 20
 #: What a wrapper says of itself, when it is all that was said.
 _SANDBOX_FAILED = re.compile(r"((bwrap|unshare|mount|hostname|sh): .*(\n\s.*)*\n?)+")
+#: Where programs look how many processors there are; nothing else of /sys is shown.
+_PROCESSORS = "/sys/devices/system/cpu/online"
+#: What a user's shell has in its environment and a build's has not: settings of programs that no build should start,
+#: traces of a session and of a CI system, something long, something that isn't ASCII.
+_NOISE = {
+    "CI": "true",
+    "COLUMNS": "43",
+    "DISPLAY": ":99",
+    "EDITOR": "/usr/bin/a-second-editor",
+    "GPG_TTY": "/dev/pts/7",
+    "LESSOPEN": "| /usr/bin/lesspipe %s",
+    "LINES": "17",
+    "LS_COLORS": ":".join(f"*.{number:03}=01;{number % 40}" for number in range(400)),
+    "MAIL": "/var/mail/somebody",
+    "OLDPWD": "/",
+    "PAGER": "cat",
+    "SHLVL": "3",
+    "SSH_CONNECTION": "192.0.2.1 50000 192.0.2.2 22",
+    "WINDOWID": "12345678",
+    "XDG_SESSION_TYPE": "x11",
+}
 #: A closed port: what programs get as their proxy where the network can't be taken away.
 _NOWHERE = "http://127.0.0.1:9"
 
@@ -60,11 +82,12 @@ class Surroundings:
     hash_seed: str = "0"
     jobs: int = 0
     directory_order: Literal["sorted", "reversed"] = "sorted"
+    clock: Clock = "real"
     noise: str = ""
 
     @property
     def job_count(self) -> int:
-        """How many jobs a build may run at once; 0 in ``jobs`` means one per processor."""
+        """How many processors a build sees, and jobs it may run at once; 0 in ``jobs`` means all that are here."""
         return self.jobs or os.cpu_count() or 1
 
 
@@ -226,7 +249,7 @@ class Box:
         if not self.guarantees.network_off:
             variables |= dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), _NOWHERE)
         if around.noise:
-            variables["REPROBUILD_NOISE"] = around.noise
+            variables |= {**_NOISE, "REPROBUILD_NOISE": around.noise}
         return {**variables, **extra}
 
     def run(
@@ -251,19 +274,22 @@ class Box:
             ToolFailed, ToolTimeout, ToolTooLarge, ToolMissing: as :func:`reprobuild.process.run`.
             SandboxUnavailable: the sandbox itself failed, and the command never ran.
         """
+        if self.surroundings.clock != "real":  # inside: what makes the sandbox needs no other clock
+            argv = ["/usr/bin/env", f"LD_PRELOAD={self.tools[1]}/clock.so", *argv]
         command = self._kind.wrap(self, argv, cwd or self.inside(), exchange)
         plain = self._kind.name == "plain"
         try:
-            return process.run(
-                command,
-                env=self.environment(env or {}),
-                cwd=Path(cwd or self._host) if plain else None,
-                on_line=on_line,
-                timeout=timeout,
-                memory=self.memory,
-                room=self._held,
-                umask=self.surroundings.umask,
-            )
+            with _on_processors(self.surroundings.jobs):
+                return process.run(
+                    command,
+                    env=self.environment(env or {}),
+                    cwd=Path(cwd or self._host) if plain else None,
+                    on_line=on_line,
+                    timeout=timeout,
+                    memory=self.memory,
+                    room=self._held,
+                    umask=self.surroundings.umask,
+                )
         except process.ToolFailed as error:
             if plain or not _SANDBOX_FAILED.fullmatch(error.output.strip()):
                 raise
@@ -293,6 +319,7 @@ class _Bubblewrap:
         arguments += ["--ro-bind", *map(str, box.tools)]
         for name in ("passwd", "group", "hosts", "nsswitch.conf"):
             arguments += ["--ro-bind", str(box.etc / name), f"/etc/{name}"]
+        arguments += ["--ro-bind", str(box.etc / "processors"), _PROCESSORS]
         arguments += ["--ro-bind", str(box.uv), box.uv_inside, "--chdir", cwd, "--", *argv]
         return arguments
 
@@ -321,7 +348,8 @@ class _Unshare:
     # -n: without it mount would note what it did in a file that only the real root can write.
     _SCRIPT = """
 set -eu
-stage=$1 name=$2 cwd=$3 size=$4 count=$5; shift 5
+stage=$1 name=$2 cwd=$3 size=$4 processors=$5 count=$6; shift 6
+mount -n --bind "$processors" PROCESSORS 2>/dev/null || true
 mount -n -t tmpfs -o "size=$size" tmpfs "$stage"
 while [ "$count" -gt 0 ]; do
   place=$stage${2#/tmp}
@@ -335,7 +363,7 @@ hostname "$name"
 ip link set lo up 2>/dev/null || true
 cd "$cwd"
 exec "$@"
-"""
+""".replace("PROCESSORS", _PROCESSORS)
     _PROBE = """
 set -eu
 mount -n -t tmpfs tmpfs /tmp
@@ -357,7 +385,7 @@ test -d /tmp/usr/bin
         binds = [*hidden, *box.binds(exchange), box.tools, (box.uv, box.uv_inside)]
         pairs = [part for outside, inside in binds for part in (str(outside), inside)]
         script = ["sh", "-c", self._SCRIPT, "sh", str(box.stage), box.surroundings.hostname, cwd]
-        script += [str(box.memory or "50%"), str(len(binds))]
+        script += [str(box.memory or "50%"), str(box.etc / "processors"), str(len(binds))]
         return ["unshare", *self._OPTIONS, *script, *pairs, *argv]
 
 
@@ -442,6 +470,7 @@ def open_box(
 
     Raises:
         SandboxUnavailable: the named kind doesn't work here.
+        ToolMissing, ToolFailed: another clock is asked for, and its library can't be compiled.
         WriteFailed: no room for a workspace.
     """
     chosen = choose(kind)
@@ -470,9 +499,24 @@ def open_box(
             fixed_directory_order=_is_in_memory(held),
         )
         box = Box(chosen, surroundings, host, held, private, guarantees, outside, memory)
+        if surroundings.clock != "real":
+            box.tools[0].mkdir(exist_ok=True)
+            shutil.copyfile(library(surroundings.clock), box.tools[0] / "clock.so")
         if not namespaces:
             Path(box.home).mkdir()
         yield box
+
+
+@contextmanager
+def _on_processors(count: int) -> Iterator[None]:
+    """Let this thread, and with it what it starts, run on so many processors; 0 means all that it has now."""
+    here = os.sched_getaffinity(0)
+    if 0 < count < len(here):
+        os.sched_setaffinity(0, sorted(here)[:count])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, here)
 
 
 @contextmanager
@@ -574,6 +618,7 @@ def _write_etc(folder: Path, around: Surroundings) -> None:
         "group": f"{around.user}:x:{around.uid}:\n",
         "hosts": f"127.0.0.1 localhost {around.hostname}\n",
         "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+        "processors": f"0-{around.job_count - 1}\n" if around.job_count > 1 else "0\n",
     }
     for name, text in lines.items():
         (folder / name).write_text(text, encoding="utf-8")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import Cli, Git, MakeSdist, Projects
 
-#: project → (guilty variation, its cause)
+#: project → (the one guilty variation, its cause)
 LEAKS = {
     "unsorted-glob": ("directory-order", "file-order"),
     "build-path": ("path", "build-path"),
@@ -31,7 +31,13 @@ LEAKS = {
     "user-leak": ("user", "user"),
     "timezone-leak": ("timezone", "timezone"),
     "jobs-leak": ("jobs", "jobs"),
+    "cpu-count-leak": ("jobs", "jobs"),
+    "environment-leak": ("noise", "environment"),
+    "python-leak": ("python", "python-version"),
 }
+#: Those in whose bytes nothing accuses anybody. Of the others one rebuild with everything varied, one with nothing, one
+#: for each suspect (an order has two), and one or two for all others are all it takes.
+UNRECOGNISED = {"umask-leak", "locale-leak", "jobs-leak", "cpu-count-leak", "environment-leak"}
 
 
 @pytest.mark.parametrize("name", LEAKS)
@@ -39,18 +45,44 @@ def test_the_guilty_variation_is_named(name: str, project: Projects, reprobuild:
     variation, cause = LEAKS[name]
     folder = project(name)
     reprobuild("wheel", cwd=folder)
-    ended = reprobuild("verify-wheel", "--json", cwd=folder, code=None)
+    chosen = ["--vary", "all"] if variation == "python" else []
+    ended = reprobuild("verify-wheel", "--json", *chosen, cwd=folder, code=None)
     verdict = ended.json
-    if variation in verdict["notVaried"]:
-        pytest.skip(f"this machine can't vary the {variation}")
+    if why := verdict["notVaried"].get(variation):
+        pytest.skip(f"this machine can't vary the {variation}: {why}")
     assert ended.code == ExitCode.DIFFERS_PAYLOAD
     assert verdict["level"] == "payload"
     assert verdict["left"] != verdict["right"]
     assert (verdict["unvaried"], verdict["held"]) == ("identical", [])
-    assert [(guilt["variation"], guilt["cause"]) for guilt in verdict["guilty"]] == [(variation, cause)]
+    (guilt,) = verdict["guilty"]
+    assert (guilt["variations"], [each["name"] for each in guilt["causes"]]) == ([variation], [cause])
     assert [each["name"] for each in verdict["causes"]] == [cause]
     changed = {each["path"][0] for each in verdict["differences"] if not each["follows"]}
-    assert changed == {f"{name.replace('-', '_')}.py"}
+    module = f"{name.replace('-', '_')}.py"
+    assert changed == {module}
+    assert {where.partition(" of ")[2] for where in guilt["where"]} == {module}
+    assert verdict["rebuilds"] <= (10 if name in UNRECOGNISED else 6)
+
+
+def test_modes_are_traced_to_the_umask_that_is_asked_for(project: Projects, reprobuild: Cli) -> None:
+    """Nobody asks for the umask by name to hear that it was held."""
+    folder = project("with-setuptools")
+    reprobuild("wheel", cwd=folder)
+    ended = reprobuild("verify-wheel", "--vary", "umask", cwd=folder, code=ExitCode.DIFFERS_PAYLOAD)
+    (line,) = [line for line in ended.stdout.splitlines() if line.startswith("umask → ")]
+    assert line.startswith("umask → mode of with_setuptools/__init__.py, ")
+    assert line.endswith(f"; remedy: {CAUSES['umask'].remedy}")
+    assert "held" not in ended.stdout
+    assert "made again 2 times" in ended.stdout
+    reprobuild("verify-wheel", "--vary", "path,hash-seed", cwd=folder)
+
+
+def test_a_variation_that_doesnt_matter_is_not_accused(project: Projects, reprobuild: Cli) -> None:
+    folder = project("home-leak")
+    reprobuild("wheel", cwd=folder)
+    verdict = reprobuild("verify-wheel", "--json", "--vary", "path,user", cwd=folder).json
+    assert (verdict["level"], verdict["varied"], verdict["rebuilds"]) == ("identical", ["path", "user"], 1)
+    assert verdict["notVaried"]["home"] == "not asked for"
 
 
 def test_no_explain_is_one_rebuild(project: Projects, reprobuild: Cli, bubblewrap: None) -> None:
@@ -64,14 +96,16 @@ def test_no_explain_is_one_rebuild(project: Projects, reprobuild: Cli, bubblewra
     reprobuild("verify-wheel", "--no-explain", "--accept", "payload", cwd=folder)
 
 
-def test_a_clock_is_no_variation(project: Projects, reprobuild: Cli) -> None:
+def test_a_clock_is_traced_by_stopping_it(project: Projects, reprobuild: Cli, compiler: str) -> None:
     folder = project("embedded-clock")
     reprobuild("wheel", cwd=folder)
     ended = reprobuild("verify-wheel", "--json", cwd=folder, code=ExitCode.DIFFERS_PAYLOAD)
     verdict = ended.json
     assert verdict["level"] == "payload"
     assert verdict["unvaried"] == "unsteady"
-    assert verdict["guilty"] == []
+    # Without a compiler no program can be shown another clock.
+    assert [guilt["variations"] for guilt in verdict["guilty"]] == ([["clock"]] if compiler else [])
+    assert ("clock" in verdict["varied"]) is bool(compiler)
     assert [each["name"] for each in verdict["causes"]] == ["clock"]
 
 

@@ -24,6 +24,7 @@ from reprobuild.compare import Difference, Level, Verdict
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, ExitCode, LockStale, ReprobuildError
 from reprobuild.sandbox import Guarantees
+from reprobuild.variations import USUAL_NAMES
 
 PROGRAM = [sys.executable, "-m", "reprobuild"]
 
@@ -312,7 +313,7 @@ def verified(run, monkeypatch):
 
     def verify(*options, **outcome):
         guarantees = Guarantees("bubblewrap", *[True] * 6)
-        usual: dict[str, Any] = {"varied": ("path",), "not_varied": (), "held": (), "guarantees": guarantees}
+        usual: dict[str, Any] = {"varied": ("path",), "not_varied": {}, "held": (), "guarantees": guarantees}
         ended = rebuild.Rebuilt(Path("a.whl"), **usual | outcome)
 
         def make_again(*arguments, observer, **given):
@@ -354,10 +355,11 @@ def test_the_deepest_rebuild_decides_what_is_accepted(verified, varied, unvaried
 def test_what_is_asked_for_is_what_is_done(verified, tmp_path):
     same = verdict(Level.IDENTICAL)
     verified.run(verdict=same)
-    usual = {"python": None, "sandbox": "auto", "explain": True}
+    usual = {"python": None, "sandbox": "auto", "vary": USUAL_NAMES, "explain": True}
     assert verified.asked == {"arguments": (Path("a.whl"), Path()), **usual}
-    verified.run("b.whl", "--project", "p", "--python", "3.12", "--sandbox", "plain", "--no-explain", verdict=same)
-    other = {"python": "3.12", "sandbox": "plain", "explain": False}
+    options = ["--python", "3.12", "--sandbox", "plain", "--vary", "umask,path", "--no-explain"]
+    verified.run("b.whl", "--project", "p", *options, verdict=same)
+    other = {"python": "3.12", "sandbox": "plain", "vary": ("path", "umask"), "explain": False}
     assert verified.asked == {"arguments": (Path("b.whl"), Path("p")), **other}
     sdist, wheel = tmp_path / "a-1.tar.gz", tmp_path / "dist" / "a.whl"
     wheel.parent.mkdir()
@@ -368,25 +370,88 @@ def test_what_is_asked_for_is_what_is_done(verified, tmp_path):
 
 
 def test_the_report_says_what_was_varied_and_what_was_not(verified):
-    kept = {"varied": ("path", "home"), "not_varied": ("hostname",), "held": ("umask",)}
+    not_varied = {"timezone": "not asked for", "hostname": "can't\x1b[1m", "clock": "not asked for"}
+    kept = {"varied": ("path", "home"), "not_varied": not_varied, "held": ("umask",)}
     code, out, _ = verified.run(verdict=verdict(Level.IDENTICAL), **kept)
     assert code == 0
-    assert out.splitlines()[:3] == [
+    assert out.splitlines()[:4] == [
         "varied: path, home",
-        "not varied (the sandbox kind bubblewrap can't): hostname",
+        "not varied (can't\\x1b[1m): hostname",
+        "not varied (not asked for): timezone, clock",
         "held: umask (the modes in this wheel follow it, so every build here has umask 022)",
     ]
+    assert (
+        json.loads(verified.run("a.whl", "--json", verdict=verdict(Level.IDENTICAL), **kept)[1])["notVaried"]
+        == not_varied
+    )
     out = verified.run(verdict=verdict(Level.IDENTICAL))[1]
     assert "not varied" not in out
     assert "held" not in out
+    assert "times" not in out
+
+
+@pytest.mark.parametrize(
+    ("vary", "says"),
+    [("umaks", "'umaks' is no variation. Did you mean 'umask'?"), ("path,weather", "There are: path, umask, timezone")],
+)
+def test_an_unknown_variation_is_a_usage_error(verified, vary, says):
+    code, _, err = verified.run("a.whl", "--vary", vary, verdict=verdict(Level.IDENTICAL))
+    assert code == ExitCode.USAGE
+    assert says in " ".join(err.split())
+    assert verified.asked == {}
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("u", ["umask", "user"]),
+        ("a", ["all"]),
+        ("n", ["none", "noise"]),
+        ("path,u", ["path,umask", "path,user"]),
+        ("umask,u", ["umask,user"]),
+        ("path,a", []),
+    ],
+)
+def test_the_shell_completes_variations_after_each_comma(typed, offered):
+    from click.shell_completion import ShellComplete  # noqa: PLC0415 - only here
+
+    complete = ShellComplete(app.cli, {}, "reprobuild", "_REPROBUILD_COMPLETE")
+    found = complete.get_completions(["verify-wheel", "--vary"], typed)
+    assert [each.value for each in found] == offered
 
 
 def test_a_guilty_variation_that_does_worst_decides(verified):
-    guilty = (rebuild.Guilt("path", "build-path", verdict(Level.PAYLOAD)),)
-    outcome = {"verdict": verdict(Level.CONTAINER, "clock"), "unvaried": "identical", "guilty": guilty}
+    guilty = (rebuild.Guilt(("path",), ("build-path",), verdict(Level.PAYLOAD)),)
+    outcome = {"verdict": verdict(Level.CONTAINER, "clock"), "unvaried": "identical", "guilty": guilty, "rebuilds": 5}
     code, out, _ = verified.run("a.whl", "--accept", "container", **outcome)
     assert code == 22
-    assert "path changes the wheel (payload): a\n" in out
+    cause = CAUSES["build-path"]
+    lines = out.splitlines()
+    assert lines[1:4] == [
+        f"path → line 1 of a; remedy: {cause.remedy}",
+        f"  payload, build-path: {cause.summary}",
+        "made again 5 times",
+    ]
+
+
+def test_what_matters_only_together_is_told_so(verified):
+    worst = verdict(Level.PAYLOAD)
+    many = tuple(replace(worst.differences[0], field=f"line {number}\x1b") for number in range(8))
+    guilty = (rebuild.Guilt(("umask", "home"), ("umask", "home"), replace(worst, differences=many)),)
+    outcome = {"verdict": worst, "unvaried": "identical", "guilty": guilty}
+    out = verified.run(**outcome)[1]
+    start = "only together: umask + home → line 0\\x1b of a, "
+    (line,) = [line for line in out.splitlines() if line.startswith(start)]
+    assert " and 3 more; remedy: " in line
+    assert CAUSES["umask"].remedy in line
+    assert CAUSES["home"].remedy in line
+    (said,) = json.loads(verified.run("a.whl", "--json", **outcome)[1])["guilty"]
+    assert said["variations"] == ["umask", "home"]
+    assert len(said["where"]) == 8
+    assert said["causes"] == [
+        {"name": name, "summary": CAUSES[name].summary, "remedy": CAUSES[name].remedy} for name in ("umask", "home")
+    ]
+    assert said["level"] == "payload"
 
 
 def test_the_unvaried_rebuild_stands_beside_the_varied_one(verified):
@@ -398,6 +463,13 @@ def test_the_unvaried_rebuild_stands_beside_the_varied_one(verified):
         f"  {less.right}  metadata: clock",
         "  seen only when varied: build-path",
     ]
+
+
+def test_a_clock_that_could_be_stopped_is_said_to_be_the_reason(verified):
+    guilty = (rebuild.Guilt(("clock",), ("clock",), verdict(Level.PAYLOAD)),)
+    out = verified.run(**unsteady(verdict(Level.PAYLOAD), verdict(Level.PAYLOAD)), guilty=guilty)[1]
+    assert "it comes out different each time; with the clock stopped it doesn't." in out
+    assert "random value" not in out
 
 
 def test_causes_are_objects_as_in_diff(verified):
@@ -412,7 +484,7 @@ def test_causes_are_objects_as_in_diff(verified):
 
 def test_what_a_record_and_a_wheel_say_cannot_reach_the_terminal(verified):
     hostile = Difference(("\x1b[2J",), "line 1", "1", "2")
-    guilty = (rebuild.Guilt("path", "build-path", replace(verdict(Level.PAYLOAD), differences=(hostile,))),)
+    guilty = (rebuild.Guilt(("path",), ("build-path",), replace(verdict(Level.PAYLOAD), differences=(hostile,))),)
     notes = ("zlib: \x1b[2J then, 1.3 now",)
     _, out, _ = verified.run(verdict=verdict(Level.PAYLOAD), guilty=guilty, unvaried="identical", notes=notes)
     assert "\x1b[2J" not in out

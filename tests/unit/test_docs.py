@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from reprobuild.causes import CAUSES
 from reprobuild.cli.app import cli
 from reprobuild.errors import EXIT_CODE_MEANINGS, ExitCode
+from reprobuild.variations import USUAL_NAMES, VARIATIONS
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "benchmarks" / "README.md"])
@@ -87,3 +88,12 @@ def test_setup_commands_are_targets_and_ci_runs_one() -> None:
     script = ROOT / ".ci" / "run"
     assert SETUP_COMMANDS[1] in script.read_text()
     assert os.access(script, os.X_OK)
+
+
+def test_variations_page_is_the_table_in_the_code() -> None:
+    rows = table_rows(ROOT / "docs" / "variations.md")
+    assert [(row[0], row[3]) for row in rows] == [(f"`{name}`", f"`{each.cause}`") for name, each in VARIATIONS.items()]
+
+
+def test_readme_shows_what_is_varied() -> None:
+    assert f"\nvaried: {', '.join(USUAL_NAMES)}\n" in (ROOT / "README.md").read_text()

@@ -9,7 +9,7 @@ import pytest
 from packaging.markers import default_environment
 from packaging.tags import Tag, sys_tags
 
-from reprobuild import interpreter
+from reprobuild import interpreter, process
 from reprobuild.errors import BadInput, ToolMissing
 from reprobuild.interpreter import describe, find
 
@@ -278,3 +278,79 @@ def test_a_version_that_pyenv_has_switched_off_is_found(monkeypatch, tmp_path, r
         (tmp_path / "versions" / version / "bin").mkdir(parents=True)
         counting(tmp_path / "versions" / version / "bin" / "python", ANSWER | {"version": version})
     assert find(request_).version == expected
+
+
+# --- other patch releases --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pyenv(tmp_path, monkeypatch):
+    """Interpreters in a pyenv of their own; uv knows of none."""
+
+    def have(version, **answer):
+        prefix = tmp_path / "versions" / version
+        (prefix / "bin").mkdir(parents=True)
+        counting(prefix / "bin" / "python", ANSWER | {"version": version, "prefix": str(prefix)} | answer)
+        return describe(prefix / "bin" / "python")
+
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    monkeypatch.setattr(process, "run", _without_uv(process.run))
+    return have
+
+
+def _without_uv(run):
+    def run_others(argv, **options):
+        if argv[0] == "uv":
+            raise ToolMissing("There is no uv here.")
+        return run(argv, **options)
+
+    return run_others
+
+
+def test_other_patch_releases_come_newest_first(pyenv):
+    own = pyenv("3.97.9")
+    for version in ("3.97.10", "3.97.2", "3.96.1", "3.98.0"):
+        pyenv(version)
+    assert [each.version for each in interpreter.other_patches(own)] == ["3.97.10", "3.97.2"]
+
+
+@pytest.mark.parametrize(
+    "other", [{"tags": ["cp397-cp397t-linux_x86_64"]}, {"implementation": "pypy"}, {"prefix": "/elsewhere"}]
+)
+def test_what_is_not_the_same_but_for_the_patch_is_no_other_patch(pyenv, other):
+    own = pyenv("3.97.9")
+    pyenv("3.97.10", **other)
+    assert list(interpreter.other_patches(own)) == []
+
+
+def test_an_interpreter_that_does_not_start_is_passed_over(pyenv, tmp_path):
+    own = pyenv("3.97.9")
+    (tmp_path / "versions" / "3.97.10" / "bin").mkdir(parents=True)
+    script(tmp_path / "versions" / "3.97.10" / "bin" / "python", "exit 3")
+    assert list(interpreter.other_patches(own)) == []
+
+
+def test_what_uv_lists_is_found_too(monkeypatch, tmp_path):
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "none"))
+    (tmp_path / "bin").mkdir()
+    counting(tmp_path / "bin" / "python", ANSWER | {"version": "3.12.9", "prefix": str(tmp_path)})
+    listed = json.dumps([{"path": str(tmp_path / "bin" / "python")}, {"path": "/nowhere"}, {"path": str(OWN)}])
+    real = process.run
+
+    def run(argv, **options):
+        if argv[0] != "uv":
+            return real(argv, **options)
+        assert argv[-1] == "cpython@3.12"
+        return process.Completed(listed.encode(), "")
+
+    monkeypatch.setattr(process, "run", run)
+    counting(tmp_path / "own", ANSWER)
+    assert [each.version for each in interpreter.other_patches(describe(tmp_path / "own"))] == ["3.12.9"]
+
+
+@pytest.mark.parametrize("listed", [b"", b"[]", b"{}", b'[{"path": 5}]', b"[1]", b'{"path": 1}'])
+def test_an_answer_of_uv_that_is_none_finds_nothing(monkeypatch, tmp_path, listed):
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "none"))
+    own = describe(OWN)
+    monkeypatch.setattr(process, "run", lambda *_, **__: process.Completed(listed, ""))
+    assert list(interpreter.other_patches(own)) == []

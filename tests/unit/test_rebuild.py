@@ -1,10 +1,11 @@
 import copy
 import os
-import subprocess
 import sys
 import zipfile
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, fields, replace
+from functools import partial
+from inspect import signature
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packaging.markers import default_environment
 
-from reprobuild import attest, interpreter, process, rebuild, source
+from reprobuild import attest, guilty, interpreter, process, rebuild, source
 from reprobuild.attest import WheelRecord
-from reprobuild.compare import CAUSES, Difference, Level, Verdict
+from reprobuild.causes import cause_of
+from reprobuild.compare import Difference, Level, Verdict
 from reprobuild.digest import Digest
-from reprobuild.errors import DigestMismatch, LockMissing, RecordUnusable, ReprobuildError, SourceUnusable, ToolMissing
+from reprobuild.errors import (
+    BuildFailed,
+    DigestMismatch,
+    LockMissing,
+    RecordUnusable,
+    ReprobuildError,
+    SourceUnusable,
+    ToolMissing,
+)
 from reprobuild.index import LockedFile
 from reprobuild.interpreter import Interpreter
 from reprobuild.lockfile import parse
 from reprobuild.project import BuildSettings, Config
-from reprobuild.rebuild import VARIATIONS, Guilt, Rebuilt, read_record
+from reprobuild.rebuild import Guilt, Rebuilt, read_record
 from reprobuild.sandbox import USUAL, Guarantees, Surroundings
 from reprobuild.source import EARLIEST_EPOCH, Source
+from reprobuild.variations import USUAL_NAMES, VARIATIONS
 from reprobuild.wheel import Inputs, compilers, statement_of
 
 NAME = "demo-1.0-py3-none-any.whl"
@@ -76,109 +87,8 @@ def verdict(*causes):
 
 def outcome(guilty):
     return Rebuilt(
-        Path(NAME), verdict("clock"), varied=(), not_varied=(), held=(), guarantees=EVERYTHING, guilty=guilty
+        Path(NAME), verdict("clock"), varied=(), not_varied={}, held=(), guarantees=EVERYTHING, guilty=guilty
     )
-
-
-# --- the variations --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", VARIATIONS)
-def test_each_variation_changes_just_what_it_is_named_for(name):
-    changed = VARIATIONS[name].change(USUAL)
-    different = {
-        field.name for field in fields(Surroundings) if getattr(changed, field.name) != getattr(USUAL, field.name)
-    }
-    expected = {
-        "path": {"root"},
-        "hash-seed": {"hash_seed"},
-        "user": {"user", "uid"},
-        "directory-order": {"directory_order"},
-    }
-    assert different == expected.get(name, {name})
-
-
-def test_every_field_is_varied_by_one_variation():
-    """``noise`` is for tests of the sandbox; ``uid`` goes with the user."""
-    touched = [
-        field.name
-        for each in VARIATIONS.values()
-        for field in fields(Surroundings)
-        if getattr(each.change(USUAL), field.name) != getattr(USUAL, field.name)
-    ]
-    assert sorted(touched) == sorted(field.name for field in fields(Surroundings) if field.name != "noise")
-
-
-def test_variations_can_be_combined():
-    around = USUAL
-    for each in VARIATIONS.values():
-        around = each.change(around)
-    for each in VARIATIONS.values():
-        assert each.change(around) == around or each.name == "jobs"
-
-
-@pytest.mark.parametrize("name", VARIATIONS)
-def test_each_variation_has_a_cause_and_a_guarantee_that_exist(name):
-    each = VARIATIONS[name]
-    assert each.name == name
-    assert each.cause in CAUSES
-    assert not each.held_by or each.held_by in {field.name for field in fields(Guarantees)}
-
-
-@pytest.mark.parametrize("name", [name for name in VARIATIONS if VARIATIONS[name].value(USUAL)])
-def test_what_a_build_can_see_of_a_variation_differs(name):
-    each = VARIATIONS[name]
-    assert each.value(each.change(USUAL)) != each.value(USUAL)
-
-
-def test_the_other_time_zone_is_one():
-    """A zone that the C library can't read is UTC, and would vary nothing."""
-    varied = VARIATIONS["timezone"].change(USUAL)
-    said = subprocess.run(["date", "+%z"], env={"TZ": varied.timezone}, capture_output=True, text=True, check=True)
-    assert said.stdout.strip() == "-1130"
-
-
-def test_the_other_locale_is_known_here_or_plain_c():
-    varied = VARIATIONS["locale"].change(USUAL)
-    known = subprocess.run(["locale", "-a"], capture_output=True, text=True, check=True).stdout
-    assert varied.locale.lower().replace("utf-8", "utf8") in known.lower().split()
-
-
-@pytest.mark.parametrize(
-    ("listed", "expected"),
-    [
-        ("C\nC.utf8\nPOSIX\nde_DE.utf8\nen_US.utf8\n", "de_DE.UTF-8"),
-        ("C\nfr_FR.UTF-8\ntr_TR.utf8\n", "tr_TR.UTF-8"),
-        ("C\nC.utf8\nde_DE@euro\nde_DE.iso88591\n", "C"),
-        ("\xff\n", "C"),
-        (ToolMissing("no locale"), "C"),
-        (process.ToolFailed(["locale"], 1, ""), "C"),
-    ],
-)
-def test_the_other_locale_is_one_that_locale_lists(monkeypatch, listed, expected):
-    """Wherever the system keeps them: in folders, or in one archive."""
-
-    def run(argv, **_):
-        if isinstance(listed, Exception):
-            raise listed
-        assert argv == ["locale", "-a"]
-        return process.Completed(listed.encode("latin-1"), "")
-
-    monkeypatch.setattr(process, "run", run)
-    rebuild._locales.cache_clear()
-    assert VARIATIONS["locale"].change(USUAL).locale == expected
-    rebuild._locales.cache_clear()
-
-
-def test_the_other_path_lies_where_nobody_else_can_swap_it():
-    """Only directly in /tmp does the sticky bit keep other users from renaming what we make."""
-    assert Path(VARIATIONS["path"].change(USUAL).root).parent == Path("/tmp")
-    assert Path(USUAL.root).parent == Path("/tmp")
-
-
-@pytest.mark.parametrize(("jobs", "other"), [(1, 2), (2, 1), (8, 1)])
-def test_the_other_number_of_jobs_is_another(jobs, other):
-    assert VARIATIONS["jobs"].change(Surroundings(jobs=jobs)).job_count == other
 
 
 # --- the record beside a wheel ---------------------------------------------------------------------
@@ -521,15 +431,24 @@ def test_the_interpreter_is_the_recorded_one_else_its_next_of_kin(monkeypatch):
 
 def test_hints_are_the_values_that_differ():
     found = {
-        hint.variable: (hint.left, hint.right) for hint in rebuild._hints(record(), VARIATIONS["home"].change(USUAL))
+        hint.variable: (hint.left, hint.right)
+        for hint in rebuild._hints(record(), VARIATIONS["home"].change(USUAL), PYTHON)
     }
     assert found["home"] == ("/tmp/reprobuild-home", "/tmp/a-second-home")
     assert "path" not in found
     assert "umask" not in found
 
 
+def test_the_version_of_python_is_a_hint():
+    (hint,) = rebuild._hints(record(), Surroundings(jobs=4), replace(PYTHON, version="3.11.9"))
+    assert (hint.variable, hint.left, hint.right) == ("python", "3.11.7", "3.11.9")
+    assert cause_of("x = '3.11.7'", "x = '3.11.9'", [hint]) == "python-version"
+
+
 def test_a_variation_of_the_path_is_none_of_the_home():
-    found = {hint.variable for hint in rebuild._hints(record(), VARIATIONS["path"].change(Surroundings(jobs=4)))}
+    found = {
+        hint.variable for hint in rebuild._hints(record(), VARIATIONS["path"].change(Surroundings(jobs=4)), PYTHON)
+    }
     assert found == {"path"}
 
 
@@ -537,13 +456,13 @@ def test_a_variation_of_the_path_is_none_of_the_home():
     "surroundings", [None, [], "x", {"root": 5, "jobs": "x", "user": None, "umask": "0", "unknown": 1}]
 )
 def test_hints_survive_whatever_a_record_says_of_its_surroundings(surroundings):
-    hints = rebuild._hints(record(internal={"surroundings": surroundings}), VARIATIONS["user"].change(USUAL))
+    hints = rebuild._hints(record(internal={"surroundings": surroundings}), VARIATIONS["user"].change(USUAL), PYTHON)
     assert {hint.variable: (hint.left, hint.right) for hint in hints} == {"user": ("builder", "rebuilder")}
 
 
 def test_the_guilty_variations_name_the_causes():
     names = {"umask": "umask", "path": "build-path", "home": "umask"}
-    guilty = tuple(Guilt(name, cause, verdict()) for name, cause in names.items())
+    guilty = tuple(Guilt((name,), (cause,), verdict()) for name, cause in names.items())
     assert outcome(guilty=guilty).causes == ("umask", "build-path")
     assert outcome(guilty=()).causes == ("clock",)
 
@@ -572,7 +491,7 @@ def test_whatever_stands_in_a_record_no_step_ends_in_a_traceback(path, value):
         return
     with suppress(ReprobuildError):
         read = WheelRecord(data, "x")
-        rebuild._hints(read, USUAL)
+        rebuild._hints(read, USUAL, PYTHON)
         for part in read.dependencies("build-requirement"):
             rebuild._require_locked([rebuild._locked_file(read, part)], parse(LOCK, "x"), PYTHON, "")
         rebuild._source_of(read, Path("/nonexistent"), Path("/nonexistent"))
@@ -585,25 +504,30 @@ def test_whatever_stands_in_a_record_no_step_ends_in_a_traceback(path, value):
 def verify(tmp_path, monkeypatch):
     """`rebuild.verify` where a build is a function: of its surroundings and its number, to a wheel's members.
 
+    Where it has further parameters, these are the interpreter and the seconds that it may take.
+
     ``record`` changes what is said of the first wheel, ``lock`` is the lock in the source (None: there is none).
     """
 
-    def run(build, *, names=lambda *_: NAME, record=lambda _: None, lock=LOCK, guarantees=EVERYTHING, **options):
+    def run(
+        build, *, names=lambda *_: NAME, record=lambda _: None, lock=LOCK, source=None, guarantees=EVERYTHING, **options
+    ):
         numbers, seen = count(), []
 
-        def make(inputs, index, out_dir, *, kind, surroundings, observer):
+        def make(given, index, out_dir, *, kind, surroundings, observer):
             number = next(numbers)
             seen.append(surroundings)
             out_dir.mkdir(parents=True, exist_ok=True)
             path = out_dir / names(surroundings, number)
+            more = (given.interpreter, given.config.wheel.timeout)[: len(signature(build).parameters) - 2]
             with zipfile.ZipFile(path, "w") as archive:
-                for name, text in build(surroundings, number).items():
+                for name, text in build(surroundings, number, *more).items():
                     info = zipfile.ZipInfo(name)
                     info.external_attr = (0o666 & ~surroundings.umask) << 16 if name == "modes" else 0
                     archive.writestr(info, text)
             return path, guarantees, surroundings
 
-        built, _, _ = make(None, None, tmp_path, kind="", surroundings=USUAL, observer=None)
+        built, _, _ = make(source or inputs(), None, tmp_path, kind="", surroundings=USUAL, observer=None)
         seen.clear()
         said = with_change(("subject", 0, "digest", "sha256"), Digest.of_file(built).hex)
         record(said["predicate"]["buildDefinition"])
@@ -628,7 +552,9 @@ def test_everything_is_varied_at_once_and_that_is_all_when_the_bytes_are_the_sam
     outcome, (around,) = verify(lambda *_: members("x"))
     assert (outcome.level, outcome.causes, outcome.unvaried) == (Level.IDENTICAL, (), "")
     same = [field.name for field in fields(Surroundings) if getattr(around, field.name) == getattr(USUAL, field.name)]
-    assert same == ["noise"]
+    assert same == []
+    assert (outcome.varied, outcome.not_varied) == (USUAL_NAMES, {"python": "not asked for"})
+    assert outcome.rebuilds == 1
 
 
 @pytest.mark.parametrize("recorded", [1, 2, 8, "many", None])
@@ -639,16 +565,226 @@ def test_the_jobs_are_varied_even_where_the_first_build_had_just_one(verify, mon
     assert around.jobs == (2 if recorded == 1 else 1)
 
 
-def test_the_guilty_variation_is_found_by_trying_each_alone(verify):
-    outcome, seen = verify(lambda around, _: members(around.root + around.home))
+def test_a_suspect_is_tried_alone_beside_all_the_rest(verify):
+    """Values that both wheels show accuse the path and the home: two rebuilds for these, and one for all others."""
+    outcome, seen = verify(lambda around, _: members(f"{around.root}\n{around.home}"))
     assert outcome.unvaried == "identical"
-    assert [(guilt.variation, guilt.verdict.level) for guilt in outcome.guilty] == [
-        ("path", Level.PAYLOAD),
-        ("home", Level.PAYLOAD),
+    assert [(guilt.variations, guilt.verdict.level) for guilt in outcome.guilty] == [
+        (("path",), Level.PAYLOAD),
+        (("home",), Level.PAYLOAD),
     ]
     assert outcome.causes == ("build-path", "home")
     assert outcome.unvaried_verdict is None
-    assert len(seen) == 1 + 1 + 1 + len(VARIATIONS)  # everything, the umask, nothing, each
+    assert len(seen) == outcome.rebuilds == 1 + 1 + 3  # everything, nothing, path, home, the rest
+    tried = [(around.root != USUAL.root, around.home != USUAL.home, around.umask != USUAL.umask) for around in seen]
+    assert tried[:2] == [(True, True, True), (False, False, False)]
+    assert sorted(tried[2:]) == [(False, False, True), (False, True, False), (True, False, False)]
+
+
+def test_without_a_suspect_halves_are_tried(verify):
+    outcome, seen = verify(lambda around, _: members(str(around.umask)))
+    assert [guilt.variations for guilt in outcome.guilty] == [("umask",)]
+    assert len(seen) == outcome.rebuilds < 3 + len(USUAL_NAMES)
+
+
+def test_what_matters_only_together_is_named_together(verify):
+    def build(around, _):
+        return members("x" if around.home == USUAL.home or around.umask == USUAL.umask else "y")
+
+    outcome, seen = verify(build)
+    (guilt,) = outcome.guilty
+    assert (guilt.variations, guilt.causes) == (("umask", "home"), ("umask", "home"))
+    assert guilt.where == ("line 1 of demo.py",)
+    assert len(seen) == outcome.rebuilds < 30
+    assert not any("guilty" in note for note in outcome.notes)
+
+
+def test_a_guilty_variation_comes_before_what_matters_only_together(verify):
+    def build(around, _):
+        both = around.root != USUAL.root and around.timezone != USUAL.timezone
+        return {**members(str(both)), "noisy.py": around.noise}
+
+    outcome, _ = verify(build)
+    assert [guilt.variations for guilt in outcome.guilty] == [("noise",), ("path", "timezone")]
+    assert [guilt.where for guilt in outcome.guilty] == [("line 1 of noisy.py",), ("line 1 of demo.py",)]
+    assert outcome.causes == ("environment", "build-path", "timezone")
+
+
+def test_a_search_without_end_is_given_up(verify, monkeypatch):
+    monkeypatch.setattr(guilty, "find", partial(guilty.find, limit=3))
+    outcome, seen = verify(lambda around, _: members(str(around.umask) + around.noise))
+    assert len(seen) == outcome.rebuilds <= 5
+    assert "The search was given up after" in outcome.notes[-1]
+
+
+# --- the choice of what is varied ----------------------------------------------------------------------
+
+
+def test_only_what_is_asked_for_is_varied(verify):
+    outcome, (around,) = verify(lambda *_: members("x"), vary=("path", "umask"))
+    assert around == replace(USUAL, root=around.root, umask=0o077)
+    assert outcome.varied == ("path", "umask")
+    assert outcome.not_varied == dict.fromkeys(
+        [name for name in VARIATIONS if name not in outcome.varied], "not asked for"
+    )
+
+
+def test_a_umask_that_is_asked_for_by_name_is_not_held(verify):
+    """Or nothing at all would have been varied."""
+    outcome, seen = verify(lambda *_: {"modes": "x", **members("x")}, vary=("umask",))
+    assert (outcome.level, outcome.held, outcome.varied) == (Level.PAYLOAD, (), ("umask",))
+    (guilt,) = outcome.guilty
+    assert (guilt.variations, guilt.where) == (("umask",), ("mode of modes",))
+    assert len(seen) == 2
+
+
+def test_a_umask_among_all_is_held(verify, monkeypatch):
+    monkeypatch.setattr(interpreter, "other_patches", lambda _: iter([replace(PYTHON, version="3.11.9")]))
+    outcome, _ = verify(lambda *_: {"modes": "x", **members("x")}, vary=tuple(VARIATIONS))
+    assert (outcome.level, outcome.held) == (Level.IDENTICAL, ("umask",))
+    assert sorted((*outcome.varied, "umask")) == sorted(VARIATIONS)
+
+
+@pytest.mark.parametrize(("text", "unvaried", "level"), [("same", "", "identical"), ("other", "different", "payload")])
+def test_nothing_can_be_varied(verify, text, unvaried, level):
+    outcome, seen = verify(lambda _, number: members(text if number else "same"), vary=())
+    assert (outcome.level, outcome.varied, outcome.unvaried, outcome.guilty) == (level, (), unvaried, ())
+    assert all(around == USUAL for around in seen)
+
+
+def test_a_clock_that_cannot_be_varied_is_not_said_to_be(verify, monkeypatch):
+    monkeypatch.setitem(VARIATIONS, "clock", replace(VARIATIONS["clock"], why_not=lambda: "no compiler"))
+    outcome, (around,) = verify(lambda *_: members("x"))
+    assert around.clock == "real"
+    assert "clock" not in outcome.varied
+    assert outcome.not_varied == {"clock": "no compiler", "python": "not asked for"}
+
+
+# --- another patch release of Python -------------------------------------------------------------------
+
+
+def test_python_is_varied_with_another_patch_release(verify, monkeypatch):
+    other = replace(PYTHON, version="3.11.9", executable=Path("/usr/bin/other"))
+    monkeypatch.setattr(interpreter, "other_patches", lambda _: iter([other]))
+    seen = []
+
+    def build(_, __, python):
+        seen.append(python.version)
+        return members(python.version)
+
+    outcome, _ = verify(build, vary=("path", "python"))
+    assert seen[1:3] == ["3.11.9", "3.11.7"]  # all that is varied, nothing; then each alone
+    assert sorted(seen[3:]) == ["3.11.7", "3.11.9"]
+    assert [(guilt.variations, guilt.causes) for guilt in outcome.guilty] == [(("python",), ("python-version",))]
+    assert outcome.notes[-1] == "python: varied with 3.11.9, /usr/bin/other"
+    assert outcome.not_varied.keys() == VARIATIONS.keys() - {"path", "python"}
+
+
+def test_a_wheel_that_another_zlib_compressed_says_so(verify, monkeypatch):
+    monkeypatch.setattr(interpreter, "other_patches", lambda _: iter([replace(PYTHON, version="3.11.9")]))
+    usual = verdict("compression")
+    assert rebuild._guilt(("python",), usual, verdict()).causes == ("compression",)
+    assert rebuild._guilt(("python",), verdict("clock"), verdict()).causes == ("python-version",)
+    assert rebuild._guilt(("home",), usual, verdict()).causes == ("home",)
+
+
+@pytest.mark.parametrize("others", [[], ["3.11.9"]])
+def test_another_python_must_get_the_very_same_files(verify, monkeypatch, others):
+    found = [replace(PYTHON, version=version, markers={**MARKERS, "python_full_version": "9"}) for version in others]
+    monkeypatch.setattr(interpreter, "other_patches", lambda _: iter(found))
+    lock = LOCK + "more==1 ; python_full_version == '9' --hash=sha256:" + "0" * 64 + "\n"
+    digest = {"digest": {"sha256": Digest.of_bytes(lock.encode()).hex}}
+    outcome, _ = verify(
+        lambda *_: members("x"),
+        vary=("path", "python"),
+        lock=lock,
+        source=inputs(lock=Digest.of_bytes(lock.encode())),
+        record=lambda said: said["resolvedDependencies"][1].update(digest),
+    )
+    assert outcome.not_varied["python"] == "no other patch release of Python 3.11.7 that fits is here"
+    assert outcome.varied == ("path",)
+
+
+# --- rebuilds that fail ----------------------------------------------------------------------------------
+
+
+def test_a_build_that_fails_because_of_a_variation_has_its_guilty_one(verify):
+    def build(around, _):
+        if around.umask == 0o077:
+            raise BuildFailed("The build failed:\nsome lines\nPermissionError: nobody may read it")
+        return members("x")
+
+    outcome, _ = verify(build)
+    assert outcome.level is Level.NOT_COMPARABLE
+    assert outcome.verdict.reason == "the build fails: PermissionError: nobody may read it"
+    assert [guilt.variations for guilt in outcome.guilty] == [("umask",)]
+    assert outcome.guilty[0].where == (outcome.verdict.reason,)
+    assert outcome.unvaried == "identical"
+
+
+def test_a_build_that_always_fails_is_an_error(verify):
+    def build(_, number):
+        if number:
+            raise BuildFailed("No space left")
+        return members("x")
+
+    with pytest.raises(BuildFailed, match="No space left"):
+        verify(build, explain=False)
+
+
+# --- a clock in the wheel ----------------------------------------------------------------------------------
+
+
+def test_a_wheel_that_is_steady_under_a_stopped_clock_has_the_clock_to_blame(verify):
+    def build(around, number):
+        return members("stopped" if around.clock == "stopped" else f"at {number}")
+
+    outcome, seen = verify(build)
+    assert outcome.unvaried == "unsteady"
+    assert [(guilt.variations, guilt.causes) for guilt in outcome.guilty] == [(("clock",), ("clock",))]
+    assert outcome.guilty[0].verdict == outcome.unvaried_verdict
+    assert [around.clock for around in seen] == ["shifted", "real", "real", "stopped", "stopped", "stopped"]
+    assert outcome.rebuilds == len(seen)
+
+
+def test_beside_a_clock_other_guilty_variations_are_found(verify):
+    def build(around, number):
+        return members(f"x = '{around.home}'", "stopped" if around.clock == "stopped" else f"at 10:00:{10 + number}")
+
+    outcome, _ = verify(build)
+    assert [guilt.variations for guilt in outcome.guilty] == [("home",), ("clock",)]
+    assert outcome.guilty[0].where == ("line 1 of demo.py",)
+    assert outcome.level is Level.PAYLOAD
+
+
+def test_a_build_that_a_stopped_clock_stops_stays_unsteady(verify):
+    def build(around, number):
+        if around.clock == "stopped":
+            raise process.ToolTimeout("uv ran longer than 60 s and was ended.")
+        return members(str(number))
+
+    outcome, _ = verify(build)
+    assert (outcome.unvaried, outcome.guilty) == ("unsteady", ())
+
+
+def test_a_stopped_clock_is_waited_for_only_so_long(verify):
+    def build(around, number, _, timeout):
+        timeouts.append((around.clock, timeout))
+        return members("" if around.clock == "stopped" else str(number))
+
+    timeouts: list[tuple[str, float]] = []
+    verify(build)
+    assert {timeout for clock, timeout in timeouts[1:] if clock != "stopped"} == {BuildSettings().timeout}
+    assert all(60 <= timeout < BuildSettings().timeout for clock, timeout in timeouts if clock == "stopped")
+
+
+def test_without_another_clock_an_unsteady_build_is_left_at_that(verify, monkeypatch):
+    monkeypatch.setitem(VARIATIONS, "clock", replace(VARIATIONS["clock"], why_not=lambda: "no compiler"))
+    outcome, seen = verify(lambda _, number: members(str(number)))
+    assert (outcome.unvaried, outcome.guilty, len(seen)) == ("unsteady", (), 3)
+
+
+# --- what a record may not say -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -686,9 +822,11 @@ def test_another_interpreter_can_be_asked_for(verify, monkeypatch):
 def test_what_the_sandbox_cannot_vary_is_not_said_to_be_varied(verify):
     less = replace(EVERYTHING, kind="plain", fixed_hostname=False, fixed_directory_order=False)
     outcome, seen = verify(lambda around, _: members(around.home), guarantees=less)
-    assert outcome.not_varied == ("hostname", "directory-order")
-    assert sorted(outcome.varied + outcome.not_varied) == sorted(VARIATIONS)
-    assert len(seen) == 1 + 1 + 1 + len(outcome.varied)
+    cannot = "the sandbox kind plain can't"
+    assert outcome.not_varied == {"hostname": cannot, "directory-order": cannot, "python": "not asked for"}
+    assert sorted([*outcome.varied, *outcome.not_varied]) == sorted(VARIATIONS)
+    assert [guilt.variations for guilt in outcome.guilty] == [("home",)]
+    assert len(seen) == 1 + 1 + 2  # everything, nothing, the home, the rest
 
 
 @pytest.mark.parametrize(("kind", "processors", "expected"), [("plain", 8, 1), ("bubblewrap", 8, 2), ("unshare", 1, 1)])
@@ -724,7 +862,7 @@ def test_modes_alone_are_modes_alone(umasked, usual, expected):
     def again(names):
         listed = umasked if names == ("umask",) else usual
         differences = tuple(Difference(("a",), name, "644", "600", cause) for name, cause in listed)
-        return replace(verdict(), differences=differences), EVERYTHING
+        return replace(verdict(), differences=differences)
 
     assert rebuild._decides_modes_alone(again) is expected
 
@@ -732,7 +870,7 @@ def test_modes_alone_are_modes_alone(umasked, usual, expected):
 def test_without_an_explanation_nothing_more_is_built(verify):
     outcome, seen = verify(lambda around, _: members(around.root), explain=False)
     assert (outcome.level, outcome.guilty, outcome.unvaried) == (Level.PAYLOAD, (), "")
-    assert len(seen) == 2
+    assert len(seen) == 1
 
 
 def test_a_clock_in_the_metadata_hides_no_path_in_the_payload(verify):
@@ -748,8 +886,8 @@ def test_a_clock_in_the_metadata_hides_no_path_in_the_payload(verify):
 
 
 def test_the_deeper_of_two_unsteady_rebuilds_counts(verify):
-    """The fourth wheel alone (everything, the umask, nothing, nothing again) is worse than its metadata."""
-    outcome, _ = verify(lambda _, number: members("y" if number == 4 else "x", str(number)))
+    """The third wheel alone (everything, nothing, nothing again) is worse than its metadata."""
+    outcome, _ = verify(lambda _, number: members("y" if number == 3 else "x", str(number)))
     assert outcome.verdict.level is Level.METADATA
     assert outcome.unvaried_verdict is not None
     assert outcome.level is outcome.unvaried_verdict.level is Level.PAYLOAD
@@ -761,13 +899,13 @@ def test_of_a_steady_other_wheel_the_guilty_variations_are_still_found(verify):
     assert outcome.unvaried_verdict is not None
     assert outcome.unvaried_verdict.level is Level.METADATA
     (guilt,) = outcome.guilty
-    assert guilt.variation == "home"
+    assert guilt.variations == ("home",)
     assert {each.path[0] for each in guilt.verdict.differences} == {"demo.py"}
 
 
 def test_a_variation_that_alone_does_worse_than_all_together_counts(verify):
     def build(around, number):
-        alone = around.home != USUAL.home and around.root == USUAL.root
+        alone = around.user != USUAL.user and around.root == USUAL.root
         return members("y" if alone else "x", around.user)
 
     outcome, _ = verify(build)
@@ -792,7 +930,7 @@ def test_a_umask_that_decides_modes_alone_is_held_beside_a_clock(verify):
 def test_a_umask_that_gets_into_the_content_is_not_held(verify):
     outcome, _ = verify(lambda around, _: {"modes": "x", **members(oct(around.umask))})
     assert outcome.held == ()
-    assert [guilt.variation for guilt in outcome.guilty] == ["umask"]
+    assert [guilt.variations for guilt in outcome.guilty] == [("umask",)]
 
 
 OTHER = "demo-1.1-py3-none-any.whl"
@@ -812,4 +950,4 @@ def test_a_name_that_follows_a_variation_has_its_guilty_one(verify):
 
     outcome, _ = verify(lambda around, _: members(str(around.home)), names=names)
     assert [each.field for each in outcome.verdict.differences] == ["name", "line 1"]
-    assert [guilt.variation for guilt in outcome.guilty] == ["home"]
+    assert [guilt.variations for guilt in outcome.guilty] == [("home",)]

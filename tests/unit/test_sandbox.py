@@ -135,6 +135,65 @@ def test_varied_surroundings_arrive(kind, tmp_path):
         assert said[9] == "1001"
 
 
+def test_a_build_sees_as_many_processors_as_it_may_use(kind, around):
+    count = os.cpu_count() or 1
+    script = "import os; print(os.cpu_count(), len(os.sched_getaffinity(0)), os.environ['MAX_JOBS'])"
+    for jobs in (1, count + 1):
+        with open_box(kind, replace(around, jobs=jobs), readable=[Path(sys.base_prefix)]) as box:
+            seen = python(box, script).split()
+        # No processor can be added, and only namespaces can hide how many there are.
+        assert seen[1:] == [str(min(jobs, len(os.sched_getaffinity(0)))), str(jobs)]
+        if kind == "bubblewrap":
+            assert seen[0] == str(jobs)
+    with open_box(kind, around, readable=[Path(sys.base_prefix)]) as box:
+        assert python(box, script).split() == [str(count), str(len(os.sched_getaffinity(0))), str(count)]
+
+
+def test_this_process_keeps_its_processors(kind, around):
+    before = os.sched_getaffinity(0)
+    with open_box(kind, replace(around, jobs=1)) as box:
+        shell(box, "true")
+        with pytest.raises(ToolFailed):
+            shell(box, "false")
+    assert os.sched_getaffinity(0) == before
+
+
+def test_the_clock_is_the_one_that_was_asked_for(kind, around, compiler):
+    if not compiler:
+        pytest.skip("there is no C compiler here")
+    for clock, expected in (("stopped", "2037-01-02 03:04:05"), ("shifted", ""), ("real", "")):
+        with open_box(kind, replace(around, clock=clock)) as box:
+            said = shell(box, "date -u '+%F %T'")
+            year = int(said[:4])
+            assert (
+                said == expected or year == time.gmtime(time.time() + (397 * 86_400 + 3_661) * (clock == "shifted"))[0]
+            )
+            loaded = shell(box, "echo $LD_PRELOAD")
+            assert (loaded == "") is (clock == "real")
+
+
+def test_a_clock_leaves_no_word_of_its_own_in_the_output(kind, around, compiler):
+    """A library that isn't there is something that the loader speaks of, once for each program."""
+    if not compiler:
+        pytest.skip("there is no C compiler here")
+    lines: list[str] = []
+    with open_box(kind, replace(around, clock="shifted")) as box:
+        box.run(["/bin/sh", "-c", "date >/dev/null; echo end >&2"], on_line=lines.append)
+    assert lines == ["end"]
+
+
+def test_noise_is_added_and_nothing_else_changes(kind, around):
+    with open_box(kind, around) as box:
+        usual = box.environment({})
+    with open_box(kind, replace(around, noise="Geräusch")) as box:
+        noisy = box.environment({})
+        assert shell(box, "echo $REPROBUILD_NOISE $EDITOR") == "Geräusch /usr/bin/a-second-editor"
+    added = noisy.keys() - usual.keys()
+    assert {name: noisy[name] for name in usual} == usual
+    assert added == {*sandbox._NOISE, "REPROBUILD_NOISE"}
+    assert max(map(len, noisy.values())) > 4000
+
+
 def test_variables_for_one_command_are_added_and_win(box):
     assert shell(box, "echo $OWN $TZ", env={"OWN": "1", "TZ": "CET"}) == "1 CET"
     assert shell(box, "echo $OWN$TZ") == "UTC"

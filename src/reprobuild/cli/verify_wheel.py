@@ -4,12 +4,14 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from reprobuild import rebuild
+from reprobuild import rebuild, variations
 from reprobuild.causes import CAUSES
 from reprobuild.cli.console import (
     FOLDER,
@@ -25,6 +27,28 @@ from reprobuild.cli.render import plain, verdict_lines
 from reprobuild.compare import Verdict, causes_json
 from reprobuild.difference import Level
 from reprobuild.errors import BadInput, IndexFailed
+from reprobuild.variations import USUAL_NAMES
+
+
+class Variations(click.ParamType[tuple[str, ...]]):
+    """Names of variations with commas between them."""
+
+    name = "NAME,NAME…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:  # noqa: ANN401 - Click's
+        """The names, in their usual order."""
+        try:
+            return variations.choose(value)
+        except BadInput as error:
+            self.fail(f"{error.reason} {error.remedy}", param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
+        """What may come after the last comma."""
+        before, comma, started = incomplete.rpartition(",")
+        given = before.split(",")
+        offered = [name for name in variations.VARIATIONS if name not in given]
+        words = offered if comma else ["all", "none", *offered]
+        return [CompletionItem(f"{before}{comma}{word}") for word in words if word.startswith(started)]
 
 
 @click.command(
@@ -35,6 +59,7 @@ Examples:
   reprobuild verify-wheel dist/demo-1.0-py3-none-any.whl
   reprobuild verify-wheel /tmp/demo-1.0-py3-none-any.whl --project ~/src/demo
   reprobuild verify-wheel --accept container    zip framing may differ
+  reprobuild verify-wheel --vary path,umask     another folder and umask alone
   reprobuild verify-wheel requests==2.34.2      a published wheel, from its sdist
   reprobuild verify-wheel ~/Downloads/six-1.17.0-py2.py3-none-any.whl
   reprobuild verify-wheel rich==15.0.0 --source git+https://example.org/rich.git@v15.0.0
@@ -46,6 +71,14 @@ Examples:
 )
 @click.option("--python", metavar="PYTHON", help="The interpreter. Default: the version that the record names.")
 @click.option(
+    "--vary",
+    type=Variations(),
+    default=",".join(USUAL_NAMES),
+    show_default="all but python",
+    help="What shall differ: names with commas between them, all, or none.",
+)
+@click.option("--explain/--no-explain", default=True, help="When the bytes differ, find the guilty variables.")
+@click.option(
     "--source",
     "origin",
     metavar="SOURCE",
@@ -56,7 +89,6 @@ Examples:
 )
 @click.option("--keep", type=FOLDER, help="A new folder for a published wheel and the one made again, and their trees.")
 @limit_options
-@click.option("--explain/--no-explain", default=True, help="When the bytes differ, find the guilty variable.")
 @accept_option
 @sandbox_option
 @output_options
@@ -64,6 +96,7 @@ def verify_wheel(
     what: str | None,
     where: Path,
     python: str | None,
+    vary: tuple[str, ...],
     explain: bool,
     accept: str,
     sandbox: str | None,
@@ -74,9 +107,10 @@ def verify_wheel(
 ) -> None:
     """Make a wheel again from its record and compare the raw bytes.
 
-    The rebuild differs on purpose in path, umask, time zone, locale, hash seed, home, host name, user, job count
-    and directory order. When the bytes differ, each of these is tried alone, and the guilty ones are named. A umask
-    that decides nothing but the modes of members is held at 022, as in every build, and the report says so.
+    The rebuild differs on purpose in path, umask, time zone, locale, hash seed, home, host name, user, number of
+    processors, directory order, clock and further variables of the environment; with --vary all also in Python's patch
+    release. When the bytes differ, more rebuilds find which of these are guilty. A umask that decides nothing but the
+    modes of members is held at 022, as in every build, and the report says so; named in --vary, it is never held.
 
     NAME==VERSION, or a wheel without a record beside it, is one that somebody published: what is missing is fetched
     from the index, the environment that made the wheel is guessed, and the wheel is made again from the sdist, in one
@@ -92,7 +126,7 @@ def verify_wheel(
     found = Path(what) if what else _newest_wheel(where)
     with console:
         outcome = rebuild.verify(
-            found, where, python=python, sandbox=sandbox or "auto", explain=explain, observer=console
+            found, where, python=python, sandbox=sandbox or "auto", vary=vary, explain=explain, observer=console
         )
     if as_json:
         print_json(_as_json(outcome))
@@ -154,6 +188,8 @@ def _verify_published(
         raise click.exceptions.Exit(checked.level.exit_code)
 
 
+_PLACES = 5  # shown of one guilty variable; --json has all that were kept
+_STOPPED = "Even with nothing varied, it comes out different each time; with the clock stopped it doesn't."
 _UNVARIED = {
     "unsteady": "Even with nothing varied, it comes out different each time: a clock or a random value is in it.",
     "different": "With nothing varied it comes out the same each time here, but not as it was built.",
@@ -185,11 +221,18 @@ def _as_json(outcome: rebuild.Rebuilt) -> dict[str, object]:
         "level": str(outcome.level),
         "causes": causes_json(outcome.causes),
         "varied": list(outcome.varied),
-        "notVaried": list(outcome.not_varied),
+        "notVaried": dict(outcome.not_varied),
         "held": list(outcome.held),
         "guilty": [
-            {"variation": guilt.variation, "cause": guilt.cause, **guilt.verdict.to_json()} for guilt in outcome.guilty
+            {
+                **guilt.verdict.to_json(),
+                "variations": list(guilt.variations),
+                "where": list(guilt.where),
+                "causes": causes_json(guilt.causes),
+            }
+            for guilt in outcome.guilty
         ],
+        "rebuilds": outcome.rebuilds,
         "unvaried": outcome.unvaried,
         "unvariedVerdict": outcome.unvaried_verdict.to_json() if outcome.unvaried_verdict else None,
         "sandbox": asdict(outcome.guarantees),
@@ -200,27 +243,38 @@ def _as_json(outcome: rebuild.Rebuilt) -> dict[str, object]:
 def _print(outcome: rebuild.Rebuilt) -> None:
     for note in outcome.notes:
         click.echo(f"note: {plain(note)}")
-    click.echo(f"varied: {', '.join(outcome.varied)}")
-    if outcome.not_varied:
-        click.echo(f"not varied (the sandbox kind {outcome.guarantees.kind} can't): {', '.join(outcome.not_varied)}")
+    click.echo(f"varied: {', '.join(outcome.varied) or 'nothing'}")
+    for why, names in groupby(sorted(outcome.not_varied, key=outcome.not_varied.__getitem__), outcome.not_varied.get):
+        click.echo(f"not varied ({plain(str(why))}): {', '.join(names)}")
     if outcome.held:
         click.echo("held: umask (the modes in this wheel follow it, so every build here has umask 022)")
     for guilt in outcome.guilty:
-        where = "; ".join(
-            dict.fromkeys(" > ".join(each.path) or each.field for each in guilt.verdict.differences if not each.follows)
-        )
-        cause = CAUSES[guilt.cause]
-        heading = click.style(f"{guilt.variation} changes the wheel ({guilt.verdict.level})", fg="red", bold=True)
-        click.echo(f"{heading}: {plain(where)}")
-        click.echo(f"  {cause.summary} Remedy: {cause.remedy}")
+        _print_guilt(guilt)
+    if outcome.rebuilds > 1:
+        click.echo(f"made again {outcome.rebuilds} times")
     for line in verdict_lines(outcome.verdict, "built", "made again"):
         click.echo(line)
     if outcome.unvaried_verdict:
-        _print_unvaried(outcome.unvaried, outcome.verdict, outcome.unvaried_verdict)
+        stopped = any(guilt.variations == ("clock",) for guilt in outcome.guilty) and outcome.unvaried == "unsteady"
+        _print_unvaried(_STOPPED if stopped else _UNVARIED[outcome.unvaried], outcome.verdict, outcome.unvaried_verdict)
+
+
+def _print_guilt(guilt: rebuild.Guilt) -> None:
+    """One line: variable → what of which member; remedy. Then what it means."""
+    who = " + ".join(guilt.variations)
+    if len(guilt.variations) > 1:
+        who = f"only together: {who}"
+    more = f" and {len(guilt.where) - _PLACES} more" if len(guilt.where) > _PLACES else ""
+    where = ", ".join(guilt.where[:_PLACES])
+    causes = [CAUSES[name] for name in guilt.causes]
+    remedies = " ".join(cause.remedy for cause in causes)
+    click.echo(f"{click.style(who, fg='red', bold=True)} → {plain(where)}{more}; remedy: {remedies}")
+    for cause in causes:
+        click.echo(f"  {guilt.verdict.level}, {click.style(cause.name, fg='cyan')}: {cause.summary}")
 
 
 def _print_unvaried(how: str, varied: Verdict, unvaried: Verdict) -> None:
-    click.echo(_UNVARIED[how])
+    click.echo(how)
     click.echo(f"  {unvaried.right}  {unvaried.level}: {', '.join(unvaried.causes) or 'no cause known'}")
     if more := [name for name in varied.causes if name not in unvaried.causes]:
         click.echo(f"  seen only when varied: {', '.join(more)}")
