@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -37,7 +38,7 @@ def run(monkeypatch, capsys, tmp_path):
 @pytest.fixture
 def asked(monkeypatch):
     """What the library is asked; each package is as its name says."""
-    found = {}
+    found: dict[str, Any] = {}
     levels = {"same": Level.IDENTICAL, "framed": Level.CONTAINER}
 
     def verify(dependencies, finished, **options):
