@@ -485,6 +485,25 @@ def test_progress_in_a_thread_has_no_colours_either(monkeypatch):
     assert b"\x1b" not in printed
 
 
+def test_a_result_goes_to_standard_output_also_while_a_line_of_progress_moves(monkeypatch, capfd):
+    """rich, while it shows something, sends all that is printed to the terminal, where no script reads it."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    read, write = pty.openpty()
+    with os.fdopen(write, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with console.Console() as shown:
+            shown.step("a step")
+            shown.result("the result")
+            shown.step("another step")
+        terminal.flush()
+        printed = os.read(read, 1 << 16)
+    os.close(read)
+    assert capfd.readouterr().out == "the result\n"
+    assert b"a step" in printed
+    assert b"the result" not in printed
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["wheel", "--help"], ["doctor", "--json"]])
 def test_a_reader_that_went_away_is_no_error(arguments):
     """As in `reprobuild doctor | head -1`."""
