@@ -1,6 +1,7 @@
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -540,6 +541,15 @@ def test_an_empty_variable_asks_for_nothing(wheels):
     assert b"\x1b[" in on_a_terminal(["diff", *wheels], NO_COLOR="")
 
 
+def shown_on(terminal, last, count=1):
+    """What a terminal got, up to some text for the last time: it may come in several pieces."""
+    printed = b""
+    while printed.count(last) < count and select.select([terminal], [], [], 20)[0]:
+        printed += os.read(terminal, 4096)
+    os.close(terminal)
+    return printed
+
+
 def test_progress_in_a_thread_has_no_colours_either(monkeypatch):
     """Click keeps what it knows of a command in the thread that runs it."""
     monkeypatch.setenv("NO_COLOR", "1")
@@ -551,12 +561,27 @@ def test_progress_in_a_thread_has_no_colours_either(monkeypatch):
             thread.start()
             thread.join()
         terminal.flush()
-        printed = b""
-        while printed.count(b"\n") < 3:  # a terminal hands over what it has so far
-            printed += os.read(read, 4096)
-    os.close(read)
+        printed = shown_on(read, b"red", 3)
     assert printed.count(b"red") == 3
     assert b"\x1b" not in printed
+
+
+def test_a_result_goes_to_standard_output_also_while_a_line_of_progress_moves(monkeypatch, capfd):
+    """rich, while it shows something, sends all that is printed to the terminal, where no script reads it."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    read, write = pty.openpty()
+    with os.fdopen(write, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with console.Console() as shown:
+            shown.step("a step")
+            shown.result("the result")
+            shown.step("another step")
+        terminal.flush()
+        printed = shown_on(read, b"another step")
+    assert capfd.readouterr().out == "the result\n"
+    assert b"a step" in printed
+    assert b"the result" not in printed
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["wheel", "--help"], ["doctor", "--json"]])

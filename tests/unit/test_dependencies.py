@@ -132,6 +132,7 @@ def test_a_pin_needs_no_hash(lock):
         ("demo", "demo", "not pinned to one version (any)"),
         ("demo>=1", "demo", "not pinned to one version (>=1)"),
         ("demo==1.*", "demo", "not pinned to one version (==1.*)"),
+        ("demo==1,>0", "demo", "not pinned to one version (==1,>0)"),
         ("demo===one", "demo", "not pinned to one version (===one)"),
         (f"demo==1 --hash=sha512:{'0' * 128}", "demo", "the lock has no SHA-256 of its files"),
         ("demo @ https://example.org/demo.whl", "demo", "a URL or a path"),
