@@ -1,6 +1,7 @@
 """The parts of checking a published wheel that need no build."""
 
 import calendar
+import struct
 import zipfile
 
 import pytest
@@ -116,6 +117,50 @@ def test_where_there_is_no_one_recorded_clock_nothing_is_replayed(pair, theirs, 
     before = made.read_bytes()
     assert published.replay_clock(wheel, made, STARTED) is None
     assert made.read_bytes() == before
+
+
+def test_the_clock_of_a_zip64_wheel_is_replayed(pair, monkeypatch):
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 2)
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 1)
+    wheel, made = pair({"a": RECORDED, "b": OLD}, {"a": WRITTEN, "b": OLD})
+    for path in (wheel.path, made):
+        data = bytearray(path.read_bytes())
+        assert b"PK\x06\x06" in data
+        struct.pack_into("<HHLL", data, len(data) - 14, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF)
+        path.write_bytes(data)
+    assert published.replay_clock(wheel, made, STARTED) is not None
+    assert made.read_bytes() == wheel.path.read_bytes()
+
+
+def test_the_clock_is_replayed_behind_a_script_that_starts_the_zip(pair):
+    """A path in front shifts every offset that the zip itself records."""
+    wheel, made = pair({"a": RECORDED, "b": OLD}, {"a": WRITTEN, "b": OLD})
+    for path in (wheel.path, made):
+        path.write_bytes(b"PK\x03\x04" + b"#" * 99 + path.read_bytes())
+    assert published.replay_clock(as_published(wheel.path), made, STARTED) is not None
+    assert made.read_bytes() == wheel.path.read_bytes()
+
+
+def test_a_time_that_no_calendar_has_is_replayed_too(pair):
+    wheel, made = pair({"a": RECORDED}, {"a": WRITTEN})
+    path, data = wheel.path, wheel.path.read_bytes()
+    now = struct.pack("<HH", 17 << 11 | 35 << 5 | 12, 44 << 9 | 12 << 5 | 4)
+    assert data.count(now) == 2
+    path.write_bytes(data.replace(now, b"\xff\xff\0\0"))
+    assert published.replay_clock(as_published(path), made, STARTED) is not None
+    assert made.read_bytes() == path.read_bytes()
+
+
+def test_both_trees_are_kept_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr("reprobuild.published.chunks_of", lambda stream: iter(lambda: stream.read(7), b""))
+    paths = [tmp_path / name / "demo.whl" for name in ("theirs", "ours")]
+    for path in paths:
+        path.parent.mkdir()
+        write(path, {path.parent.name: OLD})
+    checker = published._Checker(tmp_path, None, None, None, tmp_path, "auto", tmp_path / "kept", None)  # type: ignore[arg-type]
+    checker._keep(*paths)
+    kept = [tmp_path / "kept" / name / "demo.whl" for name in ("published", "rebuilt")]
+    assert [path.read_bytes() for path in kept] == [path.read_bytes() for path in paths]
 
 
 def test_a_replay_hides_no_other_difference(pair):

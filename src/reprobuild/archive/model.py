@@ -63,6 +63,7 @@ class Entry:
         digest: SHA-256 of the content, where opening the archive gave it for free (not in a zip).
         extra: zip: the extra bytes of the central directory; tar: other PAX records, one a line.
         crc, compressed_size, method and what follows: zip only, from the central directory.
+        directory_offset: where the member's record in the central directory starts, in bytes.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Entry:
     flags: int = 0
     external_attr: int = 0
     comment: bytes = b""
+    directory_offset: int = 0
 
 
 @dataclass(frozen=True)

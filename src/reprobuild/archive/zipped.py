@@ -112,6 +112,7 @@ def _find_directory(stream: BinaryIO, name: str) -> tuple[int, int, int, int, by
 
 
 def _central_entry(stream: BinaryIO, archive: str, order: int, shift: int) -> Entry:
+    directory_offset = stream.tell()
     fields = _CENTRAL.unpack(stream.read(_CENTRAL.size))
     magic, create_version, create_system, extract_version, _, flags, method, time, date = fields[:9]
     crc, compressed, size, name_length, extra_length, comment_length, disk, _, attr = fields[9:18]
@@ -148,6 +149,7 @@ def _central_entry(stream: BinaryIO, archive: str, order: int, shift: int) -> En
         flags=flags,
         external_attr=attr,
         comment=comment,
+        directory_offset=directory_offset,
     )
 
 
