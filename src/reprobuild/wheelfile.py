@@ -9,13 +9,13 @@ import base64
 import csv
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.message import Message
 from email.parser import BytesHeaderParser
 from math import prod
 from pathlib import Path
-from typing import BinaryIO
 
 from packaging.tags import Tag, parse_tag
 from packaging.utils import (
@@ -28,7 +28,7 @@ from packaging.utils import (
 from packaging.version import InvalidVersion, Version
 
 from reprobuild.archive import Archive, Entry, open_archive
-from reprobuild.digest import Digest, chunks_of
+from reprobuild.digest import Digest
 from reprobuild.errors import BadInput
 
 _TEXT_LIMIT = 16 << 20  # bytes of METADATA or WHEEL
@@ -77,8 +77,8 @@ def read_wheel(path: Path) -> WheelFile:
             f"{path} doesn't have the name of a wheel: {error}.",
             "A wheel is called NAME-VERSION[-BUILD]-PYTHON-ABI-PLATFORM.whl.",
         ) from error
-    digest = Digest.of_file(path)
-    with open_archive(path) as archive:
+    with ThreadPoolExecutor(1) as pool, open_archive(path) as archive:
+        digest = pool.submit(Digest.of_file, path)
         dist_info = _dist_info(archive)
         _check_dist_info(path, dist_info, name, version)
         metadata = _headers(archive, f"{dist_info}/METADATA")
@@ -91,7 +91,7 @@ def read_wheel(path: Path) -> WheelFile:
         _check_record(archive, dist_info)
         return WheelFile(
             path=path,
-            digest=digest,
+            digest=digest.result(),
             name=name,
             version=version,
             build=build,
@@ -225,12 +225,12 @@ def _check_row(archive: Archive, entry: Entry, row: _Row) -> None:
     if row.size and row.size != str(entry.size):
         has = f"{entry.size} bytes, and RECORD says {row.size}"
         raise _bad(archive.name, f"{entry.name!r} has {has}")
-    if _hash(archive.open(entry), row.algorithm) != row.digest:
+    if _hash(archive.chunks(entry), row.algorithm) != row.digest:
         raise _bad(archive.name, f"{entry.name!r} has another {row.algorithm} than RECORD says")
 
 
-def _hash(stream: BinaryIO, algorithm: str) -> str:
+def _hash(chunks: Iterable[bytes], algorithm: str) -> str:
     hasher = hashlib.new(algorithm)
-    for chunk in chunks_of(stream):
+    for chunk in chunks:
         hasher.update(chunk)
     return base64.urlsafe_b64encode(hasher.digest()).rstrip(b"=").decode()

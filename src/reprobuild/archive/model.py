@@ -112,14 +112,29 @@ class Archive:
     header: dict[str, str]
     raw: Callable[[Entry], Iterator[bytes]] = field(repr=False)
     _content: Callable[[Entry], Iterator[bytes]] = field(repr=False)
+    _place: Callable[[Entry], tuple[BinaryIO, int] | None] = field(repr=False)
 
-    def open(self, entry: Entry) -> BinaryIO:
-        """The content of a file, checked against its declared size and CRC at the end.
+    def chunks(self, entry: Entry) -> Iterator[bytes]:
+        """The content of a file in pieces of up to 1 MiB, checked against its declared size and CRC at the end.
 
         Raises:
             BadInput: while reading, when the content isn't what was declared.
         """
+        return self._content(entry)
+
+    def open(self, entry: Entry) -> BinaryIO:
+        """The content of a file as a stream, checked in the same way."""
         return as_stream(self._content(entry))
+
+    def in_place(self, entry: Entry) -> BinaryIO | None:
+        """A file's content as a seekable part of the archive itself, unchecked; None where it is compressed.
+
+        Raises:
+            BadInput: it can't be found.
+        """
+        with refusing(self.name):
+            place = self._place(entry)
+        return None if place is None else cast("BinaryIO", io.BufferedReader(_Part(*place, entry.size), 1 << 16))
 
 
 def bad(name: str, what: str, remedy: str = AGAIN) -> BadInput:
@@ -155,6 +170,35 @@ class _Chunks(io.RawIOBase):
         into[:length] = self._rest[:length]
         self._rest = self._rest[length:]
         return length
+
+
+class _Part(io.RawIOBase):
+    """Some bytes of a seekable stream, which others may move meanwhile."""
+
+    def __init__(self, stream: BinaryIO, start: int, size: int) -> None:
+        self._stream, self._start, self._size = stream, start, size
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        self._at = offset + (0, self._at, self._size)[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        into = memoryview(buffer).cast("B")
+        self._stream.seek(self._start + self._at)
+        data = self._stream.read(max(0, min(len(into), CHUNK, self._size - self._at)))
+        into[: len(data)] = data
+        self._at += len(data)
+        return len(data)
 
 
 def as_stream(chunks: Iterator[bytes]) -> BinaryIO:

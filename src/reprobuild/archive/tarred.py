@@ -120,8 +120,11 @@ def open_tar(stream: BinaryIO, name: str, kind: str, size_limit: int) -> Archive
             guard.seek(entry.offset)
             yield from _read_exactly(guard, entry.size)
 
+    def place(entry: Entry) -> tuple[BinaryIO, int] | None:
+        return (guard, entry.offset) if kind == "tar" else None
+
     if not kind.startswith("tar"):
-        return Archive(kind, name, (_single(guard, size_limit),), header, raw, raw)
+        return Archive(kind, name, (_single(guard, size_limit),), header, raw, raw, place)
     entries: list[Entry] = []
     total = 0
     with tarfile.open(fileobj=guard, mode="r:", encoding="utf-8", errors="backslashreplace") as tar:
@@ -133,7 +136,7 @@ def open_tar(stream: BinaryIO, name: str, kind: str, size_limit: int) -> Archive
             entries.append(_entry(guard, info, len(entries)))
         _check_end(guard, tar, name)
         header |= {f"pax {key}": value for key, value in tar.pax_headers.items()}
-    return Archive(kind, name, tuple(entries), header, raw, raw)
+    return Archive(kind, name, tuple(entries), header, raw, raw, place)
 
 
 def _check_end(guard: BinaryIO, tar: tarfile.TarFile, name: str) -> None:

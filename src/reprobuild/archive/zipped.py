@@ -29,6 +29,8 @@ from reprobuild.archive.model import (
 #: Deflate can't shrink by more than 1032; what claims more than this is a lie.
 RATIO_LIMIT = 1100
 STORED, DEFLATED, BZIP2 = 0, 8, 12
+#: The extra field of sizes and an offset that have 64 bits (4.5.3).
+ZIP64 = 1
 
 _LINK_LIMIT = 4096
 _END = struct.Struct("<4s4H2LH")
@@ -65,6 +67,9 @@ def open_zip(stream: BinaryIO, name: str) -> Archive:
     def content(entry: Entry) -> Iterator[bytes]:
         return _content(stream, name, entry)
 
+    def place(entry: Entry) -> tuple[BinaryIO, int] | None:
+        return (stream, _start(stream, name, entry)) if entry.method == STORED else None
+
     header = {"comment": comment.decode("utf-8", "backslashreplace")} if comment else {}
     return Archive(
         "zip",
@@ -73,6 +78,7 @@ def open_zip(stream: BinaryIO, name: str) -> Archive:
         header,
         raw,
         content,
+        place,
     )
 
 
@@ -175,7 +181,7 @@ def extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _zip64(extra: bytes, values: list[int]) -> list[int]:
     """Replace each 0xFFFFFFFF among size, compressed size and offset by its 64 bits (4.5.3)."""
-    wide = next((data for tag, data in extra_fields(extra) if tag == 1), b"")
+    wide = next((data for tag, data in extra_fields(extra) if tag == ZIP64), b"")
     for index, value in enumerate(values):
         if value == 0xFFFFFFFF and wide:
             (values[index],) = struct.unpack_from("<Q", wide)
@@ -192,15 +198,20 @@ def _with_target(entry: Entry, stream: BinaryIO, name: str) -> Entry:
     return dataclasses.replace(entry, target=target)
 
 
+def _start(stream: BinaryIO, archive: str, entry: Entry) -> int:
+    """Where a member's stored bytes start, behind its local header (4.3.7)."""
+    stream.seek(entry.offset)
+    fields = _LOCAL.unpack(stream.read(_LOCAL.size))
+    magic, _, _, flags, method, *_, name_length, extra_length = fields
+    name = stream.read(name_length).decode("utf-8" if flags & 0x800 else "cp437")
+    if (magic, name, method) != (b"PK\x03\x04", entry.stored_name, entry.method):
+        raise bad(archive, f"has two headers of {entry.name!r} that disagree", UNSAFE)
+    return entry.offset + _LOCAL.size + int(name_length) + int(extra_length)
+
+
 def _raw(stream: BinaryIO, archive: str, entry: Entry) -> Iterator[bytes]:
     with refusing(f"{archive}, at {entry.name!r},"):
-        stream.seek(entry.offset)
-        fields = _LOCAL.unpack(stream.read(_LOCAL.size))
-        magic, _, _, flags, method, *_, name_length, extra_length = fields
-        name = stream.read(name_length).decode("utf-8" if flags & 0x800 else "cp437")
-        if (magic, name, method) != (b"PK\x03\x04", entry.stored_name, entry.method):
-            raise bad(archive, f"has two headers of {entry.name!r} that disagree", UNSAFE)
-        start = entry.offset + _LOCAL.size + name_length + extra_length
+        start = _start(stream, archive, entry)
         left = entry.compressed_size
         while left:
             stream.seek(start)
