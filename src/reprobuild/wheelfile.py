@@ -25,13 +25,14 @@ from packaging.utils import (
     canonicalize_name,
     parse_wheel_filename,
 )
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from reprobuild.archive import Archive, Entry, open_archive
 from reprobuild.digest import Digest
-from reprobuild.errors import BadInput
+from reprobuild.errors import BadInput, shown
+from reprobuild.files import TEXT_LIMIT
 
-_TEXT_LIMIT = 16 << 20  # bytes of METADATA or WHEEL
+_RECORD_LINE = 8192  # bytes of RECORD for each member, at most
 _TAG_LIMIT = 10_000
 _HASHES = ("sha256", "sha384", "sha512")
 _UNRECORDED = ("RECORD", "RECORD.jws", "RECORD.p7s")
@@ -106,7 +107,7 @@ def read_wheel(path: Path) -> WheelFile:
 
 
 def _bad(path: Path | str, what: str) -> BadInput:
-    return BadInput(f"{path} is not a valid wheel: {what}.", _REBUILD)
+    return BadInput(f"{path} is not a valid wheel: {shown(what, 1000)}.", _REBUILD)
 
 
 def _dist_info(archive: Archive) -> str:
@@ -127,8 +128,8 @@ def _check_dist_info(path: Path, dist_info: str, name: str, version: Version) ->
 def _version(path: Path, text: str) -> Version:
     try:
         return Version(text)
-    except InvalidVersion as error:
-        raise _bad(path, f"{text!r} is not a version") from error
+    except ValueError as error:
+        raise _bad(path, f"{text[:80]!r} is not a version") from error
 
 
 def _member(archive: Archive, name: str) -> Entry:
@@ -140,7 +141,7 @@ def _member(archive: Archive, name: str) -> Entry:
 
 def _headers(archive: Archive, name: str) -> Message:
     entry = _member(archive, name)
-    if entry.size > _TEXT_LIMIT:
+    if entry.size > TEXT_LIMIT:
         raise _bad(archive.name, f"{name} has {entry.size} bytes, which no metadata needs")
     data = archive.open(entry).read()
     try:
@@ -164,10 +165,11 @@ def _check_format(path: Path, wheel_version: str) -> None:
 
 def _check_tags(path: Path, wheel: Message, tags: frozenset[Tag]) -> None:
     # A line stands for every combination of its parts: a short one can mean millions of tags.
-    if sum(prod(len(part.split(".")) for part in line.split("-")) for line in wheel.get_all("Tag", [])) > _TAG_LIMIT:
+    lines = [str(line).strip() for line in wheel.get_all("Tag", [])]
+    if sum(prod(len(part.split(".")) for part in line.split("-")) for line in lines) > _TAG_LIMIT:
         raise _bad(path, f"WHEEL names more than {_TAG_LIMIT} tags")
     try:
-        said = frozenset(tag for line in wheel.get_all("Tag", []) for tag in parse_tag(line.strip()))
+        said = frozenset(tag for line in lines for tag in parse_tag(line))
     except ValueError as error:
         raise _bad(path, "WHEEL has a Tag that is no tag") from error
     if said != tags:
@@ -189,15 +191,16 @@ class _Row:
 def _check_record(archive: Archive, dist_info: str) -> None:
     record = _member(archive, f"{dist_info}/RECORD")
     unrecorded = {f"{dist_info}/{name}" for name in _UNRECORDED}
+    if record.size > _RECORD_LINE * (len(archive.entries) + len(unrecorded)):
+        raise _bad(archive.name, f"RECORD has {record.size} bytes, which its members don't need")
     rows: dict[str, _Row] = {}
+    files = {entry.name: entry for entry in archive.entries if entry.kind != "directory"}
     for name, row in _rows(archive, record):
         if name in rows:
             raise _bad(archive.name, f"RECORD lists {name!r} twice")
-        rows[name] = row
-    files = {entry.name: entry for entry in archive.entries if entry.kind != "directory"}
-    for name in rows:
         if name not in files and name not in unrecorded:
             raise _bad(archive.name, f"RECORD lists {name!r}, which isn't there")
+        rows[name] = row
     for name, entry in files.items():
         if name in unrecorded:
             continue
