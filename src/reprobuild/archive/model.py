@@ -1,6 +1,7 @@
 """What an archive is, and what is refused in every kind of archive."""
 
 import io
+import itertools
 import lzma
 import re
 import struct
@@ -26,6 +27,8 @@ Names = Literal["portable", "posix"]
 SIZE_LIMIT = 64 << 30
 #: Entries that one archive may have.
 ENTRY_LIMIT = 1_000_000
+#: Characters of a member's name: PATH_MAX of Linux, less the NUL at its end.
+_NAME_LIMIT = 4095
 CHUNK = 1 << 20
 
 AGAIN = "Download or build it again; don't use this copy."
@@ -233,6 +236,8 @@ def check_claims(archive: Archive, names: Names, size_limit: int) -> None:
         raise bad(archive.name, f"claims {total} bytes, more than {size_limit}", UNSAFE)
     seen: dict[str, Kind] = {}
     for entry in archive.entries:
+        if len(entry.stored_name) > _NAME_LIMIT:
+            raise bad(archive.name, f"has a member name of {len(entry.stored_name)} characters", UNSAFE)
         name = clean_name(entry.stored_name, names)
         if name is None or (not name and entry.kind != "directory"):
             raise bad(archive.name, f"has the unsafe member name {entry.stored_name!r}", UNSAFE)
@@ -242,10 +247,10 @@ def check_claims(archive: Archive, names: Names, size_limit: int) -> None:
         if _escapes(entry, names):
             what = f"has a link {name!r} that leads outside, to {entry.target!r}"
             raise bad(archive.name, what, UNSAFE)
-    for name in seen:
-        for parent in parents(name):
-            if seen.get(parent, "directory") != "directory":
-                raise bad(archive.name, f"puts {name!r} under {parent!r}, not a folder", UNSAFE)
+    # With the lowest character between folders, what lies below a name comes right behind it.
+    for parent, name in itertools.pairwise(sorted(seen, key=lambda name: name.replace("/", "\0"))):
+        if seen[parent] != "directory" and name.startswith(f"{parent}/"):
+            raise bad(archive.name, f"puts {name!r} under {parent!r}, not a folder", UNSAFE)
 
 
 def _escapes(entry: Entry, names: Names) -> bool:

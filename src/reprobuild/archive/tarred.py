@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import io
+import itertools
 import lzma
 import os
 import shutil
@@ -328,7 +329,9 @@ def extract_tar(
 def _create(archive: Archive, destination: Path, *, reverse: bool) -> None:
     # Nothing exists but what is made here, and no member lies under a link, so none is followed.
     entries = {entry.name: entry for entry in archive.entries}
-    names = {*entries, *(parent for name in entries for parent in parents(name))} - {""}
+    names = {*entries, *itertools.chain(*map(parents, entries))} - {""}
+    if len(names) > ENTRY_LIMIT:
+        raise bad(archive.name, f"needs {len(names)} files and folders, more than {ENTRY_LIMIT}", UNSAFE)
     in_folders = sorted(sorted(names, reverse=reverse), key=lambda name: name.count("/"))
     for name in in_folders:
         entry = entries.get(name)
