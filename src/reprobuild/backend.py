@@ -13,17 +13,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import Requirement
 
 from reprobuild import process
 from reprobuild.archive import HOSTILE
 from reprobuild.digest import chunks_of
-from reprobuild.errors import BadInput, BuildFailed, DigestMismatch, ReprobuildError
-from reprobuild.files import write_atomically
+from reprobuild.errors import BadInput, BuildFailed, DigestMismatch, ReprobuildError, shown
+from reprobuild.files import TEXT_LIMIT, write_atomically
 from reprobuild.index import Index, LockedFile
 from reprobuild.interpreter import Interpreter
 from reprobuild.progress import SILENT, Observer
-from reprobuild.project import Config
+from reprobuild.project import Config, build_requires, requirement_of
 from reprobuild.sandbox import SYSTEM_PATH, Box
 
 #: Where compilers say that files lie, whatever the real path was.
@@ -189,9 +189,9 @@ def _open_regular(path: str | Path, folder: int | None = None) -> BinaryIO:
 def _parsed(answers: Iterable[str]) -> Iterable[Requirement]:
     for text in answers:
         try:
-            yield Requirement(text)
-        except InvalidRequirement as error:
-            raise BuildFailed(f"The backend asks for {text!r}, which is not a requirement.") from error
+            yield requirement_of(text)
+        except ValueError as error:
+            raise BuildFailed(f"The backend asks for {shown(text)!r}, which is not a requirement.") from error
 
 
 def build(
@@ -309,6 +309,8 @@ def sdist_requires(sdist: Path) -> tuple[Requirement, ...]:
         with tarfile.open(sdist) as tar:
             for member in tar:
                 if member.name.count("/") == 1 and member.name.endswith("/pyproject.toml") and member.isfile():
+                    if member.size > TEXT_LIMIT:
+                        raise BadInput(f"{sdist.name} has a pyproject.toml of {member.size} bytes.")
                     content = tar.extractfile(member)
                     document = tomllib.loads(content.read().decode() if content else "")
                     break
@@ -316,8 +318,7 @@ def sdist_requires(sdist: Path) -> tuple[Requirement, ...]:
                 document = {}
     except HOSTILE as error:
         raise BadInput(f"{sdist.name} is not an sdist that can be read: {error}.") from error
-    requires = document.get("build-system", {}).get("requires", ["setuptools>=40.8.0", "wheel"])
-    return tuple(_parsed(requires))
+    return build_requires(document, f"pyproject.toml of {sdist.name}", ("setuptools>=40.8.0", "wheel"))
 
 
 def inside(box: Box, folder: str, project: str) -> str:

@@ -19,11 +19,13 @@ from reprobuild.contents import archive_differences, compression_difference, fir
 from reprobuild.difference import Difference, Level
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput
+from reprobuild.progress import SILENT, Observer, size_text
 
 __all__ = ["CAUSES", "Cause", "Difference", "Hint", "Level", "Verdict", "causes_json", "compare"]
 
 _KEPT_FRAMING = 5  # differences kept of one field, such as the time of every entry
 _KEPT_CONTENT = 200
+_SLOW = 1 << 30  # bytes that take seconds to hash
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def causes_json(names: Iterable[str]) -> list[dict[str, str]]:
     return [{"name": name, "summary": CAUSES[name].summary, "remedy": CAUSES[name].remedy} for name in names]
 
 
-def compare(left: Path, right: Path, *, hints: Sequence[Hint] = ()) -> Verdict:
+def compare(left: Path, right: Path, *, hints: Sequence[Hint] = (), observer: Observer = SILENT) -> Verdict:
     """Compare two files, and explain what differs.
 
     Args:
@@ -99,10 +101,13 @@ def compare(left: Path, right: Path, *, hints: Sequence[Hint] = ()) -> Verdict:
     for path in (left, right):
         if not path.is_file():
             raise BadInput(f"{path} is not a file.", "Name two files that exist.")
+    sizes = (left.stat().st_size, right.stat().st_size)
+    if sum(sizes) >= _SLOW:
+        observer.step(f"hashing {size_text(sum(sizes))}")
     # Hashing releases the interpreter lock, so two threads halve the time for large files.
     with ThreadPoolExecutor(2) as pool:
         one, two = pool.map(Digest.of_file, (left, right))
-    identical = Verdict(Level.IDENTICAL, one, two, left.stat().st_size, right.stat().st_size)
+    identical = Verdict(Level.IDENTICAL, one, two, *sizes)
     if one == two:
         return identical
     kinds = (_kind(left), _kind(right))
@@ -119,7 +124,7 @@ def compare(left: Path, right: Path, *, hints: Sequence[Hint] = ()) -> Verdict:
             names: Names = "portable" if kinds[0] == "zip" else "posix"
             a, b = (stack.enter_context(open_archive(p, names=names)) for p in (left, right))
             wheels = kinds[0] == "zip" and _is_wheel(a) and _is_wheel(b)
-            found.extend(_levelled(archive_differences(a, b, hints), is_wheel=wheels))
+            found.extend(_levelled(archive_differences(a, b, hints, observer=observer), is_wheel=wheels))
     if not found.differences:
         found.extend([_framing(left, right, kinds[0] or "")])
     return replace(

@@ -3,21 +3,33 @@
 import io
 import re
 import tempfile
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import IO, BinaryIO, cast
 
 from packaging.utils import canonicalize_name
 
-from reprobuild.archive import Archive, Entry, decompressed, extra_fields, open_archive, stream_kind
+from reprobuild.archive import (
+    RATIO_LIMIT,
+    ZIP64,
+    Archive,
+    Entry,
+    as_stream,
+    decompressed,
+    extra_fields,
+    open_archive,
+    stream_kind,
+)
 from reprobuild.causes import Hint, cause_of, mode_cause, same_items, zone_apart
 from reprobuild.difference import Difference, Level
 from reprobuild.digest import chunks_of
 from reprobuild.elf import Section, printable, read_sections, section_bytes
 from reprobuild.errors import BadInput
+from reprobuild.progress import SILENT, Observer, Paced, size_text
 
 _CHUNK = 1 << 20
 _DEPTH = 3
@@ -25,9 +37,13 @@ _TEXT_LIMIT = 1 << 20  # bytes of a member that is compared line by line
 _LINES = 20  # differing lines that are quoted of one member
 _MATCHED_LINES = 500  # differing lines that are aligned; the work grows with the square
 _MEMORY = 16 << 20  # bytes of a member that are held in memory; a larger one goes to a file
-_EXPLAINED = 200  # differing members that are looked into
+_HELD_LIMIT = 4 << 30  # bytes of a compressed member that are held at all
+_LARGE = 4 << 20  # bytes of a member from which on both sides are read at once
+_SLOW = 256 << 20  # bytes of a member that takes seconds
+_EXPLAINED = 200  # differing members that are looked into, those of nested archives included
+_EXPLAINED_SECTIONS = 200  # differing sections of a file in which strings are looked for
 _RECORD_LIMIT = 64 << 20  # bytes of a RECORD that is compared by its lines
-_NESTED_LIMIT = 4 << 30  # bytes that a nested archive may claim
+_NESTED_LIMIT = 16 << 30  # bytes that all nested archives may claim
 _WINDOW = 4 << 20  # bytes of a section in which strings are looked for
 _PAIRS = 200
 _QUOTED = 96  # characters
@@ -40,8 +56,27 @@ _DEVICE = re.compile(r"\.nv_fatbin$|\.nvFatBinSegment$|__nv_relfatbin$|\.nv\.")
 _BUILD_ID = ".note.gnu.build-id"
 
 
-def archive_differences(left: Archive, right: Archive, hints: Sequence[Hint], depth: int = 0) -> Iterator[Difference]:
+@dataclass(slots=True)
+class Effort:
+    """What one comparison may still spend on explaining, however deep archives are nested."""
+
+    members: int = _EXPLAINED
+    nested: int = _NESTED_LIMIT
+
+
+def archive_differences(
+    left: Archive,
+    right: Archive,
+    hints: Sequence[Hint],
+    depth: int = 0,
+    effort: Effort | None = None,
+    observer: Observer = SILENT,
+) -> Iterator[Difference]:
     """Every difference between two archives of one kind, framing included.
+
+    Args:
+        depth: how many archives these two are in.
+        effort: None for that of a new comparison.
 
     Raises:
         BadInput: a member's content isn't what the archive declares.
@@ -52,7 +87,10 @@ def archive_differences(left: Archive, right: Archive, hints: Sequence[Hint], de
     yield from _name_difference(folders, hints)
     changed: set[str] = set()
     record = None
-    for name, entry in ours.items():
+    effort, paced, count = effort or Effort(), Paced(observer), len(ours)
+    for number, (name, entry) in enumerate(ours.items(), 1):
+        said = f"comparing member {number:,} of {count:,}: {name} ({size_text(entry.size)})"
+        paced.part(said, big=entry.size >= _SLOW)
         other = theirs.get(name)
         if other is None:
             changed.add(name)
@@ -63,8 +101,7 @@ def archive_differences(left: Archive, right: Archive, hints: Sequence[Hint], de
             record = (entry, other)  # read last: its lines follow from the other members
         elif not same:
             changed.add(name)
-            explain = len(changed) <= _EXPLAINED
-            yield from _member_differences(left, entry, right, other, hints, depth, explain=explain)
+            yield from _member_differences(left, entry, right, other, hints, depth, effort)
         yield from _entry_differences(entry, other, hints)
         if same and not same_raw:
             yield _framing(name, "compression", _packed(entry), _packed(other), "compression")
@@ -120,7 +157,10 @@ def _moved(name: str, folders: tuple[str, str] | None) -> str:
 
 def _is_record(archive: Archive, entry: Entry) -> bool:
     is_named = _RECORD.fullmatch(entry.name) is not None and archive.kind == "zip"
-    return is_named and entry.kind == "file" and entry.size <= _RECORD_LIMIT
+    if not is_named or entry.kind != "file" or entry.size > _RECORD_LIMIT:
+        return False
+    # An honest one has a line for each file: of very many lines that are none, each would cost memory.
+    return sum(chunk.count(b"\n") for chunk in archive.chunks(entry)) <= 2 * len(archive.entries)
 
 
 def _framing(name: str, field: str, left: object, right: object, cause: str | None) -> Difference:
@@ -144,7 +184,11 @@ def _same_content(left: Archive, a: Entry, right: Archive, b: Entry) -> tuple[bo
     stored_alike = (a.method, a.compressed_size) == (b.method, b.compressed_size)
     if stored_alike and _same_chunks(left.raw(a), right.raw(b)):
         return True, True
-    return _same_stream(left.open(a), right.open(b)), False
+    if a.size < _LARGE:
+        return _same_stream(left.open(a), right.open(b)), False
+    with ThreadPoolExecutor(2) as pool:
+        ours, theirs = (as_stream(_ahead(pool, each.chunks(entry))) for each, entry in ((left, a), (right, b)))
+        return _same_stream(ours, theirs), False
 
 
 def _same_chunks(left: Iterable[bytes], right: Iterable[bytes]) -> bool:
@@ -153,6 +197,14 @@ def _same_chunks(left: Iterable[bytes], right: Iterable[bytes]) -> bool:
 
 def _same_stream(left: BinaryIO, right: BinaryIO) -> bool:
     return _same_chunks(chunks_of(left), chunks_of(right))
+
+
+def _ahead(pool: ThreadPoolExecutor, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same pieces; each is made while the one before it is in use."""
+    coming = pool.submit(next, chunks, None)
+    while (chunk := coming.result()) is not None:
+        coming = pool.submit(next, chunks, None)
+        yield chunk
 
 
 def _entry_differences(a: Entry, b: Entry, hints: Sequence[Hint]) -> Iterator[Difference]:
@@ -174,7 +226,7 @@ def _entry_differences(a: Entry, b: Entry, hints: Sequence[Hint]) -> Iterator[Di
         if ours != theirs and (field != "stored_name" or a.name == b.name):
             word = field.replace("_", " ")
             yield _framing(name, word, _quoted(ours), _quoted(theirs), cause)
-    if a.extra != b.extra:
+    if a.extra != b.extra and _framed(a) != _framed(b):
         yield _framing(name, "extra field", a.extra.hex(), b.extra.hex(), _extra_cause(a, b))
     if a.external_attr & ~0xFFF0000 != b.external_attr & ~0xFFF0000:
         ours, theirs = f"{a.external_attr:#x}", f"{b.external_attr:#x}"
@@ -191,6 +243,19 @@ _FRAMING = {
     "flags": "zip-tool",
     "comment": None,
 }
+
+
+def _framed(entry: Entry) -> list[tuple[int, bytes]] | bytes:
+    """The extra bytes, but of a Zip64 field that repeats the entry's own sizes and offset its length alone."""
+    fields = list(extra_fields(entry.extra))
+    if entry.owner or sum(4 + len(data) for _, data in fields) != len(entry.extra):
+        return entry.extra  # of a tar, or malformed
+    own = {value.to_bytes(8, "little") for value in (entry.size, entry.compressed_size, entry.offset)}
+    return [(tag, bytes(len(data)) if tag == ZIP64 and own.issuperset(_eights(data)) else data) for tag, data in fields]
+
+
+def _eights(data: bytes) -> Iterator[bytes]:
+    return (data[at : at + 8] for at in range(0, len(data), 8))
 
 
 def _extra_cause(a: Entry, b: Entry) -> str | None:
@@ -221,34 +286,76 @@ def _header_differences(ours: dict[str, str], theirs: dict[str, str], hints: Seq
 
 
 def _member_differences(
-    left: Archive, a: Entry, right: Archive, b: Entry, hints: Sequence[Hint], depth: int, *, explain: bool
+    left: Archive, a: Entry, right: Archive, b: Entry, hints: Sequence[Hint], depth: int, effort: Effort
 ) -> Iterator[Difference]:
     if a.kind != "file" or b.kind != "file":
         return
-    if not explain:
+    effort.members -= 1
+    if effort.members < 0:
         yield Difference((a.name,), "content", f"{a.size} bytes", f"{b.size} bytes")
         return
-    with _held(left, a) as ours, _held(right, b) as theirs:
-        for each in stream_differences(ours, theirs, a.name, hints, depth + 1):
+    if not _can_hold(left, a) or not _can_hold(right, b):
+        yield _streamed_difference(left, a, right, b)
+        return
+    with _room(left, a) as ours, _room(right, b) as theirs:
+        if max(a.size, b.size) < _LARGE:
+            _fill(left, a, ours)
+            _fill(right, b, theirs)
+        else:
+            with ThreadPoolExecutor(2) as pool:
+                list(pool.map(_fill, (left, right), (a, b), (ours, theirs)))
+        for each in stream_differences(ours, theirs, a.name, hints, depth + 1, effort):
             # Whatever differs inside a member, the member's own bytes do.
             yield replace(each, path=(a.name, *each.path), level=Level.PAYLOAD)
 
 
-def _held(archive: Archive, entry: Entry) -> _Stream:
-    """A seekable copy of a member: in memory if it is small, else in an unnamed file."""
-    copy: _Stream = io.BytesIO() if entry.size <= _MEMORY else tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
-    for chunk in chunks_of(archive.open(entry)):
-        copy.write(chunk)
-    copy.seek(0)
-    return copy
+def _can_hold(archive: Archive, entry: Entry) -> bool:
+    return entry.size <= _HELD_LIMIT or archive.in_place(entry) is not None
+
+
+def _room(archive: Archive, entry: Entry) -> _Stream:
+    """Where a member is to be: in memory, or if it is large where it is, or if compressed in an unnamed file."""
+    if entry.size <= _MEMORY:
+        return io.BytesIO()
+    return archive.in_place(entry) or tempfile.TemporaryFile()
+
+
+def _fill(archive: Archive, entry: Entry, room: _Stream) -> None:
+    """Put a member's content where it is to be, and check it; zeros take no room in a file."""
+    chunks = archive.chunks(entry)
+    if isinstance(room, io.BytesIO):
+        room.writelines(chunks)
+    elif room.writable():
+        for chunk in chunks:
+            if chunk == _ZEROS:
+                room.seek(len(chunk), io.SEEK_CUR)
+            else:
+                room.write(chunk)
+        room.truncate()
+    elif entry.digest is None:  # it is there, and was not yet read
+        deque(chunks, 0)
+    room.seek(0)
+
+
+_ZEROS = bytes(_CHUNK)
+
+
+def _streamed_difference(left: Archive, a: Entry, right: Archive, b: Entry) -> Difference:
+    """Where two members start to differ that are too large to be looked into; both are checked to their ends."""
+    at, found = 0, (0, "", "")
+    for x, y in zip_longest(chunks_of(left.open(a)), chunks_of(right.open(b)), fillvalue=b""):
+        if x != y and not found[1]:
+            start = _prefix(x, y)
+            found = (at + start, x[start : start + 16].hex(" ") or "end of file", y[start : start + 16].hex(" "))
+        at += len(x)
+    return Difference((a.name,), f"bytes at {found[0]:#x}", found[1], found[2] or "end of file")
 
 
 def _record_differences(
     left: Archive, a: Entry, right: Archive, b: Entry, changed: set[str], folders: tuple[str, str] | None
 ) -> Iterator[Difference]:
     """Differences of two RECORDs; a line about a member that differs, or has moved, is only a consequence."""
-    with _held(left, a) as ours, _held(right, b) as theirs:
-        x, y = ours.read().split(b"\n"), theirs.read().split(b"\n")
+    x, y = (b"".join(each.chunks(entry)).split(b"\n") for each, entry in ((left, a), (right, b)))
     path = (a.name,)
     gone, come = Counter(x) - Counter(y), Counter(y) - Counter(x)
     if not gone and not come:
@@ -273,7 +380,7 @@ def _listed(line: bytes) -> str:
 
 
 def stream_differences(
-    left: _Stream, right: _Stream, name: str, hints: Sequence[Hint], depth: int = 0
+    left: _Stream, right: _Stream, name: str, hints: Sequence[Hint], depth: int = 0, effort: Effort | None = None
 ) -> Iterator[Difference]:
     """What differs between two seekable streams that do differ; at least one difference.
 
@@ -281,17 +388,19 @@ def stream_differences(
     kind of file it is.
     """
     found = False
-    for each in _structured(left, right, name, hints, depth):
+    for each in _structured(left, right, name, hints, depth, effort or Effort()):
         found = True
         yield each
     if not found:
         yield _bytes_difference(left, right, name, hints)
 
 
-def _structured(left: _Stream, right: _Stream, name: str, hints: Sequence[Hint], depth: int) -> Iterator[Difference]:
+def _structured(
+    left: _Stream, right: _Stream, name: str, hints: Sequence[Hint], depth: int, effort: Effort
+) -> Iterator[Difference]:
     kinds = [stream_kind(cast("BinaryIO", stream)) for stream in (left, right)]
     if kinds[0] and kinds[0] == kinds[1] and 0 < depth <= _DEPTH:
-        nested = list(_nested(left, right, hints, depth))
+        nested = _nested(left, right, hints, depth, effort)
         if nested:
             yield from nested
             return
@@ -305,17 +414,22 @@ def _structured(left: _Stream, right: _Stream, name: str, hints: Sequence[Hint],
             yield from text_differences(texts[0], texts[1], name, hints)
 
 
-def _nested(left: _Stream, right: _Stream, hints: Sequence[Hint], depth: int) -> Iterator[Difference]:
+def _nested(left: _Stream, right: _Stream, hints: Sequence[Hint], depth: int, effort: Effort) -> list[Difference]:
+    """The differences of two nested archives; none where they only look like archives, or claim too much."""
+    limit = min(effort.nested, _NESTED_LIMIT // 4)
     try:
         with (
-            open_archive(cast("BinaryIO", left), names="posix", size_limit=_NESTED_LIMIT) as a,
-            open_archive(cast("BinaryIO", right), names="posix", size_limit=_NESTED_LIMIT) as b,
+            open_archive(cast("BinaryIO", left), names="posix", size_limit=limit) as a,
+            open_archive(cast("BinaryIO", right), names="posix", size_limit=limit) as b,
         ):
-            found = list(archive_differences(a, b, hints, depth))
+            effort.nested -= max(sum(entry.size for entry in each.entries) for each in (a, b))
+            found = list(archive_differences(a, b, hints, depth, effort))
         compression = None if found else compression_difference(left, right, a.kind)
-        yield from [compression] if compression else found
     except BadInput:
-        return  # a member that only looks like an archive is compared as bytes
+        # How much of it was unpacked isn't known.
+        effort.nested -= min(limit // 4, RATIO_LIMIT * max(stream.seek(0, io.SEEK_END) for stream in (left, right)))
+        return []
+    return [compression] if compression else found
 
 
 def _text(stream: _Stream) -> str | None:
@@ -368,13 +482,16 @@ def _bytes_difference(left: _Stream, right: _Stream, name: str, hints: Sequence[
 
 def _strings(a: bytes, b: bytes, hints: Sequence[Hint]) -> tuple[tuple[str, str] | None, str | None]:
     """The most telling pair of differing strings, and its cause."""
-    ours, theirs = list(printable(a)), list(printable(b))
-    left, right = set(ours), set(theirs)
-    pairs = list(zip((s for s in ours if s not in right), (s for s in theirs if s not in left)))[:_PAIRS]  # noqa: B905 - one may have more
+    pairs = list(zip(_strings_only_in(a, b), _strings_only_in(b, a)))  # noqa: B905 - one may have more
     for x, y in pairs:
         if cause := cause_of(x, y, hints):
             return _quoted_pair(x, y), cause
     return (_quoted_pair(*pairs[0]) if pairs else None), None
+
+
+def _strings_only_in(data: bytes, other: bytes) -> list[str]:
+    theirs = set(printable(other))
+    return list(islice((text for text in printable(data) if text not in theirs), _PAIRS))
 
 
 # --- ELF ---------------------------------------------------------------------------------------
@@ -388,11 +505,11 @@ def _elf_differences(
     hints: Sequence[Hint],
 ) -> Iterator[Difference]:
     a, b = _keyed(ours), _keyed(theirs)
-    found = [
-        difference
-        for key in dict.fromkeys([*a, *b])
-        if (difference := _section_difference(left, a.get(key), right, b.get(key), hints))
-    ]
+    found: list[Difference] = []
+    for key in dict.fromkeys([*a, *b]):
+        explain = len(found) < _EXPLAINED_SECTIONS
+        if difference := _section_difference(left, a.get(key), right, b.get(key), hints, explain=explain):
+            found.append(difference)
     names = {difference.path[0] for difference in found}
     debug_only = all(_DEBUG.match(name) or name == _BUILD_ID for name in names)
     named = any(difference.cause for difference in found)
@@ -423,7 +540,7 @@ def _keyed(sections: Sequence[Section]) -> dict[tuple[str, int], Section]:
 
 
 def _section_difference(
-    left: _Stream, a: Section | None, right: _Stream, b: Section | None, hints: Sequence[Hint]
+    left: _Stream, a: Section | None, right: _Stream, b: Section | None, hints: Sequence[Hint], *, explain: bool
 ) -> Difference | None:
     if a is None or b is None:
         name = a.name if a else b.name if b else ""
@@ -433,11 +550,21 @@ def _section_difference(
     if at is None and a.size == b.size:
         return None
     at = at or 0
-    start = 0 if at < _WINDOW // 2 else at - 4096
-    pair, cause = _strings(section_bytes(left, a, start, _WINDOW), section_bytes(right, b, start, _WINDOW), hints)
+    pair, cause = _section_strings(left, a, right, b, at, hints) if explain else (None, None)
     if pair is None or (cause is None and not _holds_text(a.name)):
         pair = (_section_hex(left, a, at), _section_hex(right, b, at))
     return Difference((a.name,), "section", pair[0], pair[1], cause)
+
+
+def _section_strings(
+    left: _Stream, a: Section, right: _Stream, b: Section, at: int, hints: Sequence[Hint]
+) -> tuple[tuple[str, str] | None, str | None]:
+    start = 0 if at < _WINDOW // 2 else at - 4096
+    x, y = section_bytes(left, a, start, _WINDOW), section_bytes(right, b, start, _WINDOW)
+    if max(len(x), len(y)) > _WINDOW:  # inflated
+        start = max(0, _prefix(x, y) - 4096)
+        x, y = x[start : start + _WINDOW], y[start : start + _WINDOW]
+    return _strings(x, y, hints)
 
 
 def _section_hex(stream: _Stream, section: Section, at: int) -> str:

@@ -55,6 +55,12 @@ EXIT_CODE_MEANINGS: dict[ExitCode, str] = {
 }
 
 
+def shown(text: object, limit: int = 200) -> str:
+    """A text from a file that nobody vouches for, cut to as many characters as a message can hold."""
+    words = str(text)
+    return words if len(words) <= limit else f"{words[:limit]}…"
+
+
 class ReprobuildError(Exception):
     """The one root of this project's errors.
 

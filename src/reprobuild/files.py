@@ -15,6 +15,8 @@ import platformdirs
 
 from reprobuild.errors import BadInput, WriteFailed
 
+#: Bytes of a text that is read whole, such as a pyproject.toml or METADATA.
+TEXT_LIMIT = 16 << 20
 _RETRY_MODE = stat.S_IRWXU
 #: What scratch folders outside of others are called, and how many seconds a new one has to be locked by its owner.
 _SCRATCH, _NEW = re.compile(r"reprobuild-([a-z]+-)?[0-9a-f]{12}"), 60

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.specifiers import SpecifierSet
 from packaging.tags import Tag
 from packaging.version import Version
 
@@ -116,7 +116,7 @@ def _expanded(path: str) -> Path:
 def _checked(request: str, where: str) -> str:
     """A request that can't be taken for a program's name or path, both of which uv would look for and run."""
     asked = re.sub(r"^(cpython|pypy|graalpy|python)@?", "", request)
-    with suppress(InvalidSpecifier):
+    with suppress(ValueError):
         operators = {each.operator for each in SpecifierSet(asked)}
         if operators and "===" not in operators:  # which compares with any text, such as a path
             return request
@@ -133,7 +133,8 @@ def _pyenv(request: str) -> Path | None:
     asked = re.sub(r"^(cpython|python)@?", "", request)
     try:
         admitted = SpecifierSet(f"=={asked}.*" if asked[:1].isdigit() else asked)
-    except InvalidSpecifier:
+        admitted.contains("3")
+    except ValueError:
         return None
     fitting = [(Version(version), path) for version, path in _pyenv_versions() if admitted.contains(version)]
     return max(fitting, default=(None, None))[1]

@@ -5,14 +5,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from packaging.markers import Marker, UndefinedComparison, UndefinedEnvironmentName
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.markers import Marker, UndefinedEnvironmentName
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from reprobuild.digest import Digest
-from reprobuild.errors import BadInput
+from reprobuild.errors import BadInput, shown
 from reprobuild.files import read_text
+from reprobuild.project import requirement_of
 
 _HASH = re.compile(r"\s--hash=(\S+)")
 _EXCLUDE_NEWER = re.compile(r"^# exclude-newer: (\S+)\r?$", re.MULTILINE)
@@ -85,8 +86,11 @@ def holds(marker: Marker, markers: Mapping[str, str]) -> bool:
     """
     try:
         return marker.evaluate(dict(markers))
-    except (UndefinedComparison, UndefinedEnvironmentName) as error:
-        raise BadInput(f"The marker {str(marker)!r} has no meaning: {error}.", "Mend the requirement.") from error
+    except (ValueError, UndefinedEnvironmentName) as error:
+        what = f"The marker {shown(marker)!r} has no meaning: {shown(error)}."
+        raise BadInput(what, "Mend the requirement.") from error
+    except RecursionError as error:
+        raise BadInput("A marker is nested too deeply.", "Mend the requirement.") from error
 
 
 def read(path: Path) -> Lockfile:
@@ -137,9 +141,9 @@ def _pin(content: str, where: str) -> Pin:
     if declared.startswith("-"):
         raise BadInput(f"{where}: {declared!r} is an option; a lock holds pins alone.", remedy)
     try:
-        requirement = Requirement(declared)
-    except InvalidRequirement as error:
-        raise BadInput(f"{where}: {declared!r} is not a requirement: {error}.", remedy) from error
+        requirement = requirement_of(declared)
+    except ValueError as error:
+        raise BadInput(f"{where}: {shown(declared)!r} is not a requirement: {shown(error)}.", remedy) from error
     versions = [spec.version for spec in requirement.specifier if spec.operator in ("==", "===")]
     if requirement.url or len(versions) != 1 or len(requirement.specifier) != 1 or versions[0].endswith(".*"):
         raise BadInput(f"{where}: {declared!r} is not pinned to one version with ==.", remedy)
@@ -147,6 +151,6 @@ def _pin(content: str, where: str) -> Pin:
         raise BadInput(f"{where}: {declared!r} has no hash.", remedy)
     try:
         version, digests = Version(versions[0]), sorted(Digest.parse(each) for each in hashes)
-    except (InvalidVersion, BadInput) as error:
-        raise BadInput(f"{where}: {declared!r}: {error}", remedy) from error
+    except (ValueError, BadInput) as error:
+        raise BadInput(f"{where}: {shown(declared)!r}: {shown(error)}", remedy) from error
     return Pin(canonicalize_name(requirement.name), version, requirement.marker, tuple(digests))

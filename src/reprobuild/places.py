@@ -213,6 +213,8 @@ def _place(url: str, base: Path, *, flat: bool, name: str = "") -> Place:
         with suppress(RuntimeError):  # nobody's home
             path = path.expanduser()
         return Place((base / path).resolve().as_uri(), flat)
+    if "\0" in unquote(url):
+        raise ValueError("no path can hold a NUL character")
     parts = urlsplit(url)
     host, _ = parts.hostname or "", parts.port  # a port that is no number is an error too
     clean = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

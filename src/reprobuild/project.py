@@ -3,17 +3,17 @@
 import difflib
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from reprobuild.errors import BadInput
+from reprobuild.errors import BadInput, shown
 from reprobuild.files import read_text
 
 #: What a project without [build-system] is built with (PEP 517, "fallback").
@@ -133,24 +133,71 @@ def load(root: Path, called: str = "") -> Config:
     return _parse(document, root, name)
 
 
+def requirement_of(text: str) -> Requirement:
+    """A requirement (PEP 508) whose versions can be compared with others.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        requirement = Requirement(text)
+        _check_versions(requirement.specifier)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    return requirement
+
+
+def _check_versions(specifiers: SpecifierSet) -> None:
+    for each in specifiers:
+        each.contains("1")  # a version is parsed when it is first needed: one of 5000 digits raises a ValueError then
+
+
+def build_requires(document: Mapping[str, Any], where: str, default: Sequence[str]) -> tuple[Requirement, ...]:
+    """``[build-system].requires`` of a parsed pyproject.toml; ``where`` names the file in messages.
+
+    Raises:
+        BadInput: it isn't a list of requirements.
+    """
+    reader = _Reader(where)
+    system = reader.table(document, "build-system", {})
+    texts = reader.strings(system, "requires", "build-system", tuple(default))
+    return tuple(reader.requirement(text, "build-system.requires") for text in texts)
+
+
+def _with_nul(document: Mapping[str, Any]) -> str:
+    """The key of a text with a NUL character; empty for none."""
+    waiting: list[tuple[str, object]] = [("", document)]
+    while waiting:
+        key, value = waiting.pop()
+        if isinstance(value, str) and "\0" in value:
+            return key.replace("\0", "\\0")
+        if isinstance(value, dict):
+            # A name is a text too: that of a variable, or of an option of the backend.
+            waiting += [(f"{key}.{name}".lstrip("."), text) for name, inner in value.items() for text in (name, inner)]
+        elif isinstance(value, list):
+            waiting += [(key, inner) for inner in value]
+    return ""
+
+
 def _parse(document: Mapping[str, Any], root: Path, path: str) -> Config:
     reader = _Reader(path)
+    if key := _with_nul(document):
+        raise BadInput(f"{path}: {key} has a NUL character in it.", "No name, path or option can hold one.")
     system = reader.table(document, "build-system", {})
     project = reader.table(document, "project", {})
     tool = reader.table(reader.table(document, "tool", {}), "reprobuild", {}, "tool.")
     reader.known(tool, "tool.reprobuild", ("exclude-newer", "python", "wheel", "environments", "images"))
-    requires = reader.strings(system, "requires", "build-system", _LEGACY_REQUIRES)
     requires_python = str(project.get("requires-python", ""))
     try:
-        SpecifierSet(requires_python)
-    except InvalidSpecifier as error:
-        raise BadInput(f"{path}: project.requires-python: {error}.") from error
+        _check_versions(SpecifierSet(requires_python))
+    except ValueError as error:
+        raise BadInput(f"{path}: project.requires-python: {shown(error)}.") from error
     name = project.get("name", "")
     return Config(
         root=root,
         name=canonicalize_name(name) if isinstance(name, str) else "",
         requires_python=requires_python,
-        build_requires=tuple(reader.requirement(text, "build-system.requires") for text in requires),
+        build_requires=build_requires(document, path, _LEGACY_REQUIRES),
         backend=reader.string(system, "build-backend", "build-system", _LEGACY_BACKEND),
         backend_path=reader.strings(system, "backend-path", "build-system", ()),
         has_metadata=bool(project),
@@ -339,9 +386,9 @@ class _Reader:
 
     def requirement(self, text: str, where: str) -> Requirement:
         try:
-            return Requirement(text)
-        except InvalidRequirement as error:
-            raise BadInput(f"{self.path}: {where}: {text!r} is not a requirement: {error}.") from error
+            return requirement_of(text)
+        except ValueError as error:
+            raise BadInput(f"{self.path}: {where}: {shown(text)!r} is not a requirement: {shown(error)}.") from error
 
     def known(self, table: Mapping[str, Any], where: str, keys: tuple[str, ...]) -> None:
         for key in table:

@@ -557,34 +557,23 @@ def replay_clock(published: WheelFile, made: Path, started: int) -> Replay | Non
     times = sorted(recorded[entry.name] for entry in written if entry.name in recorded)
     if not times or len(times) < len(written) or _seconds(times[-1]) - _seconds(times[0]) > _CLOCK_WINDOW:
         return None
-    data = bytearray(made.read_bytes())
-    central = _central_offsets(data)
-    for entry in written:
-        stamp = _dos(recorded[entry.name])
-        data[entry.offset + 10 : entry.offset + 14] = stamp
-        at = central[entry.order]
-        data[at + 12 : at + 16] = stamp
-    write_atomically(made, [bytes(data)])
+    with made.open("r+b") as stream:
+        for entry in written:
+            # APPNOTE 4.3.7 and 4.3.12: a header has the time 10 bytes from its start, a record of the directory 12.
+            for offset in (entry.offset + 10, entry.directory_offset + 12):
+                stream.seek(offset)
+                stream.write(_dos(recorded[entry.name]))
     return Replay(tuple(entry.name for entry in written), times[0], times[-1])
 
 
-def _central_offsets(data: bytearray) -> list[int]:
-    """Where each entry of the central directory starts, in its order (APPNOTE 4.3.12)."""
-    end = data.rindex(b"PK\x05\x06")
-    count, at = struct.unpack_from("<H", data, end + 10)[0], struct.unpack_from("<I", data, end + 16)[0]
-    found = []
-    for _ in range(count):
-        found.append(at)
-        at += 46 + sum(struct.unpack_from("<HHH", data, at + 28))
-    return found
-
-
 def _dos(mtime: str) -> bytes:
-    """A zip's time and date (APPNOTE 4.4.6)."""
-    when = time.strptime(mtime, "%Y-%m-%d %H:%M:%S")
-    clock = when.tm_hour << 11 | when.tm_min << 5 | when.tm_sec // 2
-    return struct.pack("<HH", clock, (when.tm_year - 1980) << 9 | when.tm_mon << 5 | when.tm_mday)
+    """A zip's time and date (APPNOTE 4.4.6), which may be none that a calendar has."""
+    year, month, day, hour, minute, second = map(int, re.findall(r"\d+", mtime))
+    return struct.pack("<HH", hour << 11 | minute << 5 | second // 2, (year - 1980) << 9 | month << 5 | day)
 
 
 def _seconds(mtime: str) -> int:
-    return calendar.timegm(time.strptime(mtime, "%Y-%m-%d %H:%M:%S"))
+    """A zip's time in seconds since 1970; 0 for none that a calendar has."""
+    with suppress(ValueError):
+        return calendar.timegm(time.strptime(mtime, "%Y-%m-%d %H:%M:%S"))
+    return 0

@@ -6,6 +6,7 @@ second directory goes along with the export: tools that ask git for a version ge
 clone would give. docs/adr/0004-source-export.md has the reasons.
 """
 
+import itertools
 import os
 import re
 import shutil
@@ -23,7 +24,7 @@ from reprobuild import process
 from reprobuild.archive import HOSTILE, extract_tar, write_tar
 from reprobuild.digest import Digest, chunks_of
 from reprobuild.errors import BadInput, SourceUnusable
-from reprobuild.files import scratch_folder, write_atomically
+from reprobuild.files import TEXT_LIMIT, scratch_folder, write_atomically
 from reprobuild.gitcmd import clone_git, feed_git, git_environment, run_git, run_git_of_user
 
 Order = Literal["sorted", "reversed"]
@@ -211,6 +212,8 @@ def peek(source: Source, names: Container[str], folder: Path) -> None:
                 if source.kind == "sdist" and "/" not in parent:
                     parent = ""
                 if parent == source.subdirectory and name in names and member.isfile():
+                    if member.size > TEXT_LIMIT:
+                        raise BadInput(f"{source.uri or source.tar} has a {name} of {member.size} bytes.")
                     content = tar.extractfile(member)
                     found[name] = content.read() if content else b""
     except HOSTILE as error:
@@ -607,9 +610,10 @@ def _members(project: Path, files: Iterable[Path]) -> Iterator[tuple[str, int, b
 def _lift_single_folder(folder: Path) -> None:
     """An sdist holds one folder, ``name-version``: make its content the folder's own."""
     entries = list(folder.iterdir())
-    if len(entries) != 1 or not entries[0].is_dir():
+    if len(entries) != 1 or not entries[0].is_dir() or entries[0].is_symlink():
         raise BadInput("The sdist doesn't hold exactly one top folder.", "See PEP 625 for what an sdist is.")
-    inner = entries[0].rename(folder / ".reprobuild-lift")
+    names = (f".lift-{number}" for number in itertools.count())
+    inner = entries[0].rename(folder / next(name for name in names if not os.path.lexists(entries[0] / name)))
     for path in list(inner.iterdir()):
         path.rename(folder / path.name)
     inner.rmdir()

@@ -9,13 +9,13 @@ import base64
 import csv
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.message import Message
 from email.parser import BytesHeaderParser
 from math import prod
 from pathlib import Path
-from typing import BinaryIO
 
 from packaging.tags import Tag, parse_tag
 from packaging.utils import (
@@ -25,13 +25,14 @@ from packaging.utils import (
     canonicalize_name,
     parse_wheel_filename,
 )
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from reprobuild.archive import Archive, Entry, open_archive
-from reprobuild.digest import Digest, chunks_of
-from reprobuild.errors import BadInput
+from reprobuild.digest import Digest
+from reprobuild.errors import BadInput, shown
+from reprobuild.files import TEXT_LIMIT
 
-_TEXT_LIMIT = 16 << 20  # bytes of METADATA or WHEEL
+_RECORD_LINE = 8192  # bytes of RECORD for each member, at most
 _TAG_LIMIT = 10_000
 _HASHES = ("sha256", "sha384", "sha512")
 _UNRECORDED = ("RECORD", "RECORD.jws", "RECORD.p7s")
@@ -77,8 +78,8 @@ def read_wheel(path: Path) -> WheelFile:
             f"{path} doesn't have the name of a wheel: {error}.",
             "A wheel is called NAME-VERSION[-BUILD]-PYTHON-ABI-PLATFORM.whl.",
         ) from error
-    digest = Digest.of_file(path)
-    with open_archive(path) as archive:
+    with ThreadPoolExecutor(1) as pool, open_archive(path) as archive:
+        digest = pool.submit(Digest.of_file, path)
         dist_info = _dist_info(archive)
         _check_dist_info(path, dist_info, name, version)
         metadata = _headers(archive, f"{dist_info}/METADATA")
@@ -91,7 +92,7 @@ def read_wheel(path: Path) -> WheelFile:
         _check_record(archive, dist_info)
         return WheelFile(
             path=path,
-            digest=digest,
+            digest=digest.result(),
             name=name,
             version=version,
             build=build,
@@ -106,7 +107,7 @@ def read_wheel(path: Path) -> WheelFile:
 
 
 def _bad(path: Path | str, what: str) -> BadInput:
-    return BadInput(f"{path} is not a valid wheel: {what}.", _REBUILD)
+    return BadInput(f"{path} is not a valid wheel: {shown(what, 1000)}.", _REBUILD)
 
 
 def _dist_info(archive: Archive) -> str:
@@ -127,8 +128,8 @@ def _check_dist_info(path: Path, dist_info: str, name: str, version: Version) ->
 def _version(path: Path, text: str) -> Version:
     try:
         return Version(text)
-    except InvalidVersion as error:
-        raise _bad(path, f"{text!r} is not a version") from error
+    except ValueError as error:
+        raise _bad(path, f"{text[:80]!r} is not a version") from error
 
 
 def _member(archive: Archive, name: str) -> Entry:
@@ -140,7 +141,7 @@ def _member(archive: Archive, name: str) -> Entry:
 
 def _headers(archive: Archive, name: str) -> Message:
     entry = _member(archive, name)
-    if entry.size > _TEXT_LIMIT:
+    if entry.size > TEXT_LIMIT:
         raise _bad(archive.name, f"{name} has {entry.size} bytes, which no metadata needs")
     data = archive.open(entry).read()
     try:
@@ -164,10 +165,11 @@ def _check_format(path: Path, wheel_version: str) -> None:
 
 def _check_tags(path: Path, wheel: Message, tags: frozenset[Tag]) -> None:
     # A line stands for every combination of its parts: a short one can mean millions of tags.
-    if sum(prod(len(part.split(".")) for part in line.split("-")) for line in wheel.get_all("Tag", [])) > _TAG_LIMIT:
+    lines = [str(line).strip() for line in wheel.get_all("Tag", [])]
+    if sum(prod(len(part.split(".")) for part in line.split("-")) for line in lines) > _TAG_LIMIT:
         raise _bad(path, f"WHEEL names more than {_TAG_LIMIT} tags")
     try:
-        said = frozenset(tag for line in wheel.get_all("Tag", []) for tag in parse_tag(line.strip()))
+        said = frozenset(tag for line in lines for tag in parse_tag(line))
     except ValueError as error:
         raise _bad(path, "WHEEL has a Tag that is no tag") from error
     if said != tags:
@@ -189,15 +191,16 @@ class _Row:
 def _check_record(archive: Archive, dist_info: str) -> None:
     record = _member(archive, f"{dist_info}/RECORD")
     unrecorded = {f"{dist_info}/{name}" for name in _UNRECORDED}
+    if record.size > _RECORD_LINE * (len(archive.entries) + len(unrecorded)):
+        raise _bad(archive.name, f"RECORD has {record.size} bytes, which its members don't need")
     rows: dict[str, _Row] = {}
+    files = {entry.name: entry for entry in archive.entries if entry.kind != "directory"}
     for name, row in _rows(archive, record):
         if name in rows:
             raise _bad(archive.name, f"RECORD lists {name!r} twice")
-        rows[name] = row
-    files = {entry.name: entry for entry in archive.entries if entry.kind != "directory"}
-    for name in rows:
         if name not in files and name not in unrecorded:
             raise _bad(archive.name, f"RECORD lists {name!r}, which isn't there")
+        rows[name] = row
     for name, entry in files.items():
         if name in unrecorded:
             continue
@@ -225,12 +228,12 @@ def _check_row(archive: Archive, entry: Entry, row: _Row) -> None:
     if row.size and row.size != str(entry.size):
         has = f"{entry.size} bytes, and RECORD says {row.size}"
         raise _bad(archive.name, f"{entry.name!r} has {has}")
-    if _hash(archive.open(entry), row.algorithm) != row.digest:
+    if _hash(archive.chunks(entry), row.algorithm) != row.digest:
         raise _bad(archive.name, f"{entry.name!r} has another {row.algorithm} than RECORD says")
 
 
-def _hash(stream: BinaryIO, algorithm: str) -> str:
+def _hash(chunks: Iterable[bytes], algorithm: str) -> str:
     hasher = hashlib.new(algorithm)
-    for chunk in chunks_of(stream):
+    for chunk in chunks:
         hasher.update(chunk)
     return base64.urlsafe_b64encode(hasher.digest()).rstrip(b"=").decode()

@@ -2,6 +2,8 @@ import io
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,11 +16,11 @@ CONTENT = st.one_of(st.binary(max_size=200), st.text("ab1/\n ,{}'", max_size=60)
 TREES = st.dictionaries(NAMES, CONTENT, min_size=1, max_size=6)
 
 
-def zip_of(tree):
+def zip_of(tree, method=zipfile.ZIP_DEFLATED):
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(buffer, "w") as archive:
         for name, data in tree.items():
-            archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
+            archive.writestr(zipfile.ZipInfo(name), data, method)
     return buffer.getvalue()
 
 
@@ -57,6 +59,23 @@ def test_the_order_of_entries_is_framing(tree, random):
     same = names == list(tree)
     assert found.level is (Level.IDENTICAL if same else Level.CONTAINER)
     assert found.causes == (() if same else ("file-order",))
+
+
+SMALL: dict[str, Any] = {"_MEMORY": 40, "_LARGE": 40, "_HELD_LIMIT": 90, "_SLOW": 40}
+
+
+@settings(max_examples=200, deadline=None)
+@given(TREES, TREES, st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
+def test_large_members_are_compared_as_small_ones_are(left, right, method):
+    """At the same places: only what is said of members that are too large to be held is shorter."""
+    pair = zip_of(left, method), zip_of(right, method)
+    usual = verdict(*pair)
+    with mock.patch.multiple("reprobuild.contents", **SMALL):
+        found = verdict(*pair)
+    assert found.level is usual.level
+    assert {each.path[:1] for each in found.differences} == {each.path[:1] for each in usual.differences}
+    if method == zipfile.ZIP_STORED:
+        assert found == usual
 
 
 @settings(max_examples=300, deadline=None)

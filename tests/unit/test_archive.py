@@ -136,7 +136,7 @@ def test_a_file_as_a_folder_is_refused():
         read_all(zip_of(("a", b""), ("a/b", b"")))
 
 
-CENTRAL = b"PK\x01\x02"
+CENTRAL, LOCAL, END = b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06"
 HOSTILE_ZIPS = {
     "encrypted": (CENTRAL, 8, "<H", 1),
     "unknown compression method": (CENTRAL, 10, "<H", 99),
@@ -154,11 +154,118 @@ HOSTILE_ZIPS = {
 def test_a_zip_that_lies_is_refused(complaint):
     signature, offset, layout, value = HOSTILE_ZIPS[complaint]
     data = bytearray(zip_of(("a", b"x" * 4000)))
-    struct.pack_into(layout, data, data.rindex(signature) + offset, *(value if isinstance(value, tuple) else (value,)))
+    values = value if isinstance(value, tuple) else (value,)
+    struct.pack_into(layout, data, data.rindex(signature) + offset, *values)
+    if signature == CENTRAL and offset in (16, 24):  # the local header tells the same lie
+        struct.pack_into(layout, data, data.rindex(LOCAL) + offset - 2, *values)
     with pytest.raises(BadInput, match=complaint) as caught:
         read_all(bytes(data), "evil.whl")
     assert "evil.whl" in caught.value.reason
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize(("offset", "value"), [(6, 0x800), (14, 1), (18, 5), (22, 3999), (26, 0)])
+def test_a_local_header_that_disagrees_is_refused(offset, value):
+    """Who reads a zip as a stream sees those headers alone."""
+    data = zip_of(("\u00e9", b"x" * 4000))
+    assert read_all(data)
+    with pytest.raises(BadInput, match="two headers of '\u00e9' that disagree"):
+        read_all(patched(data, LOCAL, offset, "<H", value ^ (0x800 if offset == 6 else 0)))
+
+
+def streamed(*members):
+    """A zip that was written to a stream: sizes and CRC follow the content of each member (4.3.9)."""
+
+    class Pipe(io.BytesIO):
+        def seek(self, *where):
+            raise OSError
+
+    pipe = Pipe()
+    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members:
+            archive.writestr(name, data)
+    return pipe.getvalue()
+
+
+def test_sizes_that_follow_the_content_may_be_zero_in_front_of_it():
+    data = streamed(("a", b"x" * 4000))
+    assert data[6] & 8
+    assert data[14:26] == bytes(12)
+    assert read_all(data) == {"a": b"x" * 4000}
+    with pytest.raises(BadInput, match="disagree"):
+        read_all(patched(data, LOCAL, 22, "<L", 3999))
+
+
+def commented(comment):
+    data = zip_of(("a", b"1"))
+    return data[:-2] + struct.pack("<H", len(comment)) + comment
+
+
+def test_a_comment_is_no_second_end():
+    assert read_all(commented(b"a comment")) == {"a": b"1"}
+    other = zip_of(("b", b"2"))
+    fake = other[-22:]
+    for comment in (other, fake, fake + b"!", fake[:-2] + b"\x05\0" + b"x" * 5, END + b"x" * 30):
+        with pytest.raises(BadInput, match="a comment that other readers take for the end"):
+            read_all(commented(comment))
+
+
+def test_a_zip64_directory_is_where_its_locator_says(monkeypatch):
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 1)
+    data = zip_of(("a", b"hello"), ("b", b"world"))
+    assert read_all(b"PK\x03\x04 in front of it" + data) == {"a": b"hello", "b": b"world"}
+    with pytest.raises(BadInput, match="two zip directories that disagree"):
+        read_all(patched(data, b"PK\x06\x07", 8, "<Q", 7))
+
+
+def with_extra(extra, name="a"):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        info = zipfile.ZipInfo(name)
+        info.extra = extra
+        archive.writestr(info, b"x")
+    return buffer.getvalue()
+
+
+def test_a_member_has_one_name():
+    field = b"\1" + struct.pack("<L", zlib.crc32(b"a"))
+    for name, readable in ((b"a", True), (b"b", False), (b"", False)):
+        data = with_extra(struct.pack("<HH", 0x7075, 5 + len(name)) + field + name)
+        if readable:
+            assert read_all(data) == {"a": b"x"}
+        else:
+            with pytest.raises(BadInput, match="two names for the member 'a'"):
+                read_all(data)
+
+
+def test_a_member_has_one_zip64_field():
+    field = struct.pack("<HHQ", 1, 8, 7)
+    assert read_all(with_extra(field)) == {"a": b"x"}  # it says nothing that isn't said already
+    with pytest.raises(BadInput, match="two sizes of one member"):
+        read_all(with_extra(field + field))
+
+
+def test_a_name_that_no_system_takes_is_refused():
+    for name in ("a/" * 2047 + "b", "\u00e9" * 4095):
+        assert list(read_all(zip_of((name, b"")))) == [name]
+    with pytest.raises(BadInput, match="a member name of 4096 characters"):
+        read_all(zip_of(("a" * 4096, b"")))
+
+
+@pytest.mark.parametrize("names", [("a", "a-", "a/b"), ("a/b", "a/b.c", "a/b/c/d"), ("a/b/c", "a", "a b")])
+def test_a_file_is_no_folder_whatever_lies_between(names):
+    for order in (names, names[::-1]):
+        with pytest.raises(BadInput, match="not a folder"):
+            read_all(zip_of(*((name, b"") for name in order)))
+    assert len(read_all(zip_of(("a", b""), ("a-/b", b""), ("a.b", b""), ("ab/c", b"")))) == 4
+
+
+def test_very_many_implied_folders_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("reprobuild.archive.tarred.ENTRY_LIMIT", 20)
+    data = tar_bytes([(f"{number}/b/c/d/e/f/g", 0o644, b"") for number in range(3)])
+    with pytest.raises(BadInput, match="needs 21 files and folders"):
+        extract_tar(io.BytesIO(data), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_overlapping_members_are_refused():

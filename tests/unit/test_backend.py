@@ -14,7 +14,7 @@ import pytest
 
 from reprobuild import backend
 from reprobuild.digest import Digest
-from reprobuild.errors import BuildFailed
+from reprobuild.errors import BadInput, BuildFailed
 from reprobuild.index import LockedFile
 from reprobuild.project import BuildSettings
 from reprobuild.sandbox import KINDS, SYSTEM_PATH, Surroundings, open_box
@@ -247,3 +247,21 @@ def add(tar, name, text):
     member = tarfile.TarInfo(f"demo-1.0/{name}")
     member.size = len(text)
     tar.addfile(member, io.BytesIO(text.encode()))
+
+
+@pytest.mark.parametrize(
+    ("pyproject", "complaint"),
+    [
+        ("build-system = 3\n", "build-system is not a table"),
+        ("[build-system]\nrequires = 'hatchling'\n", r"build-system\.requires is not a list"),
+        ("[build-system]\nrequires = ['a==1.%s']\n" % ("9" * 5000), "is not a requirement"),
+        ("#" * ((16 << 20) + 1), r"has a pyproject\.toml of 16777217 bytes"),
+    ],
+    ids=["no table", "no list", "no requirement", "too large"],
+)
+def test_an_sdist_that_needs_nonsense_is_bad_input(tmp_path, pyproject, complaint):
+    sdist = tmp_path / "demo-1.0.tar.gz"
+    with tarfile.open(sdist, "w:gz") as tar:
+        add(tar, "pyproject.toml", pyproject)
+    with pytest.raises(BadInput, match=complaint):
+        backend.sdist_requires(sdist)

@@ -5,13 +5,16 @@ import json
 import lzma
 import struct
 import zipfile
+import zlib
 
 import pytest
 
-from reprobuild.archive import write_tar
+from reprobuild.archive import open_archive, write_tar
 from reprobuild.causes import cause_of
 from reprobuild.compare import CAUSES, Hint, Level, compare
+from reprobuild.contents import Effort, stream_differences
 from reprobuild.errors import BadInput, ExitCode
+from reprobuild.progress import Silent, size_text
 
 INFO = "demo-1.0.dist-info"
 FILES = {
@@ -300,8 +303,12 @@ def test_a_pyc_holds_the_time_of_its_source(verdict):
     assert verdict({"a.pyc": left}, {"a.pyc": right}).causes == ("clock",)
 
 
-def elf_of(sections, *, wide=True, order="<"):
-    """A minimal ELF file with the given sections."""
+def elf_of(sections, *, wide=True, order="<", compressed=()):
+    """A minimal ELF file with the given sections, some of them compressed."""
+    packed = {
+        name: struct.pack("<LLQQ", 1, 0, len(sections[name]), 1) + zlib.compress(sections[name]) for name in compressed
+    }
+    sections = sections | packed
     names = b"\0" + b"".join(name.encode() + b"\0" for name in [*sections, ".shstrtab"])
     bodies = [*sections.values(), names]
     head = 64 if wide else 52
@@ -315,7 +322,16 @@ def elf_of(sections, *, wide=True, order="<"):
     rows, offset, layout = [bytes(step)], head, f"{order}2L4{address}2L2{address}"
     for name, body in zip([*sections, ".shstrtab"], bodies, strict=True):
         rows.append(
-            struct.pack(layout, names.index(b"\0" + name.encode() + b"\0") + 1, 1, 0, 0, offset, len(body), 0, 0, 1, 0)
+            struct.pack(
+                layout,
+                names.index(b"\0" + name.encode() + b"\0") + 1,
+                1,
+                0x800 if name in compressed else 0,
+                0,
+                offset,
+                len(body),
+                *(0, 0, 1, 0),
+            )
         )
         offset += len(body)
     return data + b"".join(bodies) + b"".join(rows)
@@ -420,6 +436,195 @@ def test_hints_are_recognised_on_word_boundaries(left, right, cause):
 def test_causes_need_evidence(left, right, cause):
     assert cause_of(left, right) == cause
     assert cause_of(right, left) == cause
+
+
+# --- what a comparison may cost ------------------------------------------------------------------------
+
+
+def test_differing_members_are_looked_into_up_to_a_limit_nested_ones_too(verdict, monkeypatch):
+    monkeypatch.setattr("reprobuild.contents._EXPLAINED", 3)
+    monkeypatch.setattr("reprobuild.contents.Effort", lambda: Effort(3))
+    left, right = ({name: f"x = {n}\n".encode() for name in ("a.py", "b.py", "c.py")} for n in (1, 2))
+    assert [d.field for d in verdict(left, right).differences] == ["line 1"] * 3
+    nested = verdict({"in.zip": zip_of(left), "z.py": b"1"}, {"in.zip": zip_of(right), "z.py": b"2"})
+    assert [(d.path, d.field) for d in nested.differences] == [
+        (("in.zip", "a.py"), "line 1"),
+        (("in.zip", "b.py"), "line 1"),
+        (("in.zip", "c.py"), "content"),
+        (("z.py",), "content"),
+    ]
+    assert nested.differences[-1].left == "1 bytes"
+
+
+def test_nested_archives_are_opened_while_they_claim_little(verdict):
+    """A file that can't be opened costs a part of the budget, so that many of them end."""
+    limits = []
+
+    def recording(stream, **options):
+        limits.append(options["size_limit"])
+        return open_archive(stream, **options)
+
+    effort = Effort(nested=4 * 1000)
+    one, two = (io.BytesIO(zip_of({"a": bytes([n]) * 600})) for n in (1, 2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("reprobuild.contents.open_archive", recording)
+        found = list(stream_differences(one, two, "x", (), 1, effort))
+        assert [d.path for d in found] == [("a",)]
+        assert effort.nested == 4000 - 600
+        found = list(stream_differences(io.BytesIO(b"PK\3\4 no zip"), io.BytesIO(b"PK\3\4 no zop"), "x", (), 1, effort))
+        assert [(d.path, d.field) for d in found] == [((), "line 1")]
+        assert effort.nested == 3400 * 3 // 4
+        effort.nested = 599
+        assert [d.path for d in stream_differences(one, two, "x", (), 1, effort)] == [()]
+    assert limits == [4000, 4000, 3400, 599]
+
+
+@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize("sizes", [(100_000, 100_000), (70_000, 100_000), (100_000, 70_000)])
+def test_a_large_member_is_compared_as_a_small_one_is(verdict, monkeypatch, stored, sizes):
+    """Held in memory, left in the archive, held in a file with holes, or read once from both sides."""
+    contents = [bytes(size - 9) + b"%d at end" % n for n, size in enumerate(sizes)]
+    pair = [zip_of({"a": b"first", "b": data, "c": b"last"}, level=0 if stored else 6) for data in contents]
+    if stored:
+        pair = [stored_zip({"a": b"first", "b": data, "c": b"last"}) for data in contents]
+    expected = only(verdict(*pair))
+    assert expected.path == ("b",)
+    monkeypatch.setattr("reprobuild.contents._TEXT_LIMIT", 10)
+    monkeypatch.setattr("reprobuild.contents._CHUNK", 4096)
+    monkeypatch.setattr("reprobuild.contents._ZEROS", bytes(4096))
+    monkeypatch.setattr("reprobuild.contents._LARGE", 10)
+    monkeypatch.setattr("reprobuild.contents._MEMORY", 10)
+    held = only(verdict(*pair))
+    assert (held.path, held.field) == (("b",), f"bytes at {min(sizes) - 9:#x}")
+    assert held == expected
+    monkeypatch.setattr("reprobuild.contents._HELD_LIMIT", 10)
+    streamed = only(verdict(*pair))
+    assert (streamed.path, streamed.field) == (held.path, held.field)
+    if not stored:
+        assert streamed.left.startswith(contents[0][min(sizes) - 9 :][:9].hex(" "))
+        assert streamed.right.startswith(contents[1][min(sizes) - 9 :][:9].hex(" "))
+
+
+def stored_zip(files):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo(name, (2024, 1, 1, 0, 0, 0)), data)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("limit", ["_MEMORY", "_HELD_LIMIT"])
+@pytest.mark.parametrize("level", [None, 6])
+def test_a_crc_that_lies_is_found_in_a_large_member_too(verdict, monkeypatch, limit, level):
+    monkeypatch.setattr("reprobuild.contents._MEMORY", 10)
+    monkeypatch.setattr(f"reprobuild.contents.{limit}", 10)
+    files = {"a": bytes(50_000) + b"end"}
+    good = stored_zip(files) if level is None else zip_of(files)
+    lying = bytearray(good)
+    for signature, offset in ((b"PK\1\2", 16), (b"PK\3\4", 14)):
+        lying[lying.index(signature) + offset] ^= 1
+    for pair in ((good, bytes(lying)), (bytes(lying), good)):
+        with pytest.raises(BadInput, match="another CRC"):
+            verdict(*pair)
+
+
+def test_a_large_member_of_a_plain_tar_stays_where_it_is(verdict, monkeypatch):
+    monkeypatch.setattr("reprobuild.contents._MEMORY", 10)
+    files = {"a": b"a" * 600, "so": elf_of({".text": b"\x90" * 900}), "z": b"z" * 600}
+    other = files | {"so": elf_of({".text": b"\x90" * 899 + b"\x91"}), "z": b"z" * 599 + b"y"}
+    monkeypatch.setattr("tempfile.TemporaryFile", None)
+    found = verdict(tar_of(files), tar_of(other), suffix=".tar")
+    assert [d.path for d in found.differences] == [("so", ".text"), ("z",)]
+
+
+def test_recompressed_members_are_read_ahead_on_both_sides(verdict, monkeypatch):
+    monkeypatch.setattr("reprobuild.contents._LARGE", 10)
+    files = {f"{n}": bytes(range(256)) * 9000 for n in range(3)}
+    found = verdict(zip_of(files, level=9), zip_of(files, level=1))
+    assert (found.level, found.causes, len(found.differences)) == (Level.CONTAINER, ("compression",), 3)
+
+
+def test_strings_are_looked_for_in_some_sections_alone(verdict, monkeypatch):
+    monkeypatch.setattr("reprobuild.contents._EXPLAINED_SECTIONS", 2)
+    left, right = ({f".rodata{n}": f"at /{side}/here/x.c".encode() for n in range(3)} for side in ("one", "two"))
+    found = verdict({"a.so": elf_of(left)}, {"a.so": elf_of(right)})
+    assert [d.cause for d in found.differences if d.path[-1].startswith(".rodata")] == ["build-path"] * 2 + [None]
+    assert found.differences[2].left.startswith("0x4: ")
+
+
+def test_a_string_late_in_a_compressed_section_is_found(verdict, monkeypatch):
+    monkeypatch.setattr("reprobuild.contents._WINDOW", 8192)
+    rows = [f"name{n:06}".encode() for n in range(3000)]
+
+    def so(path):
+        return {"a.so": elf_of({".debug_str": b"\0".join([*rows, path, *rows[:9]])}, compressed=(".debug_str",))}
+
+    found = verdict(so(b"/one/here/x.c"), so(b"/two/here/x.c"))
+    assert (found.causes, found.differences[0].left) == (("build-path",), "/one/here/x.c")
+
+
+def test_a_record_of_more_lines_than_files_is_compared_as_any_text(verdict):
+    lines = [f"demo/{n},,\n" for n in range(30)]
+    found = verdict(*(FILES | {f"{INFO}/RECORD": "".join(each).encode()} for each in (lines, reversed(lines))))
+    assert {d.field for d in found.differences} == {f"line {n}" for n in range(1, 21)} | {"more lines"}
+
+
+def test_a_zip64_field_that_repeats_an_offset_is_no_difference(verdict):
+    def wide(files, extra=b""):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            for name, data in files.items():
+                assert archive.fp
+                info = zipfile.ZipInfo(name)
+                info.extra = struct.pack("<HHQQ", 1, 16, len(data), archive.fp.tell()) + extra
+                archive.writestr(info, data)
+        return buffer.getvalue()
+
+    assert [d.path for d in verdict(wide({"a": b"1", "b": b"2"}), wide({"a": b"111", "b": b"2"})).differences] == [
+        ("a",)
+    ]
+    for extra in (b"\1\2", b"\x55\x54\1\0x"):
+        found = verdict(wide({"a": b"1"}), wide({"a": b"1"}, extra))
+        assert {d.field for d in found.differences} == {"extra field"}
+
+
+# --- what is said meanwhile ----------------------------------------------------------------------------
+
+
+class Listening(Silent):
+    def __init__(self):
+        self.steps = []
+
+    def step(self, message):
+        self.steps.append(message)
+
+
+def test_long_comparisons_say_how_far_they_are(tmp_path, monkeypatch):
+    paths = [tmp_path / "left.whl", tmp_path / "right.whl"]
+    for path, data in zip(paths, (zip_of(FILES), zip_of(FILES | {"demo/data.bin": b""})), strict=True):
+        path.write_bytes(data)
+    short = Listening()
+    compare(*paths, observer=short)
+    assert short.steps == []
+    monkeypatch.setattr("reprobuild.compare._SLOW", 10)
+    monkeypatch.setattr("reprobuild.contents._SLOW", 10_000)
+    big = Listening()
+    compare(*paths, observer=big)
+    hashed = size_text(sum(path.stat().st_size for path in paths))
+    assert big.steps == [f"hashing {hashed}", "comparing member 2 of 5: demo/data.bin (10.0 KiB)"]
+    monkeypatch.setattr("reprobuild.progress._PACE", 0)
+    every = Listening()
+    compare(*paths, observer=every)
+    assert len(every.steps) == 6
+    assert every.steps[1] == "comparing member 1 of 5: demo/__init__.py (6 bytes)"
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 bytes"), (1023, "1023 bytes"), (1024, "1.0 KiB"), (3 << 19, "1.5 MiB"), (5000 << 30, "5,000.0 GiB")],
+)
+def test_sizes_are_said_in_words(size, text):
+    assert size_text(size) == text
 
 
 def test_the_deepest_cause_comes_first(verdict):

@@ -181,3 +181,23 @@ def test_a_marker_without_a_meaning_is_bad_input(marker):
     locked = parse(f"demo==1.0 ; {marker} --hash=sha256:{'0' * 64}\n", "constraints.txt")
     with pytest.raises(BadInput, match="has no meaning"):
         locked.selected({"os_name": "posix"})
+
+
+DIGITS = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    "pin",
+    [f"a==1.{DIGITS}", "a==1; " + "(" * 3000 + "os_name == 'x'" + ")" * 3000, f"a=={'x' * 5000}", f"a==1 --hash=x{A}"],
+)
+def test_what_no_pin_can_be_is_bad_input_in_few_words(pin):
+    with pytest.raises(BadInput, match=r"^constraints\.txt: 'a==") as caught:
+        parse(f"{pin} --hash={A}\n", "constraints.txt")
+    assert len(caught.value.reason) < 600
+
+
+def test_a_marker_that_compares_with_very_many_digits_is_bad_input():
+    pin = one(f"a==1 ; python_version > '1.{DIGITS}' --hash={A}")
+    with pytest.raises(BadInput, match="has no meaning") as caught:
+        pin.applies(LINUX)
+    assert len(caught.value.reason) < 600

@@ -210,6 +210,14 @@ def test_a_variable_that_is_malformed_is_refused_in_words(project, monkeypatch, 
     assert "s3cret" not in caught.value.reason
 
 
+def test_a_folder_of_links_whose_name_has_a_nul_is_refused_in_words(project):
+    (project / "uv.toml").write_text('find-links = ["file:///links%00"]')
+    with pytest.raises(BadInput, match=r"uv\.toml: the URL of a place .* is malformed"):
+        configured(project)
+    (project / "uv.toml").write_text('find-links = ["links%00"]\nno-index = true')
+    assert [place.folder for place in configured(project)] == [project / "links%00"]
+
+
 def test_links_are_separated_by_commas_alone(project, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UV_FIND_LINKS", "a b,,c")

@@ -362,3 +362,39 @@ def test_a_selection_may_name_what_is_declared_or_what_only_the_backend_knows(tm
 @pytest.mark.parametrize("text", ["a = " + "[" * 5000, "a = " + "9" * 5000])
 def test_what_no_parser_can_take_is_not_toml(refusal, text):
     assert refusal(text)[0].strip().startswith("is not valid TOML")
+
+
+NUL = '"a\\u0000b"'
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (f"[project]\nname = {NUL}", "project.name"),
+        (f"[build-system]\nbackend-path = ['.', {NUL}]", "build-system.backend-path"),
+        (f"[tool.reprobuild]\npython = {NUL}", "tool.reprobuild.python"),
+        (f"{WHEEL}environment = {{ A = {NUL} }}", "tool.reprobuild.wheel.environment.A"),
+        (f"{WHEEL}config-settings = {{ {NUL} = 'x' }}", "tool.reprobuild.wheel.config-settings.a\\0b"),
+        (f"{WHEEL}readable = ['/a', {NUL}]", "tool.reprobuild.wheel.readable"),
+    ],
+)
+def test_what_no_path_or_option_can_hold_is_refused(refusal, text, key):
+    assert refusal(text)[0] == f"{key} has a NUL character in it."
+
+
+DIGITS = "1." + "9" * 5000
+
+
+@pytest.mark.parametrize(
+    "requirement",
+    [f"a=={DIGITS}", f"a<0,=={DIGITS}", "a; " + "(" * 3000 + "os_name == 'x'" + ")" * 3000, "a" * 5000 + "!"],
+)
+def test_what_no_requirement_can_be_is_refused_in_few_words(refusal, requirement):
+    reason, _ = refusal(f'[build-system]\nrequires = ["{requirement}"]')
+    assert reason.startswith("build-system.requires: 'a")
+    assert "is not a requirement: " in reason
+    assert len(reason) < 600
+
+
+def test_a_python_of_very_many_digits_is_refused(refusal):
+    assert refusal(f'[project]\nrequires-python = ">={DIGITS}"')[0].startswith("project.requires-python: ")

@@ -1,6 +1,7 @@
 """The parts of checking a published wheel that need no build."""
 
 import calendar
+import struct
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -132,13 +133,15 @@ def test_a_folder_with_something_in_it_is_left_as_it_is(tmp_path):
         published.check(published.Subject("demo", "1.0"), settings=tmp_path, keep=tmp_path / "file")
 
 
-def test_both_wheels_and_their_trees_are_kept(tmp_path):
+def test_both_wheels_and_their_trees_are_kept_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(published, "chunks_of", lambda stream: iter(lambda: stream.read(7), b""))
     for name in ("one.whl", "two.whl"):
         write(tmp_path / name, {"demo/a.py": OLD})
     published._keep(tmp_path / "kept", tmp_path / "one.whl", tmp_path / "two.whl")
     kept = {str(path.relative_to(tmp_path / "kept")) for path in (tmp_path / "kept").rglob("*") if path.is_file()}
     trees = {f"{name}/tree/demo/a.py" for name in ("published", "rebuilt")}
     assert kept == {"published/one.whl", "rebuilt/two.whl", *trees}
+    assert (tmp_path / "kept/published/one.whl").read_bytes() == (tmp_path / "one.whl").read_bytes()
     published._keep(tmp_path / "half", tmp_path / "one.whl", None)
     assert [path.name for path in (tmp_path / "half").iterdir()] == ["published"]
 
@@ -285,6 +288,38 @@ def test_where_there_is_no_one_recorded_clock_nothing_is_replayed(pair, theirs, 
     before = made.read_bytes()
     assert published.replay_clock(wheel, made, STARTED) is None
     assert made.read_bytes() == before
+
+
+def test_the_clock_of_a_zip64_wheel_is_replayed(pair, monkeypatch):
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 2)
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 1)
+    wheel, made = pair({"a": RECORDED, "b": OLD}, {"a": WRITTEN, "b": OLD})
+    for path in (wheel.path, made):
+        data = bytearray(path.read_bytes())
+        assert b"PK\x06\x06" in data
+        struct.pack_into("<HHLL", data, len(data) - 14, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF)
+        path.write_bytes(data)
+    assert published.replay_clock(wheel, made, STARTED) is not None
+    assert made.read_bytes() == wheel.path.read_bytes()
+
+
+def test_the_clock_is_replayed_behind_a_script_that_starts_the_zip(pair):
+    """A path in front shifts every offset that the zip itself records."""
+    wheel, made = pair({"a": RECORDED, "b": OLD}, {"a": WRITTEN, "b": OLD})
+    for path in (wheel.path, made):
+        path.write_bytes(b"PK\x03\x04" + b"#" * 99 + path.read_bytes())
+    assert published.replay_clock(as_published(wheel.path), made, STARTED) is not None
+    assert made.read_bytes() == wheel.path.read_bytes()
+
+
+def test_a_time_that_no_calendar_has_is_replayed_too(pair):
+    wheel, made = pair({"a": RECORDED}, {"a": WRITTEN})
+    path, data = wheel.path, wheel.path.read_bytes()
+    now = struct.pack("<HH", 17 << 11 | 35 << 5 | 12, 44 << 9 | 12 << 5 | 4)
+    assert data.count(now) == 2
+    path.write_bytes(data.replace(now, b"\xff\xff\0\0"))
+    assert published.replay_clock(as_published(path), made, STARTED) is not None
+    assert made.read_bytes() == path.read_bytes()
 
 
 def test_a_replay_hides_no_other_difference(pair):

@@ -744,6 +744,23 @@ def test_an_sdists_own_folder_is_lifted(tmp_path, exported):
     assert (out / "PKG-INFO").stat().st_mode & 0o777 == 0o644
 
 
+def test_an_sdist_may_hold_any_name_where_its_folder_is_lifted(tmp_path, exported):
+    names = (".lift-0", ".lift-1", ".reprobuild-lift", "demo-1.0")
+    files = {**SDIST, **{f"demo-1.0/{name}/x": b"x" for name in names}}
+    _, out = exported(sdist(tmp_path / "demo-1.0.tar.gz", files))
+    assert tree(out) == {name.removeprefix("demo-1.0/"): data for name, data in files.items()}
+
+
+def test_a_link_is_no_top_folder(tmp_path, exported):
+    path = tmp_path / "demo-1.0.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        link = tarfile.TarInfo("demo-1.0")
+        link.type, link.linkname = tarfile.SYMTYPE, "."
+        tar.addfile(link)
+    with pytest.raises(BadInput, match="exactly one top folder"):
+        exported(path)
+
+
 @pytest.mark.parametrize("files", [{"a": b"", "b": b""}, {"demo": b""}, {"demo-1/x": b"", "y": b""}])
 def test_an_sdist_has_one_top_folder(tmp_path, exported, files):
     with pytest.raises(BadInput, match="exactly one top folder"):
@@ -793,6 +810,14 @@ def test_peek_looks_into_an_sdists_folder(tmp_path, scratch):
     (tmp_path / "seen").mkdir()
     peek(opened, ("pyproject.toml", "demo.py"), tmp_path / "seen")
     assert tree(tmp_path / "seen") == {"pyproject.toml": b"p"}
+
+
+def test_peek_reads_no_file_that_is_too_large_to_be_one(tmp_path, scratch):
+    files = {"demo-1.0/pyproject.toml": bytes((16 << 20) + 1)}
+    opened = open_source(sdist(tmp_path / "demo-1.0.tar.gz", files), scratch)
+    with pytest.raises(BadInput, match=r"has a pyproject\.toml of 16777217 bytes"):
+        peek(opened, ("pyproject.toml",), tmp_path)
+    peek(opened, ("setup.py",), tmp_path)
 
 
 def test_a_commit_before_1980_gets_the_first_moment_of_a_zip(repository, scratch, monkeypatch):

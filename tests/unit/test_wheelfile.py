@@ -149,3 +149,32 @@ X = "demo_app/__init__.py"
 def test_a_record_that_disagrees_is_refused(tmp_path, complaint, record):
     with pytest.raises(BadInput, match=complaint):
         read_wheel(wheel_at(tmp_path, record=record))
+
+
+@pytest.mark.parametrize(
+    ("complaint", "name", "old", "new"),
+    [
+        ("is not a version", "METADATA", "1.0.0", "1." + "9" * 5000),
+        ("METADATA says", "METADATA", "Demo.App", "a" * 5000),
+        ("METADATA says", "METADATA", "Demo.App", "Demo\0App"),
+        ("it says Wheel-Version", "WHEEL", "Wheel-Version: 1.0", "Wheel-Version: " + "9" * 5000),
+        ("a Tag that is no tag", "WHEEL", "Tag: py2-none-any", "Tag: p\u00ffy2-none-any"),
+        ("a Tag that is no tag", "WHEEL", "Tag: py2-none-any", "Tag: \u00ff"),
+        ("only in WHEEL", "WHEEL", "Tag: py2-none-any", "".join(f"Tag: {'a' * 50}{n}-none-any\n" for n in range(900))),
+    ],
+)
+def test_metadata_that_no_backend_writes_is_refused_in_few_words(tmp_path, complaint, name, old, new):
+    text = {"METADATA": METADATA, "WHEEL": WHEEL}[name].replace(old, new)
+    with pytest.raises(BadInput, match=complaint) as caught:
+        read_wheel(wheel_at(tmp_path, files(**{f"{INFO}/{name}": text.encode()})))
+    assert len(caught.value.reason) < 1200
+
+
+def test_a_record_is_not_read_where_its_members_need_no_such_size(tmp_path):
+    with pytest.raises(BadInput, match="RECORD has 82000 bytes, which its members don't need"):
+        read_wheel(wheel_at(tmp_path, record="x" * 82_000))
+
+
+def test_a_record_is_read_no_further_than_to_the_first_name_that_is_not_there(tmp_path):
+    with pytest.raises(BadInput, match="lists 'ghost0', which isn't there"):
+        read_wheel(wheel_at(tmp_path, record="".join(f"ghost{n},,\n" for n in range(9)) + '"malformed'))

@@ -17,13 +17,14 @@ from reprobuild.archive.model import (
     Entry,
     Kind,
     Names,
+    as_stream,
     bad,
     check_claims,
     clean_name,
     refusing,
 )
 from reprobuild.archive.tarred import Member, decompressed, extract_tar, open_tar, stream_kind, unpack, write_tar
-from reprobuild.archive.zipped import RATIO_LIMIT, extra_fields, open_zip
+from reprobuild.archive.zipped import RATIO_LIMIT, ZIP64, extra_fields, open_zip
 from reprobuild.errors import BadInput
 
 __all__ = [
@@ -31,12 +32,14 @@ __all__ = [
     "HOSTILE",
     "RATIO_LIMIT",
     "SIZE_LIMIT",
+    "ZIP64",
     "Archive",
     "Entry",
     "Kind",
     "Member",
     "Names",
     "archive_kind",
+    "as_stream",
     "clean_name",
     "decompressed",
     "extra_fields",

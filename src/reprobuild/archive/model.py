@@ -1,6 +1,7 @@
 """What an archive is, and what is refused in every kind of archive."""
 
 import io
+import itertools
 import lzma
 import re
 import struct
@@ -26,6 +27,8 @@ Names = Literal["portable", "posix"]
 SIZE_LIMIT = 64 << 30
 #: Entries that one archive may have.
 ENTRY_LIMIT = 1_000_000
+#: Characters of a member's name: PATH_MAX of Linux, less the NUL at its end.
+_NAME_LIMIT = 4095
 CHUNK = 1 << 20
 
 AGAIN = "Download or build it again; don't use this copy."
@@ -63,6 +66,7 @@ class Entry:
         digest: SHA-256 of the content, where opening the archive gave it for free (not in a zip).
         extra: zip: the extra bytes of the central directory; tar: other PAX records, one a line.
         crc, compressed_size, method and what follows: zip only, from the central directory.
+        directory_offset: where the member's record in the central directory starts, in bytes.
     """
 
     name: str
@@ -88,6 +92,7 @@ class Entry:
     flags: int = 0
     external_attr: int = 0
     comment: bytes = b""
+    directory_offset: int = 0
 
 
 @dataclass(frozen=True)
@@ -110,14 +115,29 @@ class Archive:
     header: dict[str, str]
     raw: Callable[[Entry], Iterator[bytes]] = field(repr=False)
     _content: Callable[[Entry], Iterator[bytes]] = field(repr=False)
+    _place: Callable[[Entry], tuple[BinaryIO, int] | None] = field(repr=False)
 
-    def open(self, entry: Entry) -> BinaryIO:
-        """The content of a file, checked against its declared size and CRC at the end.
+    def chunks(self, entry: Entry) -> Iterator[bytes]:
+        """The content of a file in pieces of up to 1 MiB, checked against its declared size and CRC at the end.
 
         Raises:
             BadInput: while reading, when the content isn't what was declared.
         """
+        return self._content(entry)
+
+    def open(self, entry: Entry) -> BinaryIO:
+        """The content of a file as a stream, checked in the same way."""
         return as_stream(self._content(entry))
+
+    def in_place(self, entry: Entry) -> BinaryIO | None:
+        """A file's content as a seekable part of the archive itself, unchecked; None where it is compressed.
+
+        Raises:
+            BadInput: it can't be found.
+        """
+        with refusing(self.name):
+            place = self._place(entry)
+        return None if place is None else cast("BinaryIO", io.BufferedReader(_Part(*place, entry.size), 1 << 16))
 
 
 def bad(name: str, what: str, remedy: str = AGAIN) -> BadInput:
@@ -155,6 +175,35 @@ class _Chunks(io.RawIOBase):
         return length
 
 
+class _Part(io.RawIOBase):
+    """Some bytes of a seekable stream, which others may move meanwhile."""
+
+    def __init__(self, stream: BinaryIO, start: int, size: int) -> None:
+        self._stream, self._start, self._size = stream, start, size
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        self._at = offset + (0, self._at, self._size)[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        into = memoryview(buffer).cast("B")
+        self._stream.seek(self._start + self._at)
+        data = self._stream.read(max(0, min(len(into), CHUNK, self._size - self._at)))
+        into[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
 def as_stream(chunks: Iterator[bytes]) -> BinaryIO:
     """A binary stream of pieces that are made as they are read."""
     return cast("BinaryIO", io.BufferedReader(_Chunks(chunks), 1 << 16))
@@ -187,6 +236,8 @@ def check_claims(archive: Archive, names: Names, size_limit: int) -> None:
         raise bad(archive.name, f"claims {total} bytes, more than {size_limit}", UNSAFE)
     seen: dict[str, Kind] = {}
     for entry in archive.entries:
+        if len(entry.stored_name) > _NAME_LIMIT:
+            raise bad(archive.name, f"has a member name of {len(entry.stored_name)} characters", UNSAFE)
         name = clean_name(entry.stored_name, names)
         if name is None or (not name and entry.kind != "directory"):
             raise bad(archive.name, f"has the unsafe member name {entry.stored_name!r}", UNSAFE)
@@ -196,10 +247,10 @@ def check_claims(archive: Archive, names: Names, size_limit: int) -> None:
         if _escapes(entry, names):
             what = f"has a link {name!r} that leads outside, to {entry.target!r}"
             raise bad(archive.name, what, UNSAFE)
-    for name in seen:
-        for parent in parents(name):
-            if seen.get(parent, "directory") != "directory":
-                raise bad(archive.name, f"puts {name!r} under {parent!r}, not a folder", UNSAFE)
+    # With the lowest character between folders, what lies below a name comes right behind it.
+    for parent, name in itertools.pairwise(sorted(seen, key=lambda name: name.replace("/", "\0"))):
+        if seen[parent] != "directory" and name.startswith(f"{parent}/"):
+            raise bad(archive.name, f"puts {name!r} under {parent!r}, not a folder", UNSAFE)
 
 
 def _escapes(entry: Entry, names: Names) -> bool:

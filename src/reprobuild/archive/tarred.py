@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import io
+import itertools
 import lzma
 import os
 import shutil
@@ -120,8 +121,11 @@ def open_tar(stream: BinaryIO, name: str, kind: str, size_limit: int) -> Archive
             guard.seek(entry.offset)
             yield from _read_exactly(guard, entry.size)
 
+    def place(entry: Entry) -> tuple[BinaryIO, int] | None:
+        return (guard, entry.offset) if kind == "tar" else None
+
     if not kind.startswith("tar"):
-        return Archive(kind, name, (_single(guard, size_limit),), header, raw, raw)
+        return Archive(kind, name, (_single(guard, size_limit),), header, raw, raw, place)
     entries: list[Entry] = []
     total = 0
     with tarfile.open(fileobj=guard, mode="r:", encoding="utf-8", errors="backslashreplace") as tar:
@@ -133,7 +137,7 @@ def open_tar(stream: BinaryIO, name: str, kind: str, size_limit: int) -> Archive
             entries.append(_entry(guard, info, len(entries)))
         _check_end(guard, tar, name)
         header |= {f"pax {key}": value for key, value in tar.pax_headers.items()}
-    return Archive(kind, name, tuple(entries), header, raw, raw)
+    return Archive(kind, name, tuple(entries), header, raw, raw, place)
 
 
 def _check_end(guard: BinaryIO, tar: tarfile.TarFile, name: str) -> None:
@@ -342,7 +346,9 @@ def unpack(
 def _create(archive: Archive, destination: Path, *, reverse: bool) -> None:
     # Nothing exists but what is made here, and no member lies under a link, so none is followed.
     entries = {entry.name: entry for entry in archive.entries}
-    names = {*entries, *(parent for name in entries for parent in parents(name))} - {""}
+    names = {*entries, *itertools.chain(*map(parents, entries))} - {""}
+    if len(names) > ENTRY_LIMIT:
+        raise bad(archive.name, f"needs {len(names)} files and folders, more than {ENTRY_LIMIT}", UNSAFE)
     in_folders = sorted(sorted(names, reverse=reverse), key=lambda name: name.count("/"))
     for name in in_folders:
         entry = entries.get(name)

@@ -9,6 +9,7 @@ import bz2
 import dataclasses
 import io
 import itertools
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -29,6 +30,10 @@ from reprobuild.archive.model import (
 #: Deflate can't shrink by more than 1032; what claims more than this is a lie.
 RATIO_LIMIT = 1100
 STORED, DEFLATED, BZIP2 = 0, 8, 12
+#: The extra field of sizes and an offset that have 64 bits (4.5.3).
+ZIP64 = 1
+_UNICODE_PATH = 0x7075
+_DESCRIPTOR = 0x8
 
 _LINK_LIMIT = 4096
 _END = struct.Struct("<4s4H2LH")
@@ -65,6 +70,9 @@ def open_zip(stream: BinaryIO, name: str) -> Archive:
     def content(entry: Entry) -> Iterator[bytes]:
         return _content(stream, name, entry)
 
+    def place(entry: Entry) -> tuple[BinaryIO, int] | None:
+        return (stream, _start(stream, name, entry)) if entry.method == STORED else None
+
     header = {"comment": comment.decode("utf-8", "backslashreplace")} if comment else {}
     return Archive(
         "zip",
@@ -73,6 +81,7 @@ def open_zip(stream: BinaryIO, name: str) -> Archive:
         header,
         raw,
         content,
+        place,
     )
 
 
@@ -82,17 +91,20 @@ def _find_directory(stream: BinaryIO, name: str) -> tuple[int, int, int, int, by
     base = max(0, total - _END.size - 0xFFFF)
     stream.seek(base)
     tail = stream.read()
-    at = tail.rfind(b"PK\x05\x06")
-    while at >= 0 and at + 22 + int.from_bytes(tail[at + 20 : at + 22], "little") != len(tail):
-        at = tail.rfind(b"PK\x05\x06", 0, at)
-    if at < 0 and b"PK\x05\x06" in tail:
+    signatures = [match.start() for match in re.finditer(b"PK\x05\x06", tail)]
+    ends = [at for at in signatures if at + 22 + int.from_bytes(tail[at + 20 : at + 22], "little") == len(tail)]
+    if signatures and not ends:
         raise bad(name, "is a zip file that goes on after its end", UNSAFE)
-    if at < 0:
+    if not ends:
         raise bad(name, "is a truncated zip file: its central directory is missing")
+    if len(ends) > 1 or signatures[-1] != ends[0]:
+        raise bad(name, "has a comment that other readers take for the end of a zip file", UNSAFE)
+    at = ends[0]
     end = _END.unpack_from(tail, at)[1:7]
     finish = base + at
     stream.seek(max(0, finish - _LOCATOR64.size))
-    if stream.read(4) == b"PK\x06\x07":
+    locator = stream.read(_LOCATOR64.size)
+    if is_wide := locator.startswith(b"PK\x06\x07"):
         finish -= _LOCATOR64.size + _END64.size
         stream.seek(max(0, finish))
         magic, *_, a, b, c, d, e, f = _END64.unpack(stream.read(_END64.size))
@@ -108,10 +120,13 @@ def _find_directory(stream: BinaryIO, name: str) -> tuple[int, int, int, int, by
     shift = finish - size - offset
     if shift < 0:
         raise bad(name, "is a truncated zip file: its central directory lies outside")
+    if is_wide and _LOCATOR64.unpack(locator)[2] + shift != finish:
+        raise bad(name, "has two zip directories that disagree", UNSAFE)
     return finish - size, size, count, shift, tail[at + _END.size :]
 
 
 def _central_entry(stream: BinaryIO, archive: str, order: int, shift: int) -> Entry:
+    directory_offset = stream.tell()
     fields = _CENTRAL.unpack(stream.read(_CENTRAL.size))
     magic, create_version, create_system, extract_version, _, flags, method, time, date = fields[:9]
     crc, compressed, size, name_length, extra_length, comment_length, disk, _, attr = fields[9:18]
@@ -121,6 +136,8 @@ def _central_entry(stream: BinaryIO, archive: str, order: int, shift: int) -> En
     if magic != b"PK\x01\x02" or disk not in (0, 0xFFFF):
         raise bad(archive, "has a damaged central directory")
     stored = raw_name.decode("utf-8" if flags & 0x800 else "cp437")
+    if _has_other_name(extra, stored):
+        raise bad(archive, f"has two names for the member {stored!r}", UNSAFE)
     size, compressed, offset = _zip64(extra, [size, compressed, fields[18]])
     if flags & _ENCRYPTED:
         raise bad(archive, f"has the encrypted member {stored!r}", "Decrypt it first.")
@@ -148,6 +165,7 @@ def _central_entry(stream: BinaryIO, archive: str, order: int, shift: int) -> En
         flags=flags,
         external_attr=attr,
         comment=comment,
+        directory_offset=directory_offset,
     )
 
 
@@ -173,12 +191,20 @@ def extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _zip64(extra: bytes, values: list[int]) -> list[int]:
     """Replace each 0xFFFFFFFF among size, compressed size and offset by its 64 bits (4.5.3)."""
-    wide = next((data for tag, data in extra_fields(extra) if tag == 1), b"")
+    found = [data for tag, data in extra_fields(extra) if tag == ZIP64]
+    if len(found) > 1:
+        raise ValueError("two sizes of one member")
+    wide = b"".join(found)
     for index, value in enumerate(values):
         if value == 0xFFFFFFFF and wide:
             (values[index],) = struct.unpack_from("<Q", wide)
             wide = wide[8:]
     return values
+
+
+def _has_other_name(extra: bytes, stored: str) -> bool:
+    """Whether a Unicode Path field (4.6.9), which some readers obey, says another name than the header."""
+    return any(tag == _UNICODE_PATH and data[5:] != stored.encode() for tag, data in extra_fields(extra))
 
 
 def _with_target(entry: Entry, stream: BinaryIO, name: str) -> Entry:
@@ -190,15 +216,24 @@ def _with_target(entry: Entry, stream: BinaryIO, name: str) -> Entry:
     return dataclasses.replace(entry, target=target)
 
 
+def _start(stream: BinaryIO, archive: str, entry: Entry) -> int:
+    """Where a member's stored bytes start, behind its local header (4.3.7)."""
+    stream.seek(entry.offset)
+    fields = _LOCAL.unpack(stream.read(_LOCAL.size))
+    magic, _, _, flags, method, _, _, crc, compressed, size, name_length, extra_length = fields
+    name = stream.read(name_length).decode("utf-8" if flags & 0x800 else "cp437")
+    said = [crc, *reversed(_zip64(stream.read(extra_length), [size, compressed]))]
+    true = [entry.crc, entry.compressed_size, entry.size]
+    if flags & _DESCRIPTOR:  # they may be zero here, and follow the content
+        said = [value or known for value, known in zip(said, true, strict=True)]
+    if (magic, name, method, said) != (b"PK\x03\x04", entry.stored_name, entry.method, true):
+        raise bad(archive, f"has two headers of {entry.name!r} that disagree", UNSAFE)
+    return entry.offset + _LOCAL.size + int(name_length) + int(extra_length)
+
+
 def _raw(stream: BinaryIO, archive: str, entry: Entry) -> Iterator[bytes]:
     with refusing(f"{archive}, at {entry.name!r},"):
-        stream.seek(entry.offset)
-        fields = _LOCAL.unpack(stream.read(_LOCAL.size))
-        magic, _, _, flags, method, *_, name_length, extra_length = fields
-        name = stream.read(name_length).decode("utf-8" if flags & 0x800 else "cp437")
-        if (magic, name, method) != (b"PK\x03\x04", entry.stored_name, entry.method):
-            raise bad(archive, f"has two headers of {entry.name!r} that disagree", UNSAFE)
-        start = entry.offset + _LOCAL.size + name_length + extra_length
+        start = _start(stream, archive, entry)
         left = entry.compressed_size
         while left:
             stream.seek(start)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from reprobuild.cli.console import PATH, accept_option, print_json
+from reprobuild.cli.console import PATH, Console, accept_option, print_json
 from reprobuild.cli.render import verdict_lines
 from reprobuild.compare import Level, compare
 
@@ -19,10 +19,12 @@ Examples:
 @click.argument("left", metavar="A", type=PATH)
 @click.argument("right", metavar="B", type=PATH)
 @accept_option
+@click.option("-q", "--quiet", is_flag=True, help="No progress, only the result.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def diff(left: Path, right: Path, accept: str, as_json: bool) -> None:
+def diff(left: Path, right: Path, accept: str, quiet: bool, as_json: bool) -> None:
     """Compare two wheels, zips, tars or files: raw bytes first, then member by member down to the cause."""
-    verdict = compare(left, right)
+    with Console(quiet=quiet) as console:
+        verdict = compare(left, right, observer=console)
     if as_json:
         said = verdict.to_json()
         for side, path in (("left", left), ("right", right)):
