@@ -5,21 +5,21 @@ import re
 import struct
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
-from reprobuild import infer, interpreter, lock, source
-from reprobuild.archive import open_archive
+from reprobuild import evidence, infer, interpreter, lock, source
+from reprobuild.archive import Entry, open_archive
 from reprobuild.compare import Level, Verdict, compare
-from reprobuild.errors import BadInput, IndexFailed, ReprobuildError, SourceUnusable, ToolMissing
+from reprobuild.errors import BadInput, BuildFailed, IndexFailed, ReprobuildError, SourceUnusable, ToolMissing
 from reprobuild.files import scratch_folder, write_atomically
 from reprobuild.index import Index, ReleasedFile
-from reprobuild.infer import Hypothesis
+from reprobuild.infer import Aspect, Hypothesis, Outcome
 from reprobuild.interpreter import Interpreter
 from reprobuild.lockfile import Lockfile
 from reprobuild.progress import SILENT, Observer
@@ -55,12 +55,14 @@ class Try:
         verdict: None when it couldn't be built.
         replay: what was replayed, if anything.
         failure: why it couldn't be built; empty when it could.
+        renamed: whether it has another file name than the published wheel.
     """
 
     hypothesis: Hypothesis
     verdict: Verdict | None
     replay: Replay | None = None
     failure: str = ""
+    renamed: bool = False
 
     @property
     def level(self) -> Level:
@@ -72,7 +74,21 @@ class Try:
         """Its place among the tries, the best first: by level, then by how much differs."""
         if self.verdict is None:
             return len(Level), 0
-        return self.verdict.level.rank, len(self.verdict.differences) + sum(n for _, n in self.verdict.omitted)
+        differing = len(self.verdict.differences) + sum(n for _, n in self.verdict.omitted) + self.renamed
+        return self.verdict.level.rank, differing
+
+    @property
+    def is_resolved(self) -> bool:
+        """Whether versions of the build requirements were found that fit together."""
+        return not self.failure.startswith(lock.UNRESOLVED)
+
+    @property
+    def outcome(self) -> Outcome:
+        """What it says of the guesses."""
+        if self.verdict is None:
+            aspect = Aspect.UNBUILT if self.is_resolved else Aspect.UNRESOLVED
+            return Outcome(self.rank, frozenset((aspect,)))
+        return infer.outcome_of(self.rank, self.verdict.differences, renamed=self.renamed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +98,13 @@ class Checked:
     Attributes:
         wheel, sdist: as the index lists them.
         tries: in the order in which they were made.
+        generator: what the published WHEEL says made it.
     """
 
     wheel: ReleasedFile
     sdist: ReleasedFile
     tries: tuple[Try, ...]
+    generator: str = ""
 
     @property
     def best(self) -> Try:
@@ -97,6 +115,13 @@ class Checked:
     def level(self) -> Level:
         """The level of the best try; not comparable when none could be built."""
         return self.best.level
+
+    @property
+    def causes(self) -> tuple[str, ...]:
+        """The named causes of what differs, or of there being nothing to compare."""
+        if self.best.verdict:
+            return self.best.verdict.causes
+        return () if any(each.is_resolved for each in self.tries) else ("requirement-gone",)
 
 
 def parse(text: str) -> tuple[str, str]:
@@ -179,6 +204,8 @@ class _Checker:
     sandbox: str
     keep: Path | None
     observer: Observer
+    locks: dict[tuple[object, ...], Lockfile | ReprobuildError] = field(default_factory=dict)
+    done: dict[tuple[object, ...], Try] = field(default_factory=dict)
 
     def run(self) -> Checked:
         published = read_wheel(self.scratch / self.wheel.file.filename)
@@ -187,30 +214,48 @@ class _Checker:
         with open_archive(sdist_path, names="posix") as archive:
             members = archive.entries
         config, _ = read_export(exported, self.scratch)
+        source.peek(exported, ("setup.cfg",), config.root)
         # Nothing in a stranger's files may show the build more of this machine, or run it in another way.
         config = replace(config, wheel=BuildSettings())
         tries: list[Try] = []
-        guessed = infer.hypotheses(
+        search = infer.Search(
             published, members, self.wheel.uploaded, config.requires_python, _pythons_here(), legacy=config.is_legacy
         )
-        for number, hypothesis in enumerate(guessed, 1):
-            self.observer.step(f"try {number}: {', '.join(guess.value for guess in hypothesis.guesses)}")
-            tries.append(self._try(number, hypothesis, published, exported, config))
-            if tries[-1].verdict and tries[-1].verdict.level is Level.IDENTICAL:
+        while hypothesis := search.next():
+            self.observer.step(f"try {len(tries) + 1}: {', '.join(guess.value for guess in hypothesis.guesses)}")
+            done = self._try(len(tries) + 1, hypothesis, published, members, exported, config)
+            if not any(done is each for each in tries):
+                tries.append(done)
+            if done.level is Level.IDENTICAL:
                 break
+            search.learn(done.outcome)
         if not tries:
             raise SourceUnusable(
                 f"No Python on this machine is one that {self.sdist.file.filename} admits "
                 f"({config.requires_python or 'any'}).",
                 "Install one (`uv python install` can).",
             )
-        return Checked(self.wheel, self.sdist, tuple(tries))
+        return Checked(self.wheel, self.sdist, tuple(tries), published.generator)
 
-    def _try(self, number: int, hypothesis: Hypothesis, published: WheelFile, exported: Source, config: Config) -> Try:
+    def _try(
+        self,
+        number: int,
+        hypothesis: Hypothesis,
+        published: WheelFile,
+        members: Sequence[Entry],
+        exported: Source,
+        config: Config,
+    ) -> Try:
+        """Build and compare; where an earlier try had the same inputs and surroundings, that try."""
         with scratch_folder(self.scratch, f"try-{number}-") as folder:
             try:
                 inputs = self._inputs(hypothesis, exported, config, folder)
                 around = replace(USUAL, umask=hypothesis.umask, timezone=hypothesis.timezone)
+                of_user = (inputs.tool, inputs.home, inputs.startup)
+                of_files = (inputs.files, hypothesis.epoch, hypothesis.own_modes)
+                key = (inputs.interpreter.executable, *of_user, *of_files, around)
+                if key in self.done:
+                    return self.done[key]
                 started = int(time.time())
                 made, _, _ = make(inputs, self.index, folder / "out", kind=self.sandbox, surroundings=around)
             except (BadInput, IndexFailed):
@@ -220,12 +265,23 @@ class _Checker:
             replay = None
             if hypothesis.epoch is None:
                 replay = replay_clock(published, made, started)
-            verdict = compare(published.path, made)
-            if made.name != published.path.name:
+            verdict = self._compared(published, made, members, config)
+            renamed = made.name != published.path.name
+            if renamed:
                 verdict = replace(verdict, level=max(verdict.level, Level.METADATA, key=lambda level: level.rank))
             if self.keep is not None:
                 self._keep(published.path, made)
-            return Try(hypothesis, verdict, replay)
+            self.done[key] = Try(hypothesis, verdict, replay, renamed=renamed)
+            return self.done[key]
+
+    @staticmethod
+    def _compared(published: WheelFile, made: Path, members: Sequence[Entry], config: Config) -> Verdict:
+        verdict = compare(published.path, made)
+        if verdict.level is Level.IDENTICAL:
+            return verdict
+        setup_cfg = config.root / "setup.cfg"
+        text = setup_cfg.read_text(encoding="utf-8", errors="replace") if setup_cfg.is_file() else ""
+        return evidence.explained(verdict, published, made, members, text)
 
     def _keep(self, published: Path, made: Path) -> None:
         assert self.keep is not None  # noqa: S101 - the caller has looked
@@ -236,9 +292,29 @@ class _Checker:
         python = interpreter.find(hypothesis.python)
         epoch = exported.epoch if hypothesis.epoch is None else hypothesis.epoch
         timed = replace(exported, epoch=epoch, own_times=hypothesis.epoch is None, own_modes=hypothesis.own_modes)
-        locked = self._locked(hypothesis, python, timed, config, scratch)
+        if hypothesis.tool:
+            config = self._tools_own(config, hypothesis.tool)
+        key = (hypothesis.pins, hypothesis.index_time, hypothesis.python, hypothesis.tool)
+        locked = self.locks.get(key)
+        if locked is None:
+            try:
+                locked = self._locked(hypothesis, python, timed, config, scratch)
+            except BuildFailed as error:
+                locked = error
+            self.locks[key] = locked
+        if isinstance(locked, ReprobuildError):
+            raise locked
         files = self.index.choose(locked.selected(python.markers).values(), python)
-        return Inputs(config, timed, files, locked.digest, python)
+        user = {"tool": hypothesis.tool, "home": hypothesis.home, "startup": hypothesis.startup}
+        return Inputs(config, timed, files, locked.digest, python, **user)  # type: ignore[arg-type]
+
+    def _tools_own(self, config: Config, tool: str) -> Config:
+        """The intent of a source as a tool sees it that builds by itself: without its [build-system]."""
+        folder = self.scratch / "tools" / tool
+        folder.mkdir(parents=True, exist_ok=True)
+        text = f'[build-system]\nrequires = []\nbuild-backend = "{tool}"\n'
+        (folder / "pyproject.toml").write_text(text, encoding="utf-8")
+        return replace(config, root=folder, backend=tool, backend_path=(), build_requires=())
 
     def _locked(
         self, hypothesis: Hypothesis, python: Interpreter, exported: Source, config: Config, scratch: Path
