@@ -223,7 +223,6 @@ class Search:
             pythons: the minor versions of Python that are here, such as ``3.12``.
             legacy: whether the source names no backend, so that setuptools' own fallback for such sources is needed.
         """
-        pairs = _pairs(wheel, sdist)
         listed = _pythons(uploaded, requires_python, pythons)
         self._kinds: dict[str, list[_Choice]] = {
             "umask": _umasks(wheel),
@@ -234,7 +233,7 @@ class Search:
             "index time": _index_times(uploaded, [each for each, _ in listed], legacy=legacy),
             "backend": _backends(wheel, uploaded),
             "helper": _helpers(wheel, uploaded, [each for each, _ in listed]),
-            "clock": _clocks(wheel, pairs),
+            "clock": _clocks(wheel, _timed(wheel, sdist)),
         }
         self._names = list(self._kinds)
         self._outcomes: dict[_Point, Outcome] = {}
@@ -313,9 +312,9 @@ class Search:
 
 #: The kinds of guesses that can mend an aspect, the likeliest first.
 _MENDS: dict[Aspect, tuple[str, ...]] = {
-    Aspect.UNRESOLVED: ("backend", "index time", "helper", "python"),
+    Aspect.UNRESOLVED: ("backend", "index time", "helper"),
     Aspect.UNBUILT: ("index time", "python", "backend", "helper"),
-    Aspect.MODES: ("umask", "modes", "backend", "helper", "index time"),
+    Aspect.MODES: ("modes", "umask", "backend", "helper", "index time"),
     Aspect.TAG: ("universal",),
     Aspect.SYSTEM: ("system",),
     Aspect.BACKEND: ("backend", "index time"),
@@ -420,6 +419,13 @@ def _pairs(wheel: WheelFile, sdist: Sequence[Entry], *, licences: bool = False) 
         if same:
             found.append((entry, min(same, key=lambda each: each[0])[1]))
     return found
+
+
+def _timed(wheel: WheelFile, sdist: Sequence[Entry]) -> list[tuple[Entry, Entry]]:
+    """The pairs whose times tell something: licences too, where their time isn't that of the build."""
+    pairs = _pairs(wheel, sdist)
+    licences = [pair for pair in _pairs(wheel, sdist, licences=True) if pair not in pairs]
+    return pairs + [pair for pair in licences if _zone([pair]) is not None]
 
 
 def _backends(wheel: WheelFile, uploaded: str) -> list[_Choice]:
