@@ -29,10 +29,11 @@ from reprobuild.wheelfile import WheelFile
 
 #: How many hypotheses are worth a build.
 MOST_TRIES = 12
-#: The same where something differs that none of them can mend: to find out about the rest.
+#: The same where something differs that hardly any can mend: to find out about the rest.
 MOST_HOPELESS_TRIES = 4
-#: Causes of differences that the environment has no part in.
-UNMENDABLE = frozenset(("not-in-sdist",))
+#: Causes of differences that hardly any environment mends, and of those that none does.
+_HOPELESS = frozenset(("not-in-sdist", "not-as-in-sdist"))
+_UNMENDABLE = frozenset(("not-in-sdist",))
 #: What WHEEL's Generator calls a distribution: those that it may be, each with the backend that the tool of that name
 #: calls by itself, whatever the source's [build-system] says.
 _GENERATORS: dict[str, tuple[tuple[str, str], ...]] = {
@@ -170,7 +171,7 @@ class Outcome:
         rank: the smaller, the better.
         aspects: of what differs, or why nothing was built; empty where no guess can mend what differs.
         age: what METADATA says of the tool that wrote it: ``older`` or ``newer`` than the one that was tried, or empty.
-        hopeless: whether something differs that no guess can mend.
+        hopeless: whether something differs that hardly any guess can mend.
     """
 
     rank: tuple[int, int]
@@ -339,9 +340,8 @@ def outcome_of(rank: tuple[int, int], differences: Iterable[Difference], *, rena
     found = {Aspect.TAG} if renamed else set()
     ages, hopeless = Counter[str](), False
     for each in differences:
-        if each.cause in UNMENDABLE:
-            hopeless = True
-        elif not each.follows:
+        hopeless = hopeless or each.cause in _HOPELESS
+        if each.cause not in _UNMENDABLE and not each.follows:
             found.add(_aspect(each))
             ages[_age(each)] += 1
     ages.pop("", None)

@@ -83,6 +83,11 @@ class Try:
         return not self.failure.startswith(lock.UNRESOLVED)
 
     @property
+    def lacks_requirements(self) -> bool:
+        """Whether the source's own build requirements, with nothing guessed of them, couldn't be satisfied."""
+        return not (self.is_resolved or self.hypothesis.pins or self.hypothesis.tool)
+
+    @property
     def outcome(self) -> Outcome:
         """What it says of the guesses."""
         if self.verdict is None:
@@ -118,10 +123,11 @@ class Checked:
 
     @property
     def causes(self) -> tuple[str, ...]:
-        """The named causes of what differs, or of there being nothing to compare."""
-        if self.best.verdict:
-            return self.best.verdict.causes
-        return () if any(each.is_resolved for each in self.tries) else ("requirement-gone",)
+        """The named causes of what differs, or of there being nothing to compare, the deepest first."""
+        found = self.best.verdict.causes if self.best.verdict else ()
+        if self.level is Level.IDENTICAL or not any(each.lacks_requirements for each in self.tries):
+            return found
+        return ("requirement-gone", *found)
 
 
 def parse(text: str) -> tuple[str, str]:

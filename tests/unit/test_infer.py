@@ -383,12 +383,13 @@ def difference(name, field, left="x", right="y", cause=None, level=Level.METADAT
         (difference("a.py", "line 4", level=Level.PAYLOAD), {Aspect.CONTENT}),
         (difference(f"{INFO}/RECORD", "line", follows=True), set()),
         (difference("py.typed", "missing", cause="not-in-sdist", level=Level.PAYLOAD), set()),
+        (difference("a.py", "line 4", cause="not-as-in-sdist", level=Level.PAYLOAD), {Aspect.CONTENT}),
     ],
 )
 def test_each_difference_is_an_aspect_of_something(found, aspects):
     outcome = outcome_of((2, 1), [found])
     assert outcome.aspects == aspects
-    assert outcome.hopeless is (found.cause == "not-in-sdist")
+    assert outcome.hopeless is (found.cause is not None)
     assert outcome.is_built
 
 
