@@ -37,6 +37,13 @@ done
 echo "${0##*/}: not found" >&2
 exit 127
 """
+_WRITE = "import sys; open(sys.argv[1], 'w').write(sys.argv[2])"
+#: Calls a backend that is installed, even where the source in the working folder has one of the same name.
+_CALL = """
+import importlib, sys
+sys.path.remove("")
+importlib.import_module(sys.argv[1]).build_wheel(sys.argv[2])
+"""
 _LOG_LINES = 40
 _ANSWER_LIMIT = 1 << 20
 
@@ -75,6 +82,23 @@ def prepare(
         observer.step(f"building {', '.join(file.filename for file in sdists)}")
         constraints = ["--build-constraints", box.inside("wheels", "all.txt"), "--require-build-hashes"]
         _install(box, [*install, *constraints, "-r", box.inside("wheels", "sdists.txt")], timeout, observer)
+
+
+def add_user_settings(box: Box, interpreter: Interpreter, home: Iterable[tuple[str, str]], startup: str) -> None:
+    """Give the build what a user's machine would: files in the home folder, code that runs when Python starts.
+
+    They are written from inside: what ran in the box before may have put a link in their way.
+
+    Args:
+        home: names of files and what they hold.
+        startup: Python code, one line.
+    """
+    files = {f"{box.home}/{name}": text for name, text in home}
+    if startup:
+        minor = ".".join(interpreter.version.split(".")[:2])
+        files[box.inside("env", "lib", f"python{minor}", "site-packages", "reprobuild.pth")] = f"{startup}\n"
+    for path, text in files.items():
+        box.run([box.inside("env", "bin", "python"), "-c", _WRITE, path, text])
 
 
 def _install(box: Box, argv: Sequence[str], timeout: float, observer: Observer = SILENT) -> None:
@@ -201,11 +225,16 @@ def build(
     environment: Mapping[str, str],
     *,
     what: str = "wheel",
+    tool: str = "",
     observer: Observer = SILENT,
 ) -> None:
     """Have the backend build a wheel (or an sdist) in the box, into its ``out`` folder.
 
     ``--force-pep517`` keeps uv from building uv_build projects by itself, past the locked requirements.
+
+    Args:
+        tool: a backend to call in place of the one that the source names, as tools such as `flit build` and
+            `poetry build` call their own; for a wheel only.
 
     Raises:
         BuildFailed: the backend fails or runs too long.
@@ -216,9 +245,12 @@ def build(
         for each in (value,) if isinstance(value, str) else value:
             argv += ["--config-setting", f"{name}={each}"]
     folder = inside(box, "src", project)
+    argv.append(folder)
+    if tool:
+        argv = [box.inside("env", "bin", "python"), "-c", _CALL, tool, box.inside("out")]
     timeout = config.wheel.timeout
     try:
-        box.run([*argv, folder], env=environment, cwd=folder, on_line=observer.line, timeout=timeout)
+        box.run(argv, env=environment, cwd=folder, on_line=observer.line, timeout=timeout)
     except process.ToolFailed as error:
         raise BuildFailed(
             f"The build failed:\n{_tail(error.output)}",

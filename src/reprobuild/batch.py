@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import as_completed
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -243,7 +243,7 @@ class _Checker:
         pair = published.select(
             Index(self.settings, observer=observer), dependency.name, dependency.version, dependency.digests
         )
-        memory = _Memory(pair, self.confinement.sandbox)
+        memory = _Memory(pair, self.confinement)
         remembered = memory.recall() if self.resume else None
         if remembered is not None:
             return _outcome(dependency, pair, remembered, resumed=True)
@@ -282,7 +282,7 @@ def _finding(checked: Checked, seconds: float) -> Finding:
         won=checked.tries.index(best) + 1,
         tries=len(checked.tries),
         replayed=best.replay.members if best.replay else (),
-        causes=tuple(best.verdict.causes) if best.verdict else (),
+        causes=checked.causes,
         reason=_short(f"no try could be built; the likeliest: {best.failure}") if best.verdict is None else "",
         seconds=seconds,
     )
@@ -302,7 +302,7 @@ def _short(text: str) -> str:
 class _Memory:
     """The place of one finding: known by all that it is a function of."""
 
-    def __init__(self, pair: tuple[ReleasedFile, ReleasedFile], kind: str) -> None:
+    def __init__(self, pair: tuple[ReleasedFile, ReleasedFile], confinement: Confinement) -> None:
         own = interpreter.find(None)
         wheel, sdist = pair
         self._key = {
@@ -310,7 +310,7 @@ class _Memory:
             "name": wheel.file.filename,
             "uploaded": wheel.uploaded,
             "sdist": str(sdist.file.digest),
-            "sandbox": kind,
+            "confinement": asdict(confinement),
             "python": f"{own.implementation} {own.version} {own.platform} zlib {own.zlib}",
             "code": _code(),
         }

@@ -51,6 +51,27 @@ CAUSES: dict[str, Cause] = {
             "no untracked file takes part.",
         ),
         Cause(
+            "not-in-sdist",
+            "The published wheel has a file, or a text from one, that its sdist lacks.",
+            "Publish an sdist with every file that the wheel is made from, and build the wheel from that sdist.",
+        ),
+        Cause(
+            "not-as-in-sdist",
+            "A file of the published wheel has other content than the same file of its sdist, which a build copies "
+            "as it is.",
+            "Find out where the wheel was made and from what: it isn't what the sdist says. Build it from the sdist.",
+        ),
+        Cause(
+            "requirement-gone",
+            "The index no longer offers versions that satisfy the source's build requirements.",
+            "Mirror the build requirements of what you publish, or name ranges that still have releases.",
+        ),
+        Cause(
+            "operating-system",
+            "One wheel was made on Windows, the other on a system of Unix's kind: the zip entries say so.",
+            "Build on the same operating system.",
+        ),
+        Cause(
             "build-path",
             "The path of the build folder got into the artifact.",
             "Build at a fixed path, as `reprobuild wheel` does, and give C and C++ compilers "

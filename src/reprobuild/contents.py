@@ -225,7 +225,8 @@ def _entry_differences(a: Entry, b: Entry, hints: Sequence[Hint]) -> Iterator[Di
         ours, theirs = getattr(a, field), getattr(b, field)
         if ours != theirs and (field != "stored_name" or a.name == b.name):
             word = field.replace("_", " ")
-            yield _framing(name, word, _quoted(ours), _quoted(theirs), cause)
+            systems = field == "create_system" and {ours, theirs} == _WINDOWS_AND_UNIX
+            yield _framing(name, word, _quoted(ours), _quoted(theirs), "operating-system" if systems else cause)
     if a.extra != b.extra and _framed(a) != _framed(b):
         yield _framing(name, "extra field", a.extra.hex(), b.extra.hex(), _extra_cause(a, b))
     if a.external_attr & ~0xFFF0000 != b.external_attr & ~0xFFF0000:
@@ -243,6 +244,10 @@ _FRAMING = {
     "flags": "zip-tool",
     "comment": None,
 }
+
+
+#: What zipfile names as the creator of an entry on Windows, and elsewhere (APPNOTE 4.4.2).
+_WINDOWS_AND_UNIX = {0, 3}
 
 
 def _framed(entry: Entry) -> list[tuple[int, bytes]] | bytes:

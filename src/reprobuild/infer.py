@@ -2,18 +2,20 @@
 
 Nothing is read here but the time zone database.
 
-Each guess has a name, a value and the evidence for it. Where several fit, they come in order of likelihood.
+Each guess has a name, a value and the evidence for it. Where several fit, they come in order of likelihood, and what
+differs after one try decides which guess the next one changes.
 """
 
 import calendar
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import islice
+from enum import StrEnum
+from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from packaging.requirements import Requirement
@@ -22,17 +24,28 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from reprobuild.archive import Entry
+from reprobuild.difference import Difference, Level
 from reprobuild.wheelfile import WheelFile
 
 #: How many hypotheses are worth a build.
 MOST_TRIES = 12
-#: What WHEEL's Generator calls a distribution that has another name.
-_GENERATORS = {
-    "bdist-wheel": ("wheel",),
-    "flit": ("flit-core",),
-    "hatch": ("hatchling",),
-    "poetry": ("poetry-core", "poetry"),
-    "uv": ("uv-build",),
+#: The same where something differs that hardly any can mend: to find out about the rest.
+MOST_HOPELESS_TRIES = 4
+#: Causes of differences that hardly any environment mends, and of those that none does.
+_HOPELESS = frozenset(("not-in-sdist", "not-as-in-sdist"))
+_UNMENDABLE = frozenset(("not-in-sdist",))
+#: What WHEEL's Generator calls a distribution: those that it may be, each with the backend that the tool of that name
+#: calls by itself, whatever the source's [build-system] says.
+_GENERATORS: dict[str, tuple[tuple[str, str], ...]] = {
+    "bdist-wheel": (("wheel", ""),),
+    "flit": (("flit-core", "flit_core.buildapi"), ("flit", "flit.buildapi")),
+    "hatch": (("hatchling", "hatchling.build"),),
+    "hatchling": (("hatchling", "hatchling.build"),),
+    "pdm-backend": (("pdm-backend", "pdm.backend"),),
+    "pdm-pep517": (("pdm-pep517", "pdm.pep517.api"),),
+    "poetry": (("poetry-core", "poetry.core.masonry.api"), ("poetry", "poetry.masonry.api")),
+    "poetry-core": (("poetry-core", "poetry.core.masonry.api"),),
+    "uv": (("uv-build", "uv_build"),),
 }
 _GENERATOR = re.compile(r"([A-Za-z][A-Za-z0-9._-]*) \(?([0-9][A-Za-z0-9.+!-]*)\)?")
 #: Zip times that backends write by themselves where nothing tells them the time.
@@ -48,6 +61,31 @@ _RELEASED = {
 }
 #: The upload of setuptools 40.8.0, the first with PEP 517's fallback for sources that name no backend.
 _FALLBACK_SINCE = "2019-02-06T00:00:00Z"
+#: setuptools 70.1 is the first with a bdist_wheel of its own, which calls itself setuptools.
+_OWN_BDIST_WHEEL = "2024-06-19"
+#: Releases of setuptools that CPython brought along (Lib/ensurepip), with their upload: what a new virtual environment
+#: holds. Newest first.
+_BUNDLED_SETUPTOOLS = (
+    ("65.5.0", "2022-10-14"),
+    ("63.2.0", "2022-07-14"),
+    ("58.1.0", "2021-09-22"),
+    ("57.4.0", "2021-07-19"),
+    ("56.0.0", "2021-04-09"),
+    ("49.2.1", "2020-08-02"),
+    ("47.1.0", "2020-05-28"),
+    ("41.2.0", "2019-08-21"),
+    ("40.8.0", "2019-02-05"),
+)
+#: The newest release of wheel of each way of writing METADATA and the zip's fields. An installed wheel comes before the
+#: one that setuptools vendors.
+_OTHER_WHEELS = ("0.37.1", "0.38.4", "0.42.0", "0.45.1")
+#: distutils, which setuptools before 66 needs, left the standard library with 3.12.
+_LAST_DISTUTILS = Version("3.11")
+_GENERATED = frozenset(("METADATA", "WHEEL", "RECORD", "entry_points.txt", "top_level.txt", "zip-safe"))
+#: How a wheel for Python 2 and 3 is asked for on the command line: distutils reads the user's settings too.
+_UNIVERSAL = (".pydistutils.cfg", "[bdist_wheel]\nuniversal = 1\n")
+#: zipfile asks sys.platform which system to name as an entry's creator.
+_AS_ON_WINDOWS = "import sys, types, zipfile; zipfile.sys = types.SimpleNamespace(**{**vars(sys), 'platform': 'win32'})"
 _QUARTER_HOUR = 900
 _FARTHEST_ZONE = 14 * 3600
 #: Places with a summer time, one for each rule and offset that is common among those who publish wheels.
@@ -90,6 +128,10 @@ class Hypothesis:
         umask: of the build.
         own_modes: whether files had the sdist's own permissions rather than 644 and 755.
         python: a request for an interpreter.
+        tool: the backend of a tool that built it by itself, past the source's [build-system]: the pins are then all
+            that it needed. Empty where the source's own backend built it.
+        home: files in the user's home folder, by name.
+        startup: Python code that runs whenever an interpreter of the build environment starts.
         guesses: the same in words, with the evidence.
     """
 
@@ -100,119 +142,368 @@ class Hypothesis:
     umask: int = 0o022
     own_modes: bool = False
     python: str = ""
+    tool: str = ""
+    home: tuple[tuple[str, str], ...] = ()
+    startup: str = ""
     guesses: tuple[Guess, ...] = ()
 
-    def _with(self, name: str, value: str, evidence: str, **change: object) -> "Hypothesis":
-        guess = Guess(name, value, evidence)
-        return replace(self, guesses=(*self.guesses, guess), **change)  # type: ignore[arg-type]
+
+class Aspect(StrEnum):
+    """What of a try isn't as it should be, told as far as it says which guess to change."""
+
+    UNRESOLVED = "the build requirements can't be resolved"
+    UNBUILT = "the build fails"
+    MODES = "modes"
+    TAG = "tags"
+    SYSTEM = "operating system"
+    BACKEND = "backend"
+    METADATA = "metadata"
+    FRAMING = "framing"
+    CLOCK = "clock"
+    CONTENT = "content"
 
 
-def hypotheses(
-    wheel: WheelFile,
-    sdist: Sequence[Entry],
-    uploaded: str,
-    requires_python: str,
-    pythons: Iterable[str],
-    *,
-    legacy: bool = False,
-) -> Iterator[Hypothesis]:
-    """Environments that may have made a wheel, the likeliest first, no more than :data:`MOST_TRIES`.
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a hypothesis.
+
+    Attributes:
+        rank: the smaller, the better.
+        aspects: of what differs, or why nothing was built; empty where no guess can mend what differs.
+        age: what METADATA says of the tool that wrote it: ``older`` or ``newer`` than the one that was tried, or empty.
+        hopeless: whether something differs that hardly any guess can mend.
+    """
+
+    rank: tuple[int, int]
+    aspects: frozenset[Aspect]
+    age: str = ""
+    hopeless: bool = False
+
+    @property
+    def is_built(self) -> bool:
+        """Whether a wheel came out."""
+        return not self.aspects & {Aspect.UNRESOLVED, Aspect.UNBUILT}
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """One value of a guess: what it changes in a hypothesis, in words too; no guess where it is what is usual."""
+
+    change: Mapping[str, Any]
+    guesses: tuple[Guess, ...] = ()
+    version: Version | None = None
+
+
+_USUAL = _Choice({})
+_Point = tuple[int, ...]  # for each kind of guess, the position of its choice
+
+
+class Search:
+    """The hypotheses about a wheel, each chosen by what came of those before.
+
+    It starts with the likeliest of each kind of guess. What differs then says which kinds are worth changing: first
+    one at a time from the best try so far, then two.
+    """
+
+    def __init__(
+        self,
+        wheel: WheelFile,
+        sdist: Sequence[Entry],
+        uploaded: str,
+        requires_python: str,
+        pythons: Iterable[str],
+        *,
+        legacy: bool = False,
+    ) -> None:
+        """Take in the evidence.
+
+        Args:
+            sdist: the members of the sdist of the same release.
+            uploaded: when the wheel was uploaded (RFC 3339); empty when the index doesn't tell.
+            requires_python: the project's range of Python versions.
+            pythons: the minor versions of Python that are here, such as ``3.12``.
+            legacy: whether the source names no backend, so that setuptools' own fallback for such sources is needed.
+        """
+        listed = _pythons(uploaded, requires_python, pythons)
+        self._kinds: dict[str, list[_Choice]] = {
+            "umask": _umasks(wheel),
+            "modes": _modes(wheel, sdist),
+            "system": _systems(wheel),
+            "universal": _universal(wheel),
+            "python": [_Choice({"python": each}, (Guess("python", each, why),)) for each, why in listed],
+            "index time": _index_times(uploaded, [each for each, _ in listed], legacy=legacy),
+            "backend": _backends(wheel, uploaded),
+            "helper": _helpers(wheel, uploaded, [each for each, _ in listed]),
+            "clock": _clocks(wheel, _timed(wheel, sdist)),
+        }
+        self._names = list(self._kinds)
+        self._outcomes: dict[_Point, Outcome] = {}
+        self._now: _Point = ()
+        self._range: list[Version | None] = [None, None]
+
+    def next(self) -> Hypothesis | None:
+        """The next hypothesis that is worth a build; None when there is none."""
+        if not self._kinds["python"] or self._is_over():
+            return None
+        point = next((each for each in self._points() if each not in self._outcomes and self._fits(each)), None)
+        if point is None:
+            return None
+        self._now = point
+        return self._hypothesis(point)
+
+    def learn(self, outcome: Outcome) -> None:
+        """Take in what came of the hypothesis that :meth:`next` gave last."""
+        self._outcomes[self._now] = outcome
+        version = self._choice(self._now, "helper").version
+        if outcome.age == "older":
+            self._range[1] = version or self._range[1]
+        elif outcome.age == "newer" and version:
+            self._range[0] = version
+
+    def _is_over(self) -> bool:
+        built = [each for each in self._outcomes.values() if Aspect.UNRESOLVED not in each.aspects]
+        most = MOST_HOPELESS_TRIES if any(each.hopeless for each in built) else MOST_TRIES
+        return len(built) >= most or len(self._outcomes) >= 3 * MOST_TRIES
+
+    def _points(self) -> Iterator[_Point]:
+        """The choices to try next, the likeliest first; some of them may have been tried."""
+        start = (0,) * len(self._names)
+        yield start
+        built = {point: each for point, each in self._outcomes.items() if each.is_built}
+        if built:
+            best = min(built, key=lambda point: built[point].rank)
+            kinds = _mending(built[best].aspects)
+        else:
+            best = start
+            kinds = _mending(self._outcomes[self._now].aspects)
+        singles = [self._changed(best, name, at) for name in kinds for at in range(len(self._kinds[name]))]
+        yield from singles
+        pairs = [
+            self._changed(each, name, at) for each in singles for name in kinds for at in range(len(self._kinds[name]))
+        ]
+        yield from sorted(pairs, key=lambda point: sum(abs(a - b) for a, b in zip(point, best, strict=True)))
+
+    def _changed(self, point: _Point, name: str, at: int) -> _Point:
+        place = self._names.index(name)
+        return (*point[:place], at, *point[place + 1 :])
+
+    def _choice(self, point: _Point, name: str) -> _Choice:
+        return self._kinds[name][point[self._names.index(name)]]
+
+    def _fits(self, point: _Point) -> bool:
+        """Whether the age that METADATA showed so far leaves this choice open."""
+        version = self._choice(point, "helper").version
+        lower, upper = self._range
+        return version is None or not ((lower and version <= lower) or (upper and version >= upper))
+
+    def _hypothesis(self, point: _Point) -> Hypothesis:
+        found = Hypothesis()
+        pins: list[Requirement] = []
+        guesses: list[Guess] = []
+        for name in self._names:
+            choice = self._choice(point, name)
+            change = dict(choice.change)
+            pins += change.pop("pins", ())
+            found = replace(found, **change)
+            guesses = [each for each in guesses if each.name not in {new.name for new in choice.guesses}]
+            guesses += choice.guesses
+        named = {canonicalize_name(each.name): each for each in pins}  # of two pins of one project the later
+        return replace(found, pins=tuple(named.values()), guesses=tuple(guesses))
+
+
+#: The kinds of guesses that can mend an aspect, the likeliest first.
+_MENDS: dict[Aspect, tuple[str, ...]] = {
+    Aspect.UNRESOLVED: ("backend", "index time", "helper"),
+    Aspect.UNBUILT: ("index time", "python", "backend", "helper"),
+    Aspect.MODES: ("modes", "umask", "backend", "helper", "index time"),
+    Aspect.TAG: ("universal",),
+    Aspect.SYSTEM: ("system",),
+    Aspect.BACKEND: ("backend", "index time"),
+    Aspect.METADATA: ("helper", "backend", "python", "index time"),
+    Aspect.FRAMING: ("backend", "helper", "python", "index time"),
+    Aspect.CLOCK: ("clock",),
+    Aspect.CONTENT: ("clock", "index time", "backend", "helper", "python"),
+}
+
+
+def _mending(aspects: Iterable[Aspect]) -> list[str]:
+    found = set(aspects)
+    return list(dict.fromkeys(name for aspect in Aspect if aspect in found for name in _MENDS[aspect]))
+
+
+def outcome_of(rank: tuple[int, int], differences: Iterable[Difference], *, renamed: bool = False) -> Outcome:
+    """What a comparison of the published wheel (left) with one made again says of the guesses.
 
     Args:
-        sdist: the members of the sdist of the same release.
-        uploaded: when the wheel was uploaded (RFC 3339); empty when the index doesn't tell.
-        requires_python: the project's range of Python versions.
-        pythons: the minor versions of Python that are here, such as ``3.12``.
-        legacy: whether the source names no backend, so that setuptools' own fallback for such sources is needed.
+        renamed: whether the two have different file names.
     """
-    pairs = _pairs(wheel, sdist)
-    start = _modes(wheel, pairs, Hypothesis())
-    listed = (
-        clocked
-        for python in _pythons(uploaded, requires_python, pythons)
-        for timed in _index_times(uploaded, python[0], start._with("python", *python, python=python[0]), legacy=legacy)
-        for generated in _generators(wheel, timed)
-        for clocked in _clocks(wheel, pairs, generated)
-    )
-    yield from islice(listed, MOST_TRIES)
+    found = {Aspect.TAG} if renamed else set()
+    ages, hopeless = Counter[str](), False
+    for each in differences:
+        hopeless = hopeless or each.cause in _HOPELESS
+        if each.cause not in _UNMENDABLE and not each.follows:
+            found.add(_aspect(each))
+            ages[_age(each)] += 1
+    ages.pop("", None)
+    age = next(iter(ages)) if len(ages) == 1 else ""
+    return Outcome(rank, frozenset(found), age, hopeless)
 
 
-def _index_times(uploaded: str, python: str, start: Hypothesis, *, legacy: bool) -> Iterator[Hypothesis]:
+def _aspect(difference: Difference) -> Aspect:
+    by_field = {"time": Aspect.CLOCK, "mode": Aspect.MODES, "create system": Aspect.SYSTEM}
+    if difference.field in by_field:
+        return by_field[difference.field]
+    name = difference.path[0] if difference.path else ""
+    if name.endswith(".dist-info/WHEEL"):
+        tagged = "Tag:" in difference.left + difference.right
+        return Aspect.TAG if tagged else Aspect.BACKEND
+    if difference.level is Level.CONTAINER:
+        return Aspect.FRAMING
+    return Aspect.METADATA if ".dist-info" in name.partition("/")[0] else Aspect.CONTENT
+
+
+def _age(difference: Difference) -> str:
+    """Whether an older or a newer setuptools than the one that was tried wrote the published METADATA."""
+    if not (difference.path and difference.path[-1].endswith("/METADATA")):
+        return ""
+    for start, is_old in (("Platform: UNKNOWN", True), ("License-File:", False), ("Dynamic:", False)):
+        theirs, ours = (side.startswith(start) for side in (difference.left, difference.right))
+        if theirs != ours:
+            return "older" if theirs is is_old else "newer"
+    return ""
+
+
+# --- the kinds of guesses ----------------------------------------------------------------------------
+
+
+def _index_times(uploaded: str, pythons: Sequence[str], *, legacy: bool) -> list[_Choice]:
     """What the index had: what it had at the upload, unless nothing of that can build or run here."""
     if not uploaded:
-        yield start
-        return
+        return [_USUAL]
     when, why = uploaded, "the index's upload time of the wheel"
     if legacy and when < _FALLBACK_SINCE:
         when, why = _FALLBACK_SINCE, "no setuptools before 40.8.0 builds a source without a [build-system]"
-    yield start._with("index time", when, why, index_time=when)
-    released = f"{_RELEASED.get(python, '')}T00:00:00Z"
-    if when < released:
-        yield start._with(
-            "index time", released, f"older backends may not run under Python {python}", index_time=released
-        )
+    listed = {when: why}
+    for python in pythons:
+        released = f"{_RELEASED.get(python, '')}T00:00:00Z"
+        if when < released and len(listed) < 3:
+            listed.setdefault(released, f"older backends may not run under Python {python}")
+    found = [_Choice({"index_time": each}, (Guess("index time", each, why),)) for each, why in listed.items()]
+    now = Guess("index time", "now", "the index has too little of what it had at the upload")
+    return [*found, _Choice({}, (now,))]
 
 
-def _pairs(wheel: WheelFile, sdist: Sequence[Entry]) -> list[tuple[Entry, Entry]]:
-    """Members of the wheel with the file of the sdist that each was copied from, as names and sizes tell."""
+def _pairs(wheel: WheelFile, sdist: Sequence[Entry], *, licences: bool = False) -> list[tuple[Entry, Entry]]:
+    """Members of the wheel with the file of the sdist that each was copied from, as names and sizes tell.
+
+    Args:
+        licences: whether those in dist-info count, whose times a build may set anew.
+    """
     by_name: dict[str, list[tuple[str, Entry]]] = {}
     for entry in sdist:
         inner = entry.name.partition("/")[2]
         by_name.setdefault(inner.rpartition("/")[2], []).append((inner, entry))
     found = []
     for entry in wheel.entries:
+        last = entry.name.rpartition("/")[2]
+        inside = entry.name
         if entry.name.startswith(wheel.dist_info):
-            continue
+            if not licences or last in _GENERATED:
+                continue
+            inside = last
         same = [
             (len(name), other)
-            for name, other in by_name.get(entry.name.rpartition("/")[2], [])
-            if other.size == entry.size and f"/{name}".endswith(f"/{entry.name}")
+            for name, other in by_name.get(last, [])
+            if other.size == entry.size and f"/{name}".endswith(f"/{inside}")
         ]
         if same:
             found.append((entry, min(same, key=lambda each: each[0])[1]))
     return found
 
 
-def _generators(wheel: WheelFile, start: Hypothesis) -> Iterator[Hypothesis]:
-    """The backend, at the version that WHEEL names, else as the index had it then."""
+def _timed(wheel: WheelFile, sdist: Sequence[Entry]) -> list[tuple[Entry, Entry]]:
+    """The pairs whose times tell something: licences too, where their time isn't that of the build."""
+    pairs = _pairs(wheel, sdist)
+    licences = [pair for pair in _pairs(wheel, sdist, licences=True) if pair not in pairs]
+    return pairs + [pair for pair in licences if _zone([pair]) is not None]
+
+
+def _backends(wheel: WheelFile, uploaded: str) -> list[_Choice]:
+    """The backend, at the version that WHEEL names, called by a front end or by itself; else as the index had it."""
     evidence = f"WHEEL says Generator: {wheel.generator or 'nothing'}"
-    for pin in _pins(wheel):
-        yield start._with("backend", str(pin), evidence, pins=(pin,))
-    yield start._with("backend", "the newest of its time", evidence)
+    said, version = _generator(wheel)
+    if version is None:
+        return [_Choice({}, (Guess("backend", "the newest of its time", evidence),))]
+    candidates = _GENERATORS.get(said, ((said, ""),))
+    more: tuple[Requirement, ...] = ()
+    if said == "bdist-wheel" and uploaded >= _OWN_BDIST_WHEEL:
+        more = (Requirement("setuptools<70.1"),)  # a newer one would have called itself the generator
+    pins = {name: (Requirement(f"{name}=={version}"), *more) for name, _ in candidates}
+    called = [
+        _Choice({"pins": each}, (Guess("backend", ", ".join(map(str, each)), evidence),))
+        for name, each in pins.items()
+        if name != wheel.name  # a backend builds itself
+    ]
+    alone = [
+        _Choice(
+            {"pins": pins[name], "tool": tool},
+            (Guess("backend", f"{pins[name][0]} by itself, as {tool}", f"{evidence}; [build-system] gives another"),),
+        )
+        for name, tool in candidates
+        if tool and (name, version) != (wheel.name, wheel.version)
+    ]
+    return [*called, *alone, _Choice({}, (Guess("backend", "the newest of its time", evidence),))]
 
 
-def _pins(wheel: WheelFile) -> list[Requirement]:
+def _helpers(wheel: WheelFile, uploaded: str, pythons: Sequence[str]) -> list[_Choice]:
+    """What took part beside the backend that WHEEL names: setuptools where it names wheel, and the other way round."""
+    said, _ = _generator(wheel)
+    listed: list[tuple[str, str, Version | None]] = []
+    if said == "setuptools":
+        why = "METADATA or RECORD isn't written as by the wheel that setuptools holds"
+        listed = [(f"wheel=={version}", why, None) for version in _OTHER_WHEELS]
+    elif said == "bdist-wheel":
+        why = "METADATA isn't written as by the newest setuptools; this one came with a Python"
+        listed = [(f"setuptools=={v}", why, Version(v)) for v, day in _BUNDLED_SETUPTOOLS if day <= uploaded[:10]]
+    old = next((each for each in pythons if Version(each) <= _LAST_DISTUTILS), "")
+    found = [_USUAL]
+    for pin, evidence, version in listed:
+        change: dict[str, Any] = {"pins": (Requirement(pin),)}
+        guesses = [Guess("installed", pin, evidence)]
+        if version and pythons and Version(pythons[0]) > _LAST_DISTUTILS and old:
+            change["python"] = old
+            guesses.append(Guess("python", old, "the newest that is here with distutils"))
+        found.append(_Choice(change, tuple(guesses), version))
+    return found
+
+
+def _generator(wheel: WheelFile) -> tuple[str, Version | None]:
+    """What WHEEL calls its generator, normalised, and the version; nothing where it is said in another way."""
     found = _GENERATOR.fullmatch(wheel.generator)
-    if not found:
-        return []
-    said = canonicalize_name(found.group(1))
-    names = _GENERATORS.get(said, (said,))
     with suppress(InvalidVersion):
-        version = Version(found.group(2))
-        return [Requirement(f"{name}=={version}") for name in names if name != wheel.name]  # a backend builds itself
-    return []
+        if found:
+            return canonicalize_name(found.group(1)), Version(found.group(2))
+    return "", None
 
 
-def _clocks(wheel: WheelFile, pairs: Sequence[tuple[Entry, Entry]], start: Hypothesis) -> Iterator[Hypothesis]:
+def _clocks(wheel: WheelFile, pairs: Sequence[tuple[Entry, Entry]]) -> list[_Choice]:
     """What the build took for the time: an epoch, or its files' own times in some time zone."""
     times = Counter(entry.mtime for entry in wheel.entries)
     zone = _zone(pairs)
-    own = start._with("clock", "no SOURCE_DATE_EPOCH", _why_own(zone, times))
+    guesses = [Guess("clock", "no SOURCE_DATE_EPOCH", _why_own(zone, times))]
+    timezone = "UTC"
     if named := _named_zone(pairs):
-        own = own._with(
-            "time zone", named, "members are as far from the sdist's times as there, in summer and in winter"
-        )
-        own = replace(own, timezone=named)
+        timezone = named
+        why = "members are as far from the sdist's times as there, in summer and in winter"
+        guesses.append(Guess("time zone", named, why))
     elif zone:
-        own = own._with("time zone", _posix(zone), f"members are {zone} s apart from the sdist's times")
-        own = replace(own, timezone=_posix(zone))
+        timezone = _posix(zone)
+        guesses.append(Guess("time zone", timezone, f"members are {zone} s apart from the sdist's times"))
+    own = _Choice({"timezone": timezone}, tuple(guesses))
     common = times.most_common(1)[0][0]
-    epoch = start._with("clock", f"SOURCE_DATE_EPOCH of {common}Z", f"{times[common]} of {times.total()} members")
-    epoch = replace(epoch, epoch=_epoch(common, pairs))
-    if common in _FIXED_TIMES or len(times) > 1:
-        yield from (own, epoch)
-    else:
-        yield from (epoch, own)
+    why = f"{times[common]} of {times.total()} members"
+    epoch = _Choice({"epoch": _epoch(common, pairs)}, (Guess("clock", f"SOURCE_DATE_EPOCH of {common}Z", why),))
+    return [own, epoch] if common in _FIXED_TIMES or len(times) > 1 else [epoch, own]
 
 
 def _why_own(zone: int | None, times: Counter[str]) -> str:
@@ -265,16 +556,48 @@ def _seconds(mtime: str) -> int:
     return calendar.timegm(time.strptime(mtime, "%Y-%m-%d %H:%M:%S"))
 
 
-def _modes(wheel: WheelFile, pairs: Sequence[tuple[Entry, Entry]], start: Hypothesis) -> Hypothesis:
-    metadata = next((entry for entry in wheel.entries if entry.name == f"{wheel.dist_info}/METADATA"), None)
-    mode = metadata.mode & 0o777 if metadata else 0
-    umask = 0o666 & ~mode if mode & 0o600 == 0o600 else 0o022
-    start = start._with("umask", f"{umask:03o}", f"METADATA has mode {mode:03o}", umask=umask)
-    unusual = [inner for inner, _ in pairs if inner.mode and inner.mode & 0o777 not in (0o644, 0o755)]
-    if unusual:
-        evidence = f"{unusual[0].name} has mode {unusual[0].mode & 0o777:03o}"
-        start = start._with("modes", "the sdist's own", evidence, own_modes=True)
-    return start
+def _umasks(wheel: WheelFile) -> list[_Choice]:
+    """The umask: what it left of the mode of a file that every build writes anew; then other usual ones."""
+    written = next((entry for entry in wheel.entries if entry.name == f"{wheel.dist_info}/WHEEL"), None)
+    mode = written.mode & 0o777 if written else 0
+    # A mode of 600 is that of a temporary file, whatever the umask.
+    shown = 0o666 & ~mode if mode & 0o640 == 0o640 else 0o022
+    evidence = f"WHEEL has mode {mode:03o}"
+    return [
+        _Choice({"umask": umask}, (Guess("umask", f"{umask:03o}", evidence),))
+        for umask in dict.fromkeys((shown, 0o022, 0o002, 0o077, 0o027))
+    ]
+
+
+def _modes(wheel: WheelFile, sdist: Sequence[Entry]) -> list[_Choice]:
+    """Which modes the source's files had: 644 and 755, or the sdist's own."""
+    kept = [
+        (inner, other)
+        for inner, other in _pairs(wheel, sdist, licences=True)
+        if other.mode & 0o777 not in (0o644, 0o755)
+    ]
+    same = [inner for inner, other in kept if inner.mode & 0o777 == other.mode & 0o777]
+    evidence = f"{same[0].name} has mode {same[0].mode & 0o777:03o}, as in the sdist" if same else "no other evidence"
+    own = _Choice({"own_modes": True}, (Guess("modes", "the sdist's own", evidence),))
+    if not kept:
+        return [_USUAL]
+    return [own, _USUAL] if 2 * len(same) > len(kept) else [_USUAL, own]
+
+
+def _systems(wheel: WheelFile) -> list[_Choice]:
+    if any(entry.create_system for entry in wheel.entries):
+        return [_USUAL]
+    guess = Guess("zip entries", "as Python writes them on Windows", "all of them name FAT as the creating system")
+    return [_Choice({"startup": _AS_ON_WINDOWS}, (guess,)), _USUAL]
+
+
+def _universal(wheel: WheelFile) -> list[_Choice]:
+    if len({tag.interpreter for tag in wheel.tags}) < 2:
+        return [_USUAL]
+    guess = Guess(
+        "universal", "bdist_wheel --universal", "the tags are for Python 2 and 3, and the source doesn't say so"
+    )
+    return [_USUAL, _Choice({"home": (_UNIVERSAL,)}, (guess,))]
 
 
 def _pythons(uploaded: str, requires_python: str, here: Iterable[str]) -> list[tuple[str, str]]:

@@ -24,6 +24,8 @@ from reprobuild.sandbox import Surroundings, open_box
 from reprobuild.source import Source
 
 BUILD_LOCK = "constraints.txt"
+#: How the reason begins when no versions fit together.
+UNRESOLVED = "uv can't resolve the requirements"
 _ROUNDS = 8
 #: How uv says that it got no answer, as against an answer that it doesn't like.
 _UNREACHABLE = re.compile(
@@ -404,7 +406,7 @@ def _uv_failed(output: str) -> IndexFailed | BuildFailed:
             "The index may not tell upload times: set exclude-newer = false in [tool.reprobuild], or lock as of a "
             "later time with --upgrade."
         )
-    return BuildFailed(f"uv can't resolve the requirements:\n{output}", remedy)
+    return BuildFailed(f"{UNRESOLVED}:\n{output}", remedy)
 
 
 def require_satisfied(

@@ -15,14 +15,22 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
-from reprobuild import infer, interpreter, lock, lockfile, source
+from reprobuild import evidence, infer, interpreter, lock, lockfile, source
 from reprobuild.archive import Entry, open_archive, unpack
 from reprobuild.compare import Level, Verdict, compare
 from reprobuild.digest import Digest, chunks_of
-from reprobuild.errors import BadInput, IndexFailed, NotComparable, ReprobuildError, SourceUnusable, ToolMissing
+from reprobuild.errors import (
+    BadInput,
+    BuildFailed,
+    IndexFailed,
+    NotComparable,
+    ReprobuildError,
+    SourceUnusable,
+    ToolMissing,
+)
 from reprobuild.files import read_text, scratch_folder, write_atomically
 from reprobuild.index import Index, LockedFile, ReleasedFile
-from reprobuild.infer import Guess, Hypothesis
+from reprobuild.infer import Aspect, Guess, Hypothesis, Outcome
 from reprobuild.interpreter import Interpreter
 from reprobuild.lockfile import Lockfile, Pin
 from reprobuild.process import ToolTimeout, ToolTooLarge
@@ -128,12 +136,14 @@ class Try:
         verdict: None when it couldn't be built.
         replay: what was replayed, if anything.
         failure: why it couldn't be built; empty when it could.
+        renamed: whether it has another file name than the published wheel.
     """
 
     hypothesis: Hypothesis
     verdict: Verdict | None
     replay: Replay | None = None
     failure: str = ""
+    renamed: bool = False
 
     @property
     def level(self) -> Level:
@@ -145,7 +155,26 @@ class Try:
         """Its place among the tries, the best first: by level, then by how much differs."""
         if self.verdict is None:
             return len(Level), 0
-        return self.verdict.level.rank, len(self.verdict.differences) + sum(n for _, n in self.verdict.omitted)
+        differing = len(self.verdict.differences) + sum(n for _, n in self.verdict.omitted) + self.renamed
+        return self.verdict.level.rank, differing
+
+    @property
+    def is_resolved(self) -> bool:
+        """Whether versions of the build requirements were found that fit together."""
+        return not self.failure.startswith(lock.UNRESOLVED)
+
+    @property
+    def lacks_requirements(self) -> bool:
+        """Whether the source's own build requirements, with nothing guessed of them, couldn't be satisfied."""
+        return not (self.is_resolved or self.hypothesis.pins or self.hypothesis.tool)
+
+    @property
+    def outcome(self) -> Outcome:
+        """What it says of the guesses."""
+        if self.verdict is None:
+            aspect = Aspect.UNBUILT if self.is_resolved else Aspect.UNRESOLVED
+            return Outcome(self.rank, frozenset((aspect,)))
+        return infer.outcome_of(self.rank, self.verdict.differences, renamed=self.renamed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +250,14 @@ class Checked:
     def level(self) -> Level:
         """The level of the best try; not comparable when none could be built."""
         return self.best.level
+
+    @property
+    def causes(self) -> tuple[str, ...]:
+        """The named causes of what differs, or of there being nothing to compare, the deepest first."""
+        found = self.best.verdict.causes if self.best.verdict else ()
+        if self.level is Level.IDENTICAL or not any(each.lacks_requirements for each in self.tries):
+            return found
+        return ("requirement-gone", *found)
 
 
 def parse(text: str) -> tuple[str, str]:
@@ -416,29 +453,30 @@ class _Checker:
     observer: Observer
     best: Path | None = None
     exhausted: bool = False
+    locks: dict[tuple[object, ...], Lockfile | ReprobuildError] = field(default_factory=dict)
+    done: dict[tuple[object, ...], Try] = field(default_factory=dict)
 
     def run(self) -> tuple[Try, ...]:
         """One try after the other until one is identical; ``best`` is then the best rebuilt wheel."""
         config, _ = read_export(self.exported, self.scratch)
+        source.peek(self.exported, ("setup.cfg",), config.root)
         # Nothing in a stranger's files may show the build more of this machine, or run it in another way.
         config = replace(config, wheel=_settings(self.confinement))
         tries: list[Try] = []
-        guessed = infer.hypotheses(
-            self.published,
-            _members(self.exported),
-            self.uploaded,
-            config.requires_python,
-            _pythons_here(),
-            legacy=config.is_legacy,
+        members = _members(self.exported)
+        search = infer.Search(
+            self.published, members, self.uploaded, config.requires_python, _pythons_here(), legacy=config.is_legacy
         )
-        if self.constraints:
-            overruled = [self.constraints.overrule(each) for each in guessed]
-            guessed = iter(dict.fromkeys(overruled))
-        for number, hypothesis in enumerate(guessed, 1):
-            self.observer.step(f"try {number}: {', '.join(guess.value for guess in hypothesis.guesses)}")
-            tries.append(self._try(number, hypothesis, config, tries))
-            if tries[-1].level is Level.IDENTICAL or self.exhausted:
+        while hypothesis := search.next():
+            if self.constraints:
+                hypothesis = self.constraints.overrule(hypothesis)
+            self.observer.step(f"try {len(tries) + 1}: {', '.join(guess.value for guess in hypothesis.guesses)}")
+            done = self._try(len(tries) + 1, hypothesis, members, config)
+            if not any(done is each for each in tries):
+                tries.append(done)
+            if done.level is Level.IDENTICAL or self.exhausted:
                 break
+            search.learn(done.outcome)
         if not tries:
             raise SourceUnusable(
                 f"No Python on this machine is one that {self.published.name} {self.published.version} admits "
@@ -447,11 +485,17 @@ class _Checker:
             )
         return tuple(tries)
 
-    def _try(self, number: int, hypothesis: Hypothesis, config: Config, before: Sequence[Try]) -> Try:
+    def _try(self, number: int, hypothesis: Hypothesis, members: Sequence[Entry], config: Config) -> Try:
+        """Build and compare; where an earlier try had the same inputs and surroundings, that try."""
         with scratch_folder(self.scratch, f"try-{number}-") as folder:
             try:
                 inputs = self._inputs(hypothesis, config, folder)
                 around = replace(USUAL, umask=hypothesis.umask, timezone=hypothesis.timezone)
+                of_user = (inputs.tool, inputs.home, inputs.startup)
+                of_files = (inputs.files, hypothesis.epoch, hypothesis.own_modes)
+                key = (inputs.interpreter.executable, *of_user, *of_files, around)
+                if key in self.done:
+                    return self.done[key]
                 started = int(time.time())
                 made, _, _ = make(
                     inputs, self.index, folder / "out", kind=self.confinement.sandbox, surroundings=around
@@ -465,24 +509,54 @@ class _Checker:
             replay = None
             if hypothesis.epoch is None:
                 replay = replay_clock(self.published, made, started)
-            verdict = compare(self.published.path, made)
-            if made.name != self.published.path.name:
+            verdict = self._compared(made, members, config)
+            renamed = made.name != self.published.path.name
+            if renamed:
                 verdict = replace(verdict, level=max(verdict.level, Level.METADATA, key=lambda level: level.rank))
-            tried = Try(hypothesis, verdict, replay)
-            if all(tried.rank < other.rank for other in before):
+            tried = Try(hypothesis, verdict, replay, renamed=renamed)
+            if all(tried.rank < other.rank for other in self.done.values()):
                 (self.scratch / "best").mkdir(exist_ok=True)
                 if self.best:
                     self.best.unlink()
                 self.best = made.replace(self.scratch / "best" / made.name)
+            self.done[key] = tried
             return tried
+
+    def _compared(self, made: Path, members: Sequence[Entry], config: Config) -> Verdict:
+        verdict = compare(self.published.path, made)
+        if verdict.level is Level.IDENTICAL:
+            return verdict
+        setup_cfg = config.root / "setup.cfg"
+        text = setup_cfg.read_text(encoding="utf-8", errors="replace") if setup_cfg.is_file() else ""
+        return evidence.explained(verdict, self.published, made, members, text)
 
     def _inputs(self, hypothesis: Hypothesis, config: Config, scratch: Path) -> Inputs:
         python = interpreter.find(hypothesis.python)
         epoch = self.exported.epoch if hypothesis.epoch is None else hypothesis.epoch
         timed = replace(self.exported, epoch=epoch, own_times=hypothesis.epoch is None, own_modes=hypothesis.own_modes)
-        locked = self._locked(hypothesis, python, timed, config, scratch)
+        if hypothesis.tool:
+            config = self._tools_own(config, hypothesis.tool)
+        key = (hypothesis.pins, hypothesis.index_time, hypothesis.python, hypothesis.tool)
+        locked = self.locks.get(key)
+        if locked is None:
+            try:
+                locked = self._locked(hypothesis, python, timed, config, scratch)
+            except BuildFailed as error:
+                locked = error
+            self.locks[key] = locked
+        if isinstance(locked, ReprobuildError):
+            raise locked
         files = self.index.choose(locked.selected(python.markers).values(), python)
-        return Inputs(config, timed, files, locked.digest, python)
+        user = {"tool": hypothesis.tool, "home": hypothesis.home, "startup": hypothesis.startup}
+        return Inputs(config, timed, files, locked.digest, python, **user)  # type: ignore[arg-type]
+
+    def _tools_own(self, config: Config, tool: str) -> Config:
+        """The intent of a source as a tool sees it that builds by itself: without its [build-system]."""
+        folder = self.scratch / "tools" / tool
+        folder.mkdir(parents=True, exist_ok=True)
+        text = f'[build-system]\nrequires = []\nbuild-backend = "{tool}"\n'
+        (folder / "pyproject.toml").write_text(text, encoding="utf-8")
+        return replace(config, root=folder, backend=tool, backend_path=(), build_requires=())
 
     def _locked(
         self, hypothesis: Hypothesis, python: Interpreter, exported: Source, config: Config, scratch: Path

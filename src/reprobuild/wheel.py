@@ -42,6 +42,9 @@ class Inputs:
         config: the intent, as the exported source has it.
         files: the build requirements, each one file.
         lock: the digest of constraints.txt.
+        tool: a backend that is called in place of the one that the source names; empty for none.
+        home: files in the home folder of the build, by name, and what they hold.
+        startup: Python code that runs whenever an interpreter of the build environment starts.
     """
 
     config: Config
@@ -49,6 +52,9 @@ class Inputs:
     files: tuple[LockedFile, ...]
     lock: Digest
     interpreter: Interpreter
+    tool: str = ""
+    home: tuple[tuple[str, str], ...] = ()
+    startup: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +200,7 @@ def make(
         backend.prepare(box, config, inputs.interpreter, inputs.files, index, observer)
         epoch = None if exported.own_times else exported.epoch
         variables = backend.environment_of(box, config, inputs.interpreter, epoch)
+        backend.add_user_settings(box, inputs.interpreter, inputs.home, inputs.startup)
         if exported.kind == "folder" and not (box.outside("src") / "PKG-INFO").is_file():
             observer.step("building the sdist that the wheel is made from")
             exported = _replace_by_sdist(box, config, variables, exported, observer)
@@ -201,7 +208,7 @@ def make(
         with process.workers(1) as pool:
             asked = pool.submit(_check_requirements, box, replace(inputs, source=exported), variables)
             try:
-                backend.build(box, config, exported.subdirectory, variables, observer=observer)
+                backend.build(box, config, exported.subdirectory, variables, tool=inputs.tool, observer=observer)
             except BuildFailed:
                 asked.result()  # a lock that lacks something is the better explanation
                 raise

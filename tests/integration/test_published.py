@@ -116,7 +116,8 @@ def test_a_wheel_that_its_sdist_does_not_make(reprobuild: Cli, tmp_path: Path) -
     )
     assert ended.json["level"] == "payload"
     assert len(ended.json["tries"]) > 1
-    assert ["six.py"] in [difference["path"] for difference in ended.json["differences"]]
+    named = {difference["path"][0]: difference["cause"] for difference in ended.json["differences"]}
+    assert named["six.py"] == "not-as-in-sdist"
 
 
 def tamper(wheel: Path) -> None:
@@ -132,6 +133,28 @@ def tamper(wheel: Path) -> None:
                 lines = [line for line in content.decode().splitlines() if not line.startswith("six.py,")]
                 changed = "\n".join([f"six.py,sha256={digest},{len(evil)}", *lines, ""]).encode()
             archive.writestr(info, changed)
+
+
+@pytest.mark.parametrize(
+    ("what", "name", "value"),
+    [
+        ("pep517==0.9.1", "backend", "flit-core==3.0.0 by itself, as flit_core.buildapi"),
+        ("rsa==4.9", "zip entries", "as Python writes them on Windows"),
+        ("filelock==3.0.12", "modes", "the sdist's own"),
+    ],
+)
+def test_a_wheel_that_was_made_in_an_unusual_way(reprobuild: Cli, what: str, name: str, value: str) -> None:
+    said = reprobuild("verify-wheel", what, "--json").json
+    assert said["level"] == "identical"
+    assert {"name": name, "value": value} in [
+        {"name": guess["name"], "value": guess["value"]} for guess in said["guesses"]
+    ]
+
+
+def test_a_wheel_with_files_that_its_sdist_lacks(reprobuild: Cli) -> None:
+    said = reprobuild("verify-wheel", "more-itertools==8.0.2", "--json", code=ExitCode.DIFFERS_PAYLOAD).json
+    assert [cause["name"] for cause in said["causes"]] == ["not-in-sdist"]
+    assert len(said["tries"]) == 1  # no guess could mend that
 
 
 def test_a_release_that_is_not_there(reprobuild: Cli) -> None:

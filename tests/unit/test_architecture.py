@@ -18,7 +18,7 @@ PACKAGE = Path(reprobuild.__file__).parent
 LAYERS = """
     __init__ errors digest files process progress guilty clock archive wheelfile sandbox variations interpreter
     project lockfile places index gitcmd source backend lock attest wheel elf causes difference contents compare rebuild
-    infer published dependencies batch doctor cli __main__
+    evidence infer published dependencies batch doctor cli __main__
     """.split()
 SLOW = ["build", "packaging", "pypi_simple", "requests", "rfc8785", "rich"]
 COMMANDS = list(app._COMMANDS)

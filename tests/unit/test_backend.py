@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -265,3 +266,46 @@ def test_an_sdist_that_needs_nonsense_is_bad_input(tmp_path, pyproject, complain
         add(tar, "pyproject.toml", pyproject)
     with pytest.raises(BadInput, match=complaint):
         backend.sdist_requires(sdist)
+
+
+# --- what only a stranger's build gets ---------------------------------------------------------------
+
+
+@pytest.fixture
+def own_environment(kind, around):
+    """A box with a virtual environment of this Python, and the environment's own folder of packages inside."""
+    with open_box(kind, around, readable=[Path(sys.base_prefix)]) as opened:
+        python = str(Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}"))
+        opened.run([python, "-m", "venv", "--without-pip", opened.inside("env")])
+        yield opened, opened.outside("env", "lib", f"python3.{sys.version_info.minor}", "site-packages")
+
+
+def asked(box, code):
+    return box.run([box.inside("env", "bin", "python"), "-c", code], cwd=box.inside("src")).stdout.decode().split()
+
+
+def test_a_build_gets_a_users_settings_and_code_that_runs_at_the_start(own_environment):
+    box, _ = own_environment
+    interpreter: Any = SimpleNamespace(version=sys.version.split()[0])
+    backend.add_user_settings(box, interpreter, [(".pydistutils.cfg", "[a]")], "import sys; sys.told = 'yes'")
+    code = "import os, sys; print(open(os.path.expanduser('~/.pydistutils.cfg')).read(), sys.told)"
+    assert asked(box, code) == ["[a]", "yes"]
+
+
+def test_a_build_gets_none_of_that_unasked(own_environment):
+    box, packages = own_environment
+    backend.add_user_settings(box, SimpleNamespace(version=sys.version.split()[0]), (), "")  # type: ignore[arg-type]
+    assert list(packages.glob("*.pth")) == []
+    assert asked(box, "import os; print(*os.listdir(os.path.expanduser('~')))") == []
+
+
+TOOL = "import pathlib, sys\ndef build_wheel(folder):\n    pathlib.Path(folder, 'demo.whl').write_text(__file__)\n"
+
+
+def test_a_tool_builds_by_itself_whatever_the_source_has_of_its_name(own_environment, kept):
+    box, packages = own_environment
+    (packages / "a_tool.py").write_text(TOOL)
+    box.outside("src", "a_tool.py").write_text("raise SystemExit('the one of the source')")
+    config: Any = SimpleNamespace(wheel=BuildSettings())
+    backend.build(box, config, "", {}, tool="a_tool")
+    assert "/site-packages/" in backend.take(box, ".whl", kept).read_text()

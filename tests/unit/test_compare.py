@@ -71,7 +71,8 @@ def test_two_missing_files_are_not_the_same(tmp_path):
 FRAMINGS = {
     "clock": (zip_of(FILES, time=(2025, 2, 3, 4, 5, 6)), "time"),
     "compression": (zip_of(FILES, level=1), "compression"),
-    "zip-tool": (zip_of(FILES, system=0), "create system"),
+    "zip-tool": (zip_of(FILES, system=19), "create system"),
+    "operating-system": (zip_of(FILES, system=0), "create system"),
     "file-order": (zip_of(dict(reversed(FILES.items()))), "order"),
 }
 

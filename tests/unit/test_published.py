@@ -6,17 +6,21 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.tags import Tag
 
-from reprobuild import interpreter, published
+from reprobuild import interpreter, lock, project, published
 from reprobuild.archive import open_archive
+from reprobuild.compare import Difference, Level, Verdict
 from reprobuild.digest import Digest
-from reprobuild.errors import BadInput, IndexFailed, NotComparable
+from reprobuild.errors import BadInput, BuildFailed, IndexFailed, NotComparable
 from reprobuild.index import Index, LockedFile, ReleasedFile
-from reprobuild.infer import Guess, Hypothesis
+from reprobuild.infer import Aspect, Guess, Hypothesis
+from reprobuild.progress import SILENT
+from reprobuild.source import Source
 from reprobuild.wheelfile import WheelFile
 
 INFO = "demo-1.0.dist-info"
@@ -326,3 +330,90 @@ def test_a_replay_hides_no_other_difference(pair):
     wheel, made = pair({"a": RECORDED, "b": OLD}, {"a": WRITTEN})
     assert published.replay_clock(wheel, made, STARTED) is not None
     assert made.read_bytes() != wheel.path.read_bytes()
+
+
+# --- what came of it ---------------------------------------------------------------------------------
+
+
+def tried(level=None, failure="", pins=(), cause=None, **options):
+    """A try that gave a level with one difference, or none."""
+    differences = (Difference(("a",), "mode", "644", "664", cause),) if level else ()
+    digest = Digest.of_bytes(b"")
+    verdict = Verdict(level, digest, digest, 0, 0, differences) if level else None
+    hypothesis = Hypothesis(pins=tuple(map(Requirement, pins)), **options)
+    return published.Try(hypothesis, verdict, failure=failure)
+
+
+def checked(*tries):
+    wheel, sdist = released("demo-1.0-py3-none-any.whl", "demo-1.0.tar.gz")
+    return published.Checked(wheel, sdist, tries)
+
+
+GONE = f"{lock.UNRESOLVED}: there is no version of that"
+
+
+@pytest.mark.parametrize(
+    ("tries", "causes"),
+    [
+        ([tried(failure=GONE)], ("requirement-gone",)),
+        ([tried(failure="The build failed.")], ()),
+        ([tried(failure=GONE, pins=["flit==1"])], ()),
+        ([tried(failure=GONE, tool="flit.buildapi")], ()),
+        ([tried(failure=GONE), tried(Level.METADATA, cause="umask")], ("requirement-gone", "umask")),
+        ([tried(failure=GONE), tried(Level.IDENTICAL)], ()),
+        ([tried(Level.METADATA, cause="umask")], ("umask",)),
+    ],
+)
+def test_requirements_that_nobody_can_satisfy_any_more_are_a_cause(tries, causes):
+    assert checked(*tries).causes == causes
+
+
+@pytest.mark.parametrize(
+    ("done", "aspects"),
+    [
+        (tried(failure=GONE), {Aspect.UNRESOLVED}),
+        (tried(failure="The build failed."), {Aspect.UNBUILT}),
+        (tried(Level.METADATA), {Aspect.MODES}),
+    ],
+)
+def test_a_try_says_what_to_change(done, aspects):
+    assert done.outcome.aspects == aspects
+    assert done.outcome.is_built is (Aspect.MODES in aspects)
+
+
+def test_a_wrong_file_name_makes_a_try_worse():
+    right = tried(Level.METADATA)
+    assert right.rank < replace(right, renamed=True).rank
+
+
+def a_checker(tmp_path, exported):
+    wheel: Any = SimpleNamespace()
+    return published._Checker(
+        tmp_path, wheel, "", exported, Index(tmp_path), tmp_path, published.CONFINED, None, SILENT
+    )
+
+
+def test_what_cannot_be_resolved_is_asked_once(tmp_path, monkeypatch):
+    asked = []
+
+    def resolve(_config, _python, _exported, known, **_options):
+        asked.append((known.pins, known.when))
+        raise BuildFailed(GONE)
+
+    monkeypatch.setattr(lock, "as_of", resolve)
+    monkeypatch.setattr("reprobuild.interpreter.find", lambda _: None)
+    exported = Source("sdist", tmp_path, 0, {})
+    checker = a_checker(tmp_path, exported)
+    for hypothesis in (Hypothesis(), Hypothesis(epoch=1), Hypothesis(index_time="2020"), Hypothesis(umask=0o077)):
+        with pytest.raises(BuildFailed):
+            checker._inputs(hypothesis, None, tmp_path)
+    assert asked == [((), ""), ((), "2020")]
+
+
+def test_a_tool_that_builds_by_itself_knows_no_build_system(tmp_path):
+    (tmp_path / "pyproject.toml").write_text('[build-system]\nrequires = ["other>=1"]\nbuild-backend = "other"\n')
+    config = project.load(tmp_path)
+    own = a_checker(tmp_path, None)._tools_own(config, "flit.buildapi")
+    assert (own.backend, own.build_requires, own.backend_path) == ("flit.buildapi", (), ())
+    assert project.load(own.root).backend == "flit.buildapi"
+    assert project.load(tmp_path).backend == "other"

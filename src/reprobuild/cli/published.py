@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from reprobuild.cli.render import plain, verdict_lines
+from reprobuild.compare import CAUSES, causes_json
 from reprobuild.published import CONFINED, Checked, Confinement, Replay, Try
 
 
@@ -22,6 +23,8 @@ def as_json(checked: Checked) -> dict[str, Any]:
     return {
         **said,
         "level": str(checked.level),
+        "causes": causes_json(checked.causes),
+        "generator": checked.generator,
         "wheel": checked.wheel.file.filename,
         "source": asdict(checked.origin),
         "notes": list(checked.notes),
@@ -54,6 +57,9 @@ def echo(checked: Checked) -> None:
             f"clock: replayed on {len(replay.members)} members that the build itself wrote, "
             f"as recorded: {replay.first} to {replay.last}"
         )
+    for name in checked.causes:
+        if not best.verdict or name not in best.verdict.causes:
+            click.echo(f"{name}: {CAUSES[name].summary} Remedy: {CAUSES[name].remedy}")
     if best.verdict is None:
         click.echo(f"not-comparable: no try could be built; the likeliest: {best.failure}")
         return
