@@ -3,8 +3,6 @@
 import errno
 import json
 import os
-import re
-import shlex
 import shutil
 import stat
 import tarfile
@@ -15,7 +13,7 @@ from typing import Any, BinaryIO
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from reprobuild import process
+from reprobuild import process, toolchain
 from reprobuild.archive import HOSTILE
 from reprobuild.digest import chunks_of
 from reprobuild.errors import BadInput, BuildFailed, DigestMismatch, ReprobuildError
@@ -24,19 +22,8 @@ from reprobuild.index import Index, LockedFile
 from reprobuild.interpreter import Interpreter
 from reprobuild.progress import SILENT, Observer
 from reprobuild.project import Config
-from reprobuild.sandbox import SYSTEM_PATH, Box
+from reprobuild.sandbox import Box
 
-#: Where compilers say that files lie, whatever the real path was.
-_MAPPED_SOURCE, _MAPPED_ENVIRONMENT, _MAPPED_PYTHON = "/reprobuild/src", "/reprobuild/env", "/reprobuild/python"
-_COMPILER = re.compile(r"([a-z0-9_]+-[a-z0-9_-]+-)?(cc|gcc|c\+\+|g\+\+|clang|clang\+\+|gfortran)(-[0-9.]+)?")
-_WRAPPER = """#!/bin/sh
-IFS=:
-for folder in $PATH; do
-  if [ "$folder" != "${0%/*}" ] && [ -x "$folder/${0##*/}" ]; then exec "$folder/${0##*/}" FLAGS "$@"; fi
-done
-echo "${0##*/}: not found" >&2
-exit 127
-"""
 _LOG_LINES = 40
 _ANSWER_LIMIT = 1 << 20
 
@@ -61,7 +48,7 @@ def prepare(
     wheels = [file for file in files if file.is_wheel]
     sdists = [file for file in files if not file.is_wheel]
     # All that is written from outside comes first: any command below may run code of the locked files.
-    _wrap_compilers(box, interpreter, config.wheel.path)
+    toolchain.wrap(box, interpreter, config)
     index.fetch(files, box.outside("wheels"))
     for name, listed in (("all", files), ("wheels", wheels), ("sdists", sdists)):
         _write_pins(box.outside("wheels", f"{name}.txt"), listed)
@@ -262,41 +249,14 @@ def take(box: Box, suffix: str, destination: Path) -> Path:
 
 def environment_of(box: Box, config: Config, interpreter: Interpreter, epoch: int | None) -> dict[str, str]:
     """The variables that a build gets beyond the box's own: the epoch if any, prefix maps, the project's settings."""
-    maps = _prefix_maps(box, interpreter)
+    maps = toolchain.prefix_maps(box, interpreter, toolchain.toolkit(config))
     rust_flags = " ".join(f"--remap-path-prefix={real}={mapped}" for real, mapped in maps)
     variables = {"PATH": box.path(config.wheel.path), "RUSTFLAGS": rust_flags}
     if epoch is not None:
         variables["SOURCE_DATE_EPOCH"] = str(epoch)
     for name, value in config.wheel.environment.items():
         variables[name] = f"{rust_flags} {value}" if name == "RUSTFLAGS" else value
-    return variables
-
-
-def _prefix_maps(box: Box, interpreter: Interpreter) -> list[tuple[str, str]]:
-    return [
-        (str(interpreter.prefix), _MAPPED_PYTHON),
-        (box.inside("env"), _MAPPED_ENVIRONMENT),
-        (box.inside("src"), _MAPPED_SOURCE),
-    ]
-
-
-def _wrap_compilers(box: Box, interpreter: Interpreter, more: Sequence[str]) -> None:
-    """Put a wrapper with prefix maps before each compiler on the build's PATH.
-
-    Not in CFLAGS: setuptools takes those in place of the flags that Python itself was compiled with, -O3 and -DNDEBUG
-    among them, and so do some build systems with their own defaults.
-    """
-    folder = box.tools[0] / "bin"
-    folder.mkdir(parents=True, exist_ok=True)
-    flags = " ".join(
-        shlex.quote(f"-ffile-prefix-map={real}={mapped}") for real, mapped in _prefix_maps(box, interpreter)
-    )
-    places = [place for place in (*more, *SYSTEM_PATH.split(":")) if os.path.isdir(place)]  # noqa: PTH112
-    # A Path for each of a few thousand programs would take longer than all else here.
-    names = {name for place in places for name in os.listdir(place) if _COMPILER.fullmatch(name)}  # noqa: PTH208
-    for name in names:
-        (folder / name).write_text(_WRAPPER.replace("FLAGS", flags), encoding="utf-8")
-        (folder / name).chmod(0o755)
+    return {**variables, **toolchain.variables(box, config)}
 
 
 def sdist_requires(sdist: Path) -> tuple[Requirement, ...]:

@@ -23,7 +23,8 @@ from reprobuild.index import Index, LockedFile
 from reprobuild.interpreter import Interpreter
 from reprobuild.progress import SILENT, Observer
 from reprobuild.sandbox import USUAL, Guarantees, Surroundings
-from reprobuild.wheel import RECORD_SUFFIX, Inputs, compilers, make, read_export, statement_of
+from reprobuild.toolchain import compilers
+from reprobuild.wheel import RECORD_SUFFIX, Inputs, make, read_export, statement_of
 
 _BUILDS_AT_ONCE = 2
 _CHANGED = "The record was changed after the build: don't trust it."

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from reprobuild import backend
+from reprobuild import backend, toolchain
 from reprobuild.digest import Digest
 from reprobuild.errors import BuildFailed
 from reprobuild.index import LockedFile
@@ -184,7 +184,7 @@ def wrapped(kind, around):
     """A box in which compilers are wrapped for an interpreter in /opt/python."""
     python: Any = SimpleNamespace(prefix=Path("/opt/python"))
     with open_box(kind, around) as box:
-        backend._wrap_compilers(box, python, ())
+        toolchain.wrap(box, python, settings())
         yield box
 
 
@@ -216,7 +216,7 @@ def test_a_folder_of_the_project_is_looked_through_first(kind, around, tmp_path)
     (own / "cc").chmod(0o755)
     python: Any = SimpleNamespace(prefix=Path("/opt/my python"))
     with open_box(kind, around, readable=[own]) as box:
-        backend._wrap_compilers(box, python, [str(own)])
+        toolchain.wrap(box, python, settings(path=(str(own),)))
         said = box.run(["sh", "-c", "cc -c 'a b.c'"], env={"PATH": box.path([str(own)])}).stdout.decode().strip()
     assert said.startswith("own -ffile-prefix-map=/opt/my python=/reprobuild/python -ffile-prefix-map=")
     assert said.endswith("-c a b.c")
