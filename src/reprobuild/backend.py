@@ -7,7 +7,7 @@ import shutil
 import stat
 import tarfile
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,6 +25,7 @@ from reprobuild.project import Config
 from reprobuild.sandbox import Box
 
 _LOG_LINES = 40
+_WARNINGS = 10
 _ANSWER_LIMIT = 1 << 20
 
 
@@ -199,19 +200,35 @@ def build(
     """
     argv = [box.uv_inside, "build", f"--{what}", "--force-pep517", "--no-build-isolation", "--no-create-gitignore"]
     argv += ["--python", box.inside("env", "bin", "python"), "--out-dir", box.inside("out")]
-    for name, value in config.wheel.config_settings.items():
+    settings = dict(config.wheel.config_settings)
+    if config.backend.partition(":")[0] == "mesonpy" and not settings.keys() & {"build-dir", "builddir"}:
+        settings["build-dir"] = box.inside("tmp", "meson")  # its own choice is a random name
+    for name, value in settings.items():
         for each in (value,) if isinstance(value, str) else value:
             argv += ["--config-setting", f"{name}={each}"]
     folder = inside(box, "src", project)
     timeout = config.wheel.timeout
     try:
-        box.run([*argv, folder], env=environment, cwd=folder, on_line=observer.line, timeout=timeout)
+        box.run([*argv, folder], env=environment, cwd=folder, on_line=_heeding(observer), timeout=timeout)
     except process.ToolFailed as error:
         raise BuildFailed(
             f"The build failed:\n{_tail(error.output)}",
             "A build has no network and sees only the system's folders, the locked build requirements and the exported "
             "source; [tool.reprobuild.wheel] readable and path show it more.",
         ) from error
+
+
+def _heeding(observer: Observer) -> Callable[[str], None]:
+    """Pass a build's lines on, and warn of what the wrappers of its compilers say, once of each thing."""
+    said: set[str] = set()
+
+    def heed(line: str) -> None:
+        observer.line(line)
+        if line.startswith(toolchain.SAYING) and line not in said and len(said) < _WARNINGS:
+            said.add(line)
+            observer.warn(f"The build {line.removeprefix(toolchain.SAYING)}.")
+
+    return heed
 
 
 def take(box: Box, suffix: str, destination: Path) -> Path:

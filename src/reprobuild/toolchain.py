@@ -19,6 +19,8 @@ from reprobuild.interpreter import Interpreter
 from reprobuild.project import Config
 from reprobuild.sandbox import SYSTEM_PATH, Box
 
+#: How a line of a wrapper's own begins.
+SAYING = "reprobuild: "
 #: Where compilers say that files lie, whatever the real path was.
 _MAPPED = "/reprobuild"
 _COMPILER = re.compile(r"([a-z0-9_]+-[a-z0-9_-]+-)?(cc|gcc|c\+\+|g\+\+|clang|clang\+\+|gfortran)(-[0-9.]+)?")
@@ -80,7 +82,7 @@ def wrap(box: Box, interpreter: Interpreter, config: Config) -> None:
     flags = " ".join(shlex.quote(f"-ffile-prefix-map={real}={mapped}") for real, mapped in maps)
     compiler = compiler.replace("PREFIX_MAPS", flags)
     markers = [_marker(real, mapped) for real, mapped in reversed(maps)]
-    markers.insert(0, _marker(f"{box.root}/tmp", f"{_MAPPED}/tmp", "/[^/]*"))
+    markers.insert(0, _marker(box.inside("tmp"), _MAPPED + "/tmp", "/[^/]*"))  # noqa: S108 - the name of no folder here
     archiver = (_INSIDE / "ar.sh").read_text(encoding="utf-8")
     for real, name in _programs(config.wheel.path):
         settings = {"real": real}
@@ -189,9 +191,9 @@ def toolkit_of(config: Config) -> dict[str, dict[str, str]]:
     A program that the project names isn't run here, outside of any sandbox: its digest has to do.
     """
     described: dict[str, dict[str, str]] = {}
-    found = toolkit(config)
-    for name in _TOOLKIT_PROGRAMS if found else ():
-        assert found is not None
+    if (found := toolkit(config)) is None:
+        return described
+    for name in _TOOLKIT_PROGRAMS:
         with suppress(OSError, process.ToolFailed, process.ToolTimeout, BadInput):
             described[name] = {"sha256": Digest.of_file(found.program(name)).hex}
             if not found.chosen and (version := re.search(r"V([0-9.]+)", _version(str(found.program(name))))):

@@ -17,7 +17,7 @@ for word do
   fi
   # Folders right below the one for temporary files have random names.
   case $word in
-    *"$root"/tmp/?*/*)
+    *"$root"/tmp/?*)
       name=${word#*"$root"/tmp/} name=${name%%/*}
       case $seen in */"$name"/*) ;; *) seen=$seen$name/ ;; esac ;;
   esac
@@ -30,7 +30,7 @@ if [ "$machine" ]; then
     shift
     case $word in
       -march=native | -mtune=native | -mcpu=native | -Wl,--build-id=uuid)
-        echo "reprobuild: left out $word, which would give every machine another wheel" >&2 ;;
+        echo "reprobuild: left out $word, with which the wheel would be another one on another machine" >&2 ;;
       *) set -- "$@" "$word" ;;
     esac
   done
@@ -52,7 +52,7 @@ stable "$out" && seed=$seed:$name
 # gcc takes the last map that fits, so the most general comes first; and a map of the user's comes after all of them.
 case $PWD in
   "$root"/src*/.* | "$root"/asked*/.*) set -- "-ffile-prefix-map=$PWD=/reprobuild/work" "$@" ;;
-  "$root" | "$root"/src | "$root"/src/* | "$root"/asked | "$root"/asked/*) ;;
+  / | "$root" | "$root"/src | "$root"/src/* | "$root"/asked | "$root"/asked/*) ;;
   *) set -- "-ffile-prefix-map=$PWD=/reprobuild/work" "$@" ;;
 esac
 while [ "$seen" != / ]; do

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 
 #: Options whose value may be the next argument; without their dashes.
 _VALUED = frozenset(
@@ -29,7 +30,7 @@ _VALUED = frozenset(
     MF dependency-output MT dependency-target-name arch gpu-architecture code gpu-code gencode generate-code
     rdc relocatable-device-code e entries maxrregcount ftz prec-div prec-sqrt fmad default-stream Werror
     diag-error diag-suppress diag-warn hls host-linker-script brief-diag brief-diagnostics jtd jump-table-density
-    compress-mode frandom-seed sanitize optf options-file device-stack-protector""".split()
+    compress-mode Ofast-compile frandom-seed sanitize optf options-file device-stack-protector""".split()
 )
 #: What compiles nothing, or is asked by someone who reads what nvcc prints and keeps.
 _ASIDE = frozenset(
@@ -37,13 +38,12 @@ _ASIDE = frozenset(
     MM generate-nonsystem-dependencies clean clean-targets run cuda""".split()
 )
 _KEEPS = frozenset("keep save-temps v verbose".split())
-_COMPILES = {
-    each: "c" for each in "c compile dc device-c dw device-w ptx cubin fatbin optix-ir ltoir".split()
-}
+_COMPILES = frozenset("c compile dc device-c dw device-w ptx cubin fatbin optix-ir ltoir".split())
 _TO_OBJECTS = frozenset("c compile dc device-c dw device-w".split())
 _SHOWS_LINES = frozenset("lineinfo generate-line-info G device-debug".split())
 _DEVICE_LINK = frozenset("dlink device-link".split())
 _SOURCE = re.compile(r".*\.(cu|c|cc|cpp|cxx|C)")
+_LINKED = re.compile(r".*\.(o|obj|a|so|lib|res)(\.[0-9.]+)?")
 _PLAIN = re.compile(r"[\w./+=@%-]+")
 #: The workspace under a name that is the same in every folder; the number is one that nobody else uses.
 _FOLDER = 63
@@ -66,8 +66,9 @@ class Call:
     @property
     def sources(self) -> tuple[int, ...]:
         """Those of the inputs that are compiled."""
-        every = self.options.get("x")
-        return tuple(at for at in self.inputs if every or _SOURCE.fullmatch(self.arguments[at]))
+        kinds = re.compile(".*") if self.options.get("x") else _SOURCE
+        words = ((at, self.arguments[at]) for at in self.inputs)
+        return tuple(at for at, word in words if kinds.fullmatch(word) and not _LINKED.fullmatch(word))
 
     @property
     def output(self) -> str:
@@ -150,8 +151,8 @@ def _flattened(arguments: list[str], depth: int = 0) -> list[str]:
         name, value = _name(word)
         if name in ("optf", "options-file") and depth < 8:
             for path in (value or next(words, "")).split(","):
-                with open(path, encoding="utf-8", errors="surrogateescape") as stream:  # noqa: PTH123 - quick to start
-                    flat += _flattened(shlex.split(stream.read()), depth + 1)
+                text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
+                flat += _flattened(shlex.split(text), depth + 1)
         else:
             flat.append(word)
     return flat
@@ -166,7 +167,7 @@ def mapped(path: str, root: str) -> str:
         del parts[1]
     inner = "/".join(parts)
     if not _PLAIN.fullmatch(inner):
-        inner = f"{zlib.crc32(os.fsencode(inner)):08x}{os.path.splitext(path)[1]}"
+        inner = f"{zlib.crc32(os.fsencode(inner)):08x}{Path(path).suffix}"
     return f"/reprobuild/{inner}"
 
 
@@ -187,10 +188,10 @@ class Wrapper:
             return self.run(arguments)
         for name in ("NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS"):
             os.environ.pop(name, None)
-        call = self.with_wrapped_host_compiler(call)
+        call = _without_native(self.with_wrapped_host_compiler(call))
         if call.has(_ASIDE) or not call.inputs:
             return self.run(call.arguments)
-        if call.has(frozenset(_COMPILES)):
+        if call.has(_COMPILES):
             return self.compile_each(call)
         if call.has(_KEEPS):
             return self.run(call.arguments)
@@ -198,7 +199,7 @@ class Wrapper:
 
     def run(self, arguments: list[str] | tuple[str, ...]) -> int:
         """Run the real nvcc to its end."""
-        return subprocess.call([self.real, *arguments])
+        return subprocess.call([self.real, *arguments])  # noqa: S603 - the arguments are the build's own
 
     def with_wrapped_host_compiler(self, call: Call) -> Call:
         """A host compiler of the system's is called through its wrapper, also where it is named with its folder."""
@@ -260,33 +261,32 @@ class Wrapper:
             return self.run(call.arguments)
         if call.is_cuda(at) and "--orig_src_path_name" in told:
             flags.append(f"-Xcudafe=--orig_src_path_name={mapped(source, self.root)}")
-        status = subprocess.call([self.real, *flags, *arguments], pass_fds=self.folder())
+        status = subprocess.call([self.real, *flags, *arguments], pass_fds=self.folder())  # noqa: S603 - the same
         if not status and depends and arguments[at] != source:
-            _replace(depends, f"/proc/self/fd/{_FOLDER}/", f"{self.root}/")
+            _replace(Path(depends), f"/proc/self/fd/{_FOLDER}/", f"{self.root}/")
         return status
 
     def folder(self) -> tuple[int, ...]:
         """The workspace's descriptor, if it was opened."""
-        return (_FOLDER,) if os.path.exists(f"/proc/self/fd/{_FOLDER}") else ()
+        return (_FOLDER,) if Path(f"/proc/self/fd/{_FOLDER}").exists() else ()
 
     def told(self, flags: list[str], arguments: list[str]) -> str | None:
         """What nvcc would do, in its own words; None if it would refuse. It takes a few hundredths of a second."""
         command = [self.real, "--dryrun", *flags, *arguments]
-        done = subprocess.run(command, capture_output=True, check=False, pass_fds=self.folder())
+        done = subprocess.run(command, capture_output=True, check=False, pass_fds=self.folder())  # noqa: S603 - the same
         return done.stderr.decode(errors="replace") if not done.returncode else None
 
     def link(self, call: Call) -> int:
         """Compile each source to an object, then link these: in one step nvcc gives objects random names."""
         parts = f"{call.output or 'a'}.nvcc"
         shutil.rmtree(parts, ignore_errors=True)
-        os.makedirs(parts)
+        Path(parts).mkdir(parents=True)
         try:
             arguments = list(call.arguments)
             dropped = frozenset("o output-file dlink device-link lib link shared".split())
             options = call.without(dropped, inputs=True)
             for number, at in enumerate(call.sources):
-                stem = os.path.splitext(os.path.basename(arguments[at]))[0]
-                made = f"{parts}/{number}-{stem}.o"
+                made = f"{parts}/{number}-{Path(arguments[at]).stem}.o"
                 phase = "-dc" if call.has(_DEVICE_LINK) else "-c"
                 one = parse([*options, phase, "-o", made, call.arguments[at]])
                 if status := self.compile(one, one.inputs[-1], made):
@@ -300,11 +300,19 @@ class Wrapper:
             shutil.rmtree(parts, ignore_errors=True)
 
 
-def _replace(path: str, old: str, new: str) -> None:
-    with open(path, encoding="utf-8", errors="surrogateescape") as stream:  # noqa: PTH123 - quick to start
-        text = stream.read()
-    with open(path, "w", encoding="utf-8", errors="surrogateescape") as stream:  # noqa: PTH123 - the same
-        stream.write(text.replace(old, new))
+def _without_native(call: Call) -> Call:
+    """The call for nvcc's own choice of an architecture, where it asks for that of the GPU in this machine."""
+    names = frozenset(("arch", "gpu-architecture"))
+    if "native" not in {call.options.get(name) for name in names}:
+        return call
+    what = "left out -arch=native, with which the wheel would be another one on another machine"
+    sys.stderr.write(f"reprobuild: {what}\n")
+    sys.stderr.flush()
+    return parse(call.without(names))
+
+
+def _replace(path: Path, old: str, new: str) -> None:
+    path.write_bytes(path.read_bytes().replace(os.fsencode(old), os.fsencode(new)))
 
 
 if __name__ == "__main__":
