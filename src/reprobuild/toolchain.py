@@ -25,9 +25,10 @@ SAYING = "reprobuild: "
 _MAPPED = "/reprobuild"
 _COMPILER = re.compile(r"([a-z0-9_]+-[a-z0-9_-]+-)?(cc|gcc|c\+\+|g\+\+|clang|clang\+\+|gfortran)(-[0-9.]+)?")
 _ARCHIVER = re.compile(r"([a-z0-9_]+-[a-z0-9_-]+-)?((gcc|llvm)-)?(ar|ranlib)(-[0-9.]+)?")
+_WRAPPED = re.compile(f"{_COMPILER.pattern}|{_ARCHIVER.pattern}")
 _INSIDE = Path(__file__).parent / "inside"
 #: Where a CUDA toolkit is installed by those who don't say otherwise.
-_TOOLKITS = ("/usr/local/cuda", "/opt/cuda", "/usr/lib/nvidia-cuda-toolkit")
+TOOLKITS = ("/usr/local/cuda", "/opt/cuda", "/usr/lib/nvidia-cuda-toolkit")
 _TOOLKIT_PROGRAMS = ("nvcc", "ptxas")
 
 
@@ -52,7 +53,7 @@ def toolkit(config: Config) -> Toolkit | None:
     """The CUDA toolkit that a build uses: the one that the project names, else the machine's; None without any."""
     own = [config.wheel.environment.get(name, "") for name in ("CUDA_HOME", "CUDA_PATH")]
     own += [os.path.dirname(place.rstrip("/")) for place in config.wheel.path]  # noqa: PTH120 - as below
-    for home in (*own, *_TOOLKITS):
+    for home in (*own, *TOOLKITS):
         # As texts: this runs for each build, and nearly none has to do with CUDA. A profile lies beside the real nvcc
         # only, not beside scripts that call it.
         real = home.startswith("/") and os.access(f"{home}/bin/nvcc", os.X_OK)
@@ -98,20 +99,21 @@ def wrap(box: Box, interpreter: Interpreter, config: Config) -> None:
 def _programs(more: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Each compiler and archiver on the build's PATH: the first of its name, and the name."""
     seen = set()
-    for place in (*more, *SYSTEM_PATH.split(":")):
-        if not os.path.isdir(place):  # noqa: PTH112 - a Path for each of a few thousand programs would take longer
-            continue
-        for name in os.listdir(place):  # noqa: PTH208 - than all else here
-            known = _COMPILER.fullmatch(name) or _ARCHIVER.fullmatch(name)
-            if known and name not in seen and os.access(f"{place}/{name}", os.X_OK):
+    # As texts, and each folder once: a Path for each of a few thousand programs would take longer than all else here.
+    for place in dict.fromkeys(os.path.realpath(each) for each in (*more, *SYSTEM_PATH.split(":"))):
+        for name in os.listdir(place) if os.path.isdir(place) else ():  # noqa: PTH112, PTH208
+            if name not in seen and _WRAPPED.fullmatch(name) and os.access(f"{place}/{name}", os.X_OK):
                 seen.add(name)
                 yield f"{place}/{name}", name
 
 
 def _write(path: Path, text: str, settings: Mapping[str, str]) -> None:
     lines = [f"{name}={shlex.quote(value)}\n" for name, value in settings.items()]
-    path.write_text("#!/bin/sh\n" + "".join(lines) + text, encoding="utf-8")
-    path.chmod(0o755)
+    content = "#!/bin/sh\n" + "".join(lines) + text
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o755)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(os.fsencode(content))
+        os.fchmod(descriptor, 0o755)  # whatever the umask of this process is
 
 
 def _marker(real: str, mapped: str, more: str = "") -> str:

@@ -294,7 +294,7 @@ def test_the_toolkit_is_a_mirror_but_for_nvcc(cuda, toolkit):
 
 
 def test_without_a_toolkit_nothing_changes(tmp_path, monkeypatch):
-    monkeypatch.setattr(toolchain, "_TOOLKITS", (str(tmp_path / "none"), "relative"))
+    monkeypatch.setattr(toolchain, "TOOLKITS", (str(tmp_path / "none"), "relative"))
     config = settings(environment={"CUDA_HOME": str(tmp_path)}, path=(str(tmp_path / "bin"),))
     assert toolchain.toolkit(config) is None
     assert toolchain.toolkit_of(config) == {}
@@ -314,7 +314,7 @@ def test_the_machines_toolkit_is_shown_and_one_that_a_project_names_is_never_run
     assert set(described) == {"nvcc", "ptxas"}
     assert set(described["nvcc"]) == {"sha256"}
     assert not (tmp_path / "ran").exists()
-    monkeypatch.setattr(toolchain, "_TOOLKITS", (str(toolkit),))
+    monkeypatch.setattr(toolchain, "TOOLKITS", (str(toolkit),))
     assert toolchain.shown(settings()) == [toolkit]
     assert toolchain.toolkit_of(settings())["nvcc"]["version"] == "13.0.88"
 
