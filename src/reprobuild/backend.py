@@ -3,19 +3,17 @@
 import errno
 import json
 import os
-import re
-import shlex
 import shutil
 import stat
 import tarfile
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from packaging.requirements import Requirement
 
-from reprobuild import process
+from reprobuild import process, toolchain
 from reprobuild.archive import HOSTILE
 from reprobuild.digest import chunks_of
 from reprobuild.errors import BadInput, BuildFailed, DigestMismatch, ReprobuildError, shown
@@ -24,19 +22,8 @@ from reprobuild.index import Index, LockedFile
 from reprobuild.interpreter import Interpreter
 from reprobuild.progress import SILENT, Observer
 from reprobuild.project import Config, build_requires, requirement_of
-from reprobuild.sandbox import SYSTEM_PATH, Box
+from reprobuild.sandbox import Box
 
-#: Where compilers say that files lie, whatever the real path was.
-_MAPPED_SOURCE, _MAPPED_ENVIRONMENT, _MAPPED_PYTHON = "/reprobuild/src", "/reprobuild/env", "/reprobuild/python"
-_COMPILER = re.compile(r"([a-z0-9_]+-[a-z0-9_-]+-)?(cc|gcc|c\+\+|g\+\+|clang|clang\+\+|gfortran)(-[0-9.]+)?")
-_WRAPPER = """#!/bin/sh
-IFS=:
-for folder in $PATH; do
-  if [ "$folder" != "${0%/*}" ] && [ -x "$folder/${0##*/}" ]; then exec "$folder/${0##*/}" FLAGS "$@"; fi
-done
-echo "${0##*/}: not found" >&2
-exit 127
-"""
 _WRITE = "import sys; open(sys.argv[1], 'w').write(sys.argv[2])"
 #: Calls a backend that is installed, even where the source in the working folder has one of the same name.
 _CALL = """
@@ -45,6 +32,7 @@ sys.path.remove("")
 importlib.import_module(sys.argv[1]).build_wheel(sys.argv[2])
 """
 _LOG_LINES = 40
+_WARNINGS = 10
 _ANSWER_LIMIT = 1 << 20
 
 
@@ -68,7 +56,7 @@ def prepare(
     wheels = [file for file in files if file.is_wheel]
     sdists = [file for file in files if not file.is_wheel]
     # All that is written from outside comes first: any command below may run code of the locked files.
-    _wrap_compilers(box, interpreter, config.wheel.path)
+    toolchain.wrap(box, interpreter, config)
     index.fetch(files, box.outside("wheels"))
     for name, listed in (("all", files), ("wheels", wheels), ("sdists", sdists)):
         _write_pins(box.outside("wheels", f"{name}.txt"), listed)
@@ -241,7 +229,10 @@ def build(
     """
     argv = [box.uv_inside, "build", f"--{what}", "--force-pep517", "--no-build-isolation", "--no-create-gitignore"]
     argv += ["--python", box.inside("env", "bin", "python"), "--out-dir", box.inside("out")]
-    for name, value in config.wheel.config_settings.items():
+    settings = dict(config.wheel.config_settings)
+    if config.backend.partition(":")[0] == "mesonpy" and not settings.keys() & {"build-dir", "builddir"}:
+        settings["build-dir"] = box.inside("tmp", "meson")  # its own choice is a random name
+    for name, value in settings.items():
         for each in (value,) if isinstance(value, str) else value:
             argv += ["--config-setting", f"{name}={each}"]
     folder = inside(box, "src", project)
@@ -250,13 +241,26 @@ def build(
         argv = [box.inside("env", "bin", "python"), "-c", _CALL, tool, box.inside("out")]
     timeout = config.wheel.timeout
     try:
-        box.run(argv, env=environment, cwd=folder, on_line=observer.line, timeout=timeout)
+        box.run(argv, env=environment, cwd=folder, on_line=_heeding(observer), timeout=timeout)
     except process.ToolFailed as error:
         raise BuildFailed(
             f"The build failed:\n{_tail(error.output)}",
             "A build has no network and sees only the system's folders, the locked build requirements and the exported "
             "source; [tool.reprobuild.wheel] readable and path show it more.",
         ) from error
+
+
+def _heeding(observer: Observer) -> Callable[[str], None]:
+    """Pass a build's lines on, and warn of what the wrappers of its compilers say, once of each thing."""
+    said: set[str] = set()
+
+    def heed(line: str) -> None:
+        observer.line(line)
+        if line.startswith(toolchain.SAYING) and line not in said and len(said) < _WARNINGS:
+            said.add(line)
+            observer.warn(f"The build {line.removeprefix(toolchain.SAYING)}.")
+
+    return heed
 
 
 def take(box: Box, suffix: str, destination: Path) -> Path:
@@ -294,41 +298,14 @@ def take(box: Box, suffix: str, destination: Path) -> Path:
 
 def environment_of(box: Box, config: Config, interpreter: Interpreter, epoch: int | None) -> dict[str, str]:
     """The variables that a build gets beyond the box's own: the epoch if any, prefix maps, the project's settings."""
-    maps = _prefix_maps(box, interpreter)
+    maps = toolchain.prefix_maps(box, interpreter, toolchain.toolkit(config))
     rust_flags = " ".join(f"--remap-path-prefix={real}={mapped}" for real, mapped in maps)
     variables = {"PATH": box.path(config.wheel.path), "RUSTFLAGS": rust_flags}
     if epoch is not None:
         variables["SOURCE_DATE_EPOCH"] = str(epoch)
     for name, value in config.wheel.environment.items():
         variables[name] = f"{rust_flags} {value}" if name == "RUSTFLAGS" else value
-    return variables
-
-
-def _prefix_maps(box: Box, interpreter: Interpreter) -> list[tuple[str, str]]:
-    return [
-        (str(interpreter.prefix), _MAPPED_PYTHON),
-        (box.inside("env"), _MAPPED_ENVIRONMENT),
-        (box.inside("src"), _MAPPED_SOURCE),
-    ]
-
-
-def _wrap_compilers(box: Box, interpreter: Interpreter, more: Sequence[str]) -> None:
-    """Put a wrapper with prefix maps before each compiler on the build's PATH.
-
-    Not in CFLAGS: setuptools takes those in place of the flags that Python itself was compiled with, -O3 and -DNDEBUG
-    among them, and so do some build systems with their own defaults.
-    """
-    folder = box.tools[0] / "bin"
-    folder.mkdir(parents=True, exist_ok=True)
-    flags = " ".join(
-        shlex.quote(f"-ffile-prefix-map={real}={mapped}") for real, mapped in _prefix_maps(box, interpreter)
-    )
-    places = [place for place in (*more, *SYSTEM_PATH.split(":")) if os.path.isdir(place)]  # noqa: PTH112
-    # A Path for each of a few thousand programs would take longer than all else here.
-    names = {name for place in places for name in os.listdir(place) if _COMPILER.fullmatch(name)}  # noqa: PTH208
-    for name in names:
-        (folder / name).write_text(_WRAPPER.replace("FLAGS", flags), encoding="utf-8")
-        (folder / name).chmod(0o755)
+    return {**variables, **toolchain.variables(box, config)}
 
 
 def sdist_requires(sdist: Path) -> tuple[Requirement, ...]:

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from reprobuild import process
+from reprobuild import process, toolchain
 from reprobuild.errors import ReprobuildError
 from reprobuild.sandbox import KINDS
 
@@ -81,7 +81,9 @@ def _unseen(name: str) -> str:
     """What to do about a compiler that is on the user's PATH but not on a build's."""
     here = shutil.which(name)
     seen = [Path(folder, name).resolve() for folder in _BUILD_PATH if Path(folder, name).exists()]
-    if here is None or any(path.is_relative_to(folder) for path in seen for folder in _SHOWN):
+    if here is None or any(Path(here).resolve().is_relative_to(Path(home).resolve()) for home in toolchain.TOOLKITS):
+        return ""
+    if any(path.is_relative_to(folder) for path in seen for folder in _SHOWN):
         return ""
     folder = Path(here).parent
     return f"Builds don't see {folder}: set [tool.reprobuild.wheel] path to it, and readable to what else it needs."

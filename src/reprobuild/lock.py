@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from reprobuild import backend, lockfile, places, process, source
+from reprobuild import backend, lockfile, places, process, source, toolchain
 from reprobuild.errors import BadInput, BuildFailed, IndexFailed, LockStale, SourceUnusable
 from reprobuild.files import read_text, scratch_folder, write_atomically
 from reprobuild.index import Index, LockedFile
@@ -240,7 +240,7 @@ def _project_requires(
 ) -> tuple[Requirement, ...]:
     config, interpreter, observer = resolver.config, resolver.interpreter, resolver.observer
     observer.step("asking the backend what it needs")
-    readable = [interpreter.prefix, *exported.objects, *map(Path, config.wheel.readable)]
+    readable = [interpreter.prefix, *exported.objects, *toolchain.shown(config)]
     with open_box(
         config.wheel.sandbox,
         Surroundings(),

@@ -24,8 +24,9 @@ from reprobuild.index import Index, LockedFile
 from reprobuild.interpreter import Interpreter
 from reprobuild.progress import SILENT, Observer
 from reprobuild.sandbox import USUAL, Guarantees, Surroundings
+from reprobuild.toolchain import compilers, toolkit_of
 from reprobuild.variations import PYTHON, USUAL_NAMES, VARIATIONS, impossible, suspects
-from reprobuild.wheel import RECORD_SUFFIX, Inputs, compilers, make, read_export, statement_of
+from reprobuild.wheel import RECORD_SUFFIX, Inputs, make, read_export, statement_of
 
 _BUILDS_AT_ONCE = 2
 _CHANGED = "The record was changed after the build: don't trust it."
@@ -364,6 +365,11 @@ def _then_and_now(record: WheelRecord, inputs: Inputs) -> tuple[str, ...]:
     recorded = record.internal.get("compilers")
     for name, version in compilers().items():
         then[name], now[name] = recorded.get(name) if isinstance(recorded, dict) else None, version
+    if isinstance(cuda := record.internal.get("cuda"), dict):
+        for name, here in toolkit_of(inputs.config).items():
+            said = cuda.get(name)
+            then[name] = said.get("version") or said.get("sha256") if isinstance(said, dict) else None
+            now[name] = here.get("version") or here["sha256"]
     return tuple(
         f"{name}: {then[name] or 'unknown'} then, {now[name] or 'unknown'} now"
         for name in now

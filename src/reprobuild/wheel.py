@@ -5,14 +5,13 @@ import os
 import platform
 import re
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from packaging.version import Version
 
-from reprobuild import __version__, attest, backend, interpreter, lockfile, process, project, source
+from reprobuild import __version__, attest, backend, fatbin, interpreter, lockfile, process, project, source, toolchain
 from reprobuild.attest import Json
 from reprobuild.digest import Digest, chunks_of
 from reprobuild.errors import BadInput, BuildFailed, LockMissing, WriteFailed
@@ -97,13 +96,13 @@ def build(
         index = Index(where if where.is_dir() else Path.cwd(), observer=observer)
         inputs = resolve(exported, scratch, index, python=python, observer=observer)
         with process.workers(1) as pool:
-            for ask in (_uv_version, compilers):  # for the record, whose other parts are known
+            for ask in (_uv_version, toolchain.compilers):  # for the record, whose other parts are known
                 pool.submit(ask)
             made, guarantees, around = make(
                 inputs, index, scratch / "made", kind=sandbox or inputs.config.wheel.sandbox, observer=observer
             )
         digest = Digest.of_file(made)
-        record = record_of(inputs, made.name, digest, guarantees, around)
+        record = record_of(inputs, made.name, digest, guarantees, around, fatbin.architectures(made))
         target, beside = out_dir / made.name, out_dir / f"{made.name}{RECORD_SUFFIX}"
         if len(os.fsencode(beside.name)) > _LONGEST_NAME:
             raise WriteFailed(f"The name {beside.name} is too long for a file.", "Shorten the project's name.")
@@ -182,8 +181,7 @@ def make(
         BuildFailed, BadInput: the build fails, or what it made isn't a sound wheel.
     """
     config, exported = inputs.config, inputs.source
-    readable = [inputs.interpreter.prefix, *exported.objects]
-    readable += [Path(folder) for folder in (*config.wheel.readable, *config.wheel.path)]
+    readable = [inputs.interpreter.prefix, *exported.objects, *toolchain.shown(config)]
     size = index.kept_size(inputs.files)
     if shown := (*config.wheel.readable, *config.wheel.path):
         observer.step(f"showing the build {', '.join(shown)}, as the project asks")
@@ -265,8 +263,19 @@ def _check(built: Path) -> None:
 # --- the record ------------------------------------------------------------------------------------
 
 
-def record_of(inputs: Inputs, filename: str, digest: Digest, guarantees: Guarantees, around: Surroundings) -> Json:
-    """The wheel's provenance: an unsigned Statement v1 that names every input by digest."""
+def record_of(
+    inputs: Inputs,
+    filename: str,
+    digest: Digest,
+    guarantees: Guarantees,
+    around: Surroundings,
+    architectures: Sequence[str] = (),
+) -> Json:
+    """The wheel's provenance: an unsigned Statement v1 that names every input by digest.
+
+    Args:
+        architectures: what the wheel's device code was compiled for, if it has any.
+    """
     internal: Json = {
         "sandbox": asdict(guarantees),
         "surroundings": {**asdict(around), "jobs": around.job_count},
@@ -276,8 +285,10 @@ def record_of(inputs: Inputs, filename: str, digest: Digest, guarantees: Guarant
             "libc": " ".join(platform.libc_ver()),
         },
         "zlib": inputs.interpreter.zlib,
-        "compilers": compilers(),
+        "compilers": toolchain.compilers(),
     }
+    if architectures:
+        internal["cuda"] = {"architectures": list(architectures), **toolchain.toolkit_of(inputs.config)}
     return statement_of(inputs, filename, digest, internal, {"reprobuild": __version__, "uv": _uv_version()})
 
 
@@ -341,15 +352,3 @@ def _uv_version() -> str:
     done = process.run(["uv", "--version"], env=process.tool_environment())
     found = re.search(r"\d[\w.+]*", done.stdout.decode())
     return found.group() if found else "unknown"
-
-
-@functools.cache
-def compilers() -> dict[str, str]:
-    """The first line that each compiler on the build's PATH says of itself."""
-    found = {}
-    for name in ("cc", "c++"):
-        with suppress(process.ToolFailed, BadInput, OSError):
-            path = next(p for p in ("/usr/local/bin", "/usr/bin", "/bin") if Path(p, name).exists())
-            done = process.run([f"{path}/{name}", "--version"], env={"PATH": path, "LC_ALL": "C"}, timeout=10)
-            found[name] = done.stdout.decode(errors="replace").splitlines()[0]
-    return found

@@ -2,7 +2,7 @@ import platform
 
 import pytest
 
-from reprobuild import doctor, process, sandbox
+from reprobuild import doctor, process, sandbox, toolchain
 from reprobuild.doctor import examine
 from reprobuild.errors import BuildFailed, ToolMissing
 from reprobuild.sandbox import KINDS
@@ -102,3 +102,14 @@ def test_this_machine_can_be_examined():
     found = {finding.name: finding for finding in examine()}
     assert found["uv"].found.startswith("uv ")
     assert next(iter(found)) == "python"
+
+
+def test_a_toolkit_at_its_usual_place_is_seen(machine, monkeypatch, tmp_path):
+    program = tmp_path / "cuda" / "bin" / "nvcc"
+    program.parent.mkdir(parents=True)
+    program.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(program.parent))
+    monkeypatch.setattr(doctor, "_BUILD_PATH", ())
+    assert machine({"nvcc": "nvcc 1.0"})["nvcc"].note
+    monkeypatch.setattr(toolchain, "TOOLKITS", (str(tmp_path / "cuda"),))
+    assert machine({"nvcc": "nvcc 1.0"})["nvcc"].note == ""

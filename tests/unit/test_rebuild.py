@@ -36,8 +36,9 @@ from reprobuild.project import BuildSettings, Config
 from reprobuild.rebuild import Guilt, Rebuilt, read_record
 from reprobuild.sandbox import USUAL, Guarantees, Surroundings
 from reprobuild.source import EARLIEST_EPOCH, Source
+from reprobuild.toolchain import compilers
 from reprobuild.variations import USUAL_NAMES, VARIATIONS
-from reprobuild.wheel import Inputs, compilers, statement_of
+from reprobuild.wheel import Inputs, statement_of
 
 NAME = "demo-1.0-py3-none-any.whl"
 CONTENT = b"not really a wheel"

@@ -1,0 +1,1 @@
+__device__ int times_factor(int value);

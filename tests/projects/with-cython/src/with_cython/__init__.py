@@ -1,0 +1,3 @@
+from with_cython._core import doubled
+
+__all__ = ["doubled"]

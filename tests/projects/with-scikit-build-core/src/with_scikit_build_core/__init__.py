@@ -1,0 +1,3 @@
+from with_scikit_build_core._core import say
+
+__all__ = ["say"]
