@@ -3,6 +3,8 @@
 import calendar
 import zipfile
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -16,6 +18,7 @@ from reprobuild.index import Index, LockedFile, ReleasedFile
 from reprobuild.infer import Aspect, Hypothesis
 from reprobuild.progress import SILENT
 from reprobuild.source import Source
+from reprobuild.wheel import Inputs
 from reprobuild.wheelfile import WheelFile
 
 INFO = "demo-1.0.dist-info"
@@ -204,6 +207,32 @@ def test_what_cannot_be_resolved_is_asked_once(tmp_path, monkeypatch):
         with pytest.raises(BuildFailed):
             checker._inputs(hypothesis, exported, None, tmp_path)
     assert asked == [((), ""), ((), "2020")]
+
+
+def test_what_comes_to_the_same_inputs_is_built_once(tmp_path, monkeypatch):
+    """A pin of what would have been chosen anyway changes nothing."""
+    built = []
+
+    def make(_inputs, _index, folder, **_options):
+        folder.mkdir()
+        write(folder / "theirs.whl", {"a.py": OLD, "more.py": OLD})
+        built.append(folder)
+        return folder / "theirs.whl", None, None
+
+    monkeypatch.setattr(published, "make", make)
+    python: Any = SimpleNamespace(executable=tmp_path)
+    inputs = Inputs(None, None, (), None, python)  # type: ignore[arg-type]  # what isn't looked at
+    monkeypatch.setattr(published._Checker, "_inputs", lambda *_: inputs)
+    checker = a_checker(tmp_path, None)
+    write(tmp_path / "theirs.whl", {"a.py": OLD})
+    wheel, config = replace(as_published(tmp_path / "theirs.whl"), dist_info=INFO), SimpleNamespace(root=tmp_path)
+    tries = [
+        checker._try(1, each, wheel, (), None, config)
+        for each in (Hypothesis(epoch=1), Hypothesis(epoch=1, pins=(Requirement("wheel==1"),)), Hypothesis(umask=0o077))
+    ]
+    assert tries[0] is tries[1]
+    assert tries[2] is not tries[0]
+    assert len(built) == 2
 
 
 def test_a_tool_that_builds_by_itself_knows_no_build_system(tmp_path):
