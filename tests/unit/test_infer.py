@@ -191,8 +191,12 @@ def test_a_licence_tells_the_time_zone_where_it_kept_its_time():
     )
     sdist = [source("a.py", "2022-12-05 13:00:00"), source("LICENSE", "2022-04-09 19:45:19")]
     assert one(published, sdist).timezone == "Europe/London"
-    late = wheel(packed("a.py", "2022-12-05 13:00:00"), packed(f"{INFO}/LICENSE", "2022-12-06 11:11:10"))
-    assert one(late, sdist).timezone == "UTC"
+    made_anew = wheel(
+        packed("a.py", "2022-12-05 13:00:00"),
+        packed("b.py", "2022-04-09 20:45:18"),
+        packed(f"{INFO}/LICENSE", "2022-12-06 11:11:10"),
+    )
+    assert one(made_anew, [*sdist, source("b.py", "2022-04-09 19:45:19")]).timezone == "Europe/London"
 
 
 @pytest.mark.parametrize("default", ["1980-01-01 00:00:00", "2016-01-01 00:00:00", "2020-02-02 00:00:00"])

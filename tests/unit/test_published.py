@@ -21,6 +21,7 @@ from reprobuild.index import Index, LockedFile, ReleasedFile
 from reprobuild.infer import Aspect, Guess, Hypothesis
 from reprobuild.progress import SILENT
 from reprobuild.source import Source
+from reprobuild.wheel import Inputs
 from reprobuild.wheelfile import WheelFile
 
 INFO = "demo-1.0.dist-info"
@@ -345,8 +346,8 @@ def tried(level=None, failure="", pins=(), cause=None, **options):
 
 
 def checked(*tries):
-    wheel, sdist = released("demo-1.0-py3-none-any.whl", "demo-1.0.tar.gz")
-    return published.Checked(wheel, sdist, tries)
+    (wheel,) = released("demo-1.0-py3-none-any.whl")
+    return published.Checked(wheel, published.Origin("sdist", "demo-1.0.tar.gz", {}), tries)
 
 
 GONE = f"{lock.UNRESOLVED}: there is no version of that"
@@ -386,8 +387,7 @@ def test_a_wrong_file_name_makes_a_try_worse():
     assert right.rank < replace(right, renamed=True).rank
 
 
-def a_checker(tmp_path, exported):
-    wheel: Any = SimpleNamespace()
+def a_checker(tmp_path, exported, wheel: Any = None):
     return published._Checker(
         tmp_path, wheel, "", exported, Index(tmp_path), tmp_path, published.CONFINED, None, SILENT
     )
@@ -408,6 +408,32 @@ def test_what_cannot_be_resolved_is_asked_once(tmp_path, monkeypatch):
         with pytest.raises(BuildFailed):
             checker._inputs(hypothesis, None, tmp_path)
     assert asked == [((), ""), ((), "2020")]
+
+
+def test_what_comes_to_the_same_inputs_is_built_once(tmp_path, monkeypatch):
+    """A pin of what would have been chosen anyway changes nothing."""
+    built = []
+
+    def make(_inputs, _index, folder, **_options):
+        folder.mkdir()
+        write(folder / "theirs.whl", {"a.py": OLD, "more.py": OLD})
+        built.append(folder)
+        return folder / "theirs.whl", None, None
+
+    monkeypatch.setattr(published, "make", make)
+    python: Any = SimpleNamespace(executable=tmp_path)
+    inputs = Inputs(None, None, (), None, python)  # type: ignore[arg-type]  # what isn't looked at
+    monkeypatch.setattr(published._Checker, "_inputs", lambda *_: inputs)
+    write(tmp_path / "theirs.whl", {"a.py": OLD})
+    checker = a_checker(tmp_path, None, replace(as_published(tmp_path / "theirs.whl"), dist_info=INFO))
+    config: Any = SimpleNamespace(root=tmp_path)
+    tries = [
+        checker._try(1, each, (), config)
+        for each in (Hypothesis(epoch=1), Hypothesis(epoch=1, pins=(Requirement("wheel==1"),)), Hypothesis(umask=0o077))
+    ]
+    assert tries[0] is tries[1]
+    assert tries[2] is not tries[0]
+    assert len(built) == 2
 
 
 def test_a_tool_that_builds_by_itself_knows_no_build_system(tmp_path):
