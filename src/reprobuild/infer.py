@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -87,6 +87,7 @@ _UNIVERSAL = (".pydistutils.cfg", "[bdist_wheel]\nuniversal = 1\n")
 #: zipfile asks sys.platform which system to name as an entry's creator.
 _AS_ON_WINDOWS = "import sys, types, zipfile; zipfile.sys = types.SimpleNamespace(**{**vars(sys), 'platform': 'win32'})"
 _QUARTER_HOUR = 900
+_DAY = 86_400
 _FARTHEST_ZONE = 14 * 3600
 #: Places with a summer time, one for each rule and offset that is common among those who publish wheels.
 _SUMMER_ZONES = (
@@ -224,16 +225,19 @@ class Search:
             pythons: the minor versions of Python that are here, such as ``3.12``.
             legacy: whether the source names no backend, so that setuptools' own fallback for such sources is needed.
         """
-        listed = _pythons(uploaded, requires_python, pythons)
+        known, why = uploaded, "the index's upload time of the wheel"
+        if not uploaded:
+            known, why = _dated(wheel), "a day after the newest member of the wheel"
+        listed = _pythons(known, requires_python, _of_tags(wheel, pythons))
         self._kinds: dict[str, list[_Choice]] = {
             "umask": _umasks(wheel),
             "modes": _modes(wheel, sdist),
             "system": _systems(wheel),
             "universal": _universal(wheel),
             "python": [_Choice({"python": each}, (Guess("python", each, why),)) for each, why in listed],
-            "index time": _index_times(uploaded, [each for each, _ in listed], legacy=legacy),
-            "backend": _backends(wheel, uploaded),
-            "helper": _helpers(wheel, uploaded, [each for each, _ in listed]),
+            "index time": _index_times(known, why, [each for each, _ in listed], legacy=legacy),
+            "backend": _backends(wheel, known),
+            "helper": _helpers(wheel, known, [each for each, _ in listed]),
             "clock": _clocks(wheel, _timed(wheel, sdist)),
         }
         self._names = list(self._kinds)
@@ -376,11 +380,18 @@ def _age(difference: Difference) -> str:
 # --- the kinds of guesses ----------------------------------------------------------------------------
 
 
-def _index_times(uploaded: str, pythons: Sequence[str], *, legacy: bool) -> list[_Choice]:
+def _dated(wheel: WheelFile) -> str:
+    """When a wheel of unknown upload was there at the latest, as its members tell; empty where they don't."""
+    times = [entry.mtime for entry in wheel.entries if entry.mtime not in _FIXED_TIMES]
+    if not times:
+        return ""
+    return datetime.fromtimestamp(_seconds(max(times)) + _DAY, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _index_times(when: str, why: str, pythons: Sequence[str], *, legacy: bool) -> list[_Choice]:
     """What the index had: what it had at the upload, unless nothing of that can build or run here."""
-    if not uploaded:
+    if not when:
         return [_USUAL]
-    when, why = uploaded, "the index's upload time of the wheel"
     if legacy and when < _FALLBACK_SINCE:
         when, why = _FALLBACK_SINCE, "no setuptools before 40.8.0 builds a source without a [build-system]"
     listed = {when: why}
@@ -600,6 +611,14 @@ def _universal(wheel: WheelFile) -> list[_Choice]:
     return [_USUAL, _Choice({"home": (_UNIVERSAL,)}, (guess,))]
 
 
+def _of_tags(wheel: WheelFile, here: Iterable[str]) -> list[str]:
+    """Those of some Pythons that can have built a wheel, as its tags tell."""
+    versions = {tag.interpreter: tag.abi for tag in wheel.tags if re.fullmatch(r"cp3\d+", tag.interpreter)}
+    if not versions or "abi3" in versions.values():
+        return list(here)
+    return [each for each in here if f"cp{each.replace('.', '')}" in versions]
+
+
 def _pythons(uploaded: str, requires_python: str, here: Iterable[str]) -> list[tuple[str, str]]:
     """The Pythons to try: the newest that was out when the wheel was uploaded, then older ones, then newer ones."""
     admitted = SpecifierSet(requires_python)
@@ -608,5 +627,5 @@ def _pythons(uploaded: str, requires_python: str, here: Iterable[str]) -> list[t
     day = uploaded[:10]
     out = [each for each in fitting if not day or _RELEASED.get(each, "9999") <= day]
     later = [each for each in reversed(fitting) if each not in out]
-    listed = [(each, f"out when the wheel was uploaded on {day}" if day else "here") for each in out]
+    listed = [(each, f"out when the wheel was uploaded, by {day}" if day else "here") for each in out]
     return listed + [(each, "no older one is here") for each in later]

@@ -479,8 +479,8 @@ class _Checker:
             search.learn(done.outcome)
         if not tries:
             raise SourceUnusable(
-                f"No Python on this machine is one that {self.published.name} {self.published.version} admits "
-                f"({config.requires_python or 'any'}).",
+                f"No Python on this machine is one that made {self.published.path.name}: its source admits "
+                f"{config.requires_python or 'any'}.",
                 "Install one (`uv python install` can).",
             )
         return tuple(tries)

@@ -265,7 +265,6 @@ def test_what_does_not_build_is_tried_with_what_the_oldest_python_here_needs():
     looked = search(wheel(generator="x"), (), "2019-05-16T14:37:14Z", "", ("3.9",))
     found = after(looked, UNBUILT, UNBUILT)
     assert [each.index_time for each in found] == ["2019-05-16T14:37:14Z", "2020-10-05T00:00:00Z", ""]
-    assert one(wheel(generator="x"), uploaded="").index_time == ""
 
 
 @pytest.mark.parametrize(("legacy", "first"), [(True, "2019-02-06T00:00:00Z"), (False, "2018-09-25T20:57:05Z")])
@@ -429,3 +428,32 @@ def test_times_an_hour_apart_in_summer_show_a_time_zone_with_a_summer_time(summe
     sdist = [source("a.py", "2022-04-09 19:45:19"), source("b.py", "2022-12-05 13:00:00")]
     found = one(wheel(packed("a.py", summer), packed("b.py", winter)), sdist)
     assert (found.epoch, found.timezone) == (None, zone)
+
+
+# --- what the index doesn't tell, and what tags do ----------------------------------------------------
+
+
+def test_without_an_upload_time_the_members_tell_when():
+    first = one(wheel(packed("demo.py", "2024-12-04 20:00:00")), uploaded="")
+    assert (first.index_time, first.python) == ("2024-12-05T20:00:00Z", "3.13")
+    assert "newest member" in next(guess.evidence for guess in first.guesses if guess.name == "index time")
+    older = one(wheel(built="2021-11-01 00:00:00"), uploaded="")
+    assert (older.index_time, older.python) == ("2021-11-02T00:00:00Z", "3.10")
+
+
+def test_without_any_time_the_index_is_taken_as_it_is():
+    assert (
+        one(wheel(packed("demo.py", "1980-01-01 00:00:00"), built="2020-02-02 00:00:00"), uploaded="").index_time == ""
+    )
+
+
+@pytest.mark.parametrize(
+    ("tag", "python"),
+    [("cp311-cp311-linux_x86_64", "3.11"), ("cp39-abi3-linux_x86_64", "3.13"), ("py3-none-any", "3.13")],
+)
+def test_an_extension_was_built_by_the_python_of_its_tag(tag, python):
+    assert one(wheel(tag=tag)).python == python
+
+
+def test_an_extension_for_a_python_that_is_not_here_gives_no_hypothesis():
+    assert one(wheel(tag="cp38-cp38-linux_x86_64")) is None
