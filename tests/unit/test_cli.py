@@ -1,6 +1,7 @@
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -479,10 +480,32 @@ def test_progress_in_a_thread_has_no_colours_either(monkeypatch):
             thread.start()
             thread.join()
         terminal.flush()
-        printed = os.read(read, 4096)
+        printed = b""
+        while printed.count(b"red") < 3 and select.select([read], [], [], 10)[0]:
+            printed += os.read(read, 4096)
     os.close(read)
     assert printed.count(b"red") == 3
     assert b"\x1b" not in printed
+
+
+def test_the_moving_line_starts_with_the_first_step(monkeypatch):
+    """What ends before it had anything to say pays for no moving line, and shows none."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    read, write = pty.openpty()
+    with os.fdopen(write, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with console.Console():
+            pass
+        assert not select.select([read], [], [], 0)[0]
+        with console.Console() as shown:
+            shown.step("hashing 8.0 GiB")
+        printed = b""
+        while b"hashing 8.0 GiB" not in printed and select.select([read], [], [], 10)[0]:
+            printed += os.read(read, 4096)
+    os.close(read)
+    assert b"hashing 8.0 GiB" in printed
+    assert b"\x1b[" in printed
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["wheel", "--help"], ["doctor", "--json"]])
