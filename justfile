@@ -87,6 +87,11 @@ test-ci: lint types
 bench *arguments: _environment-dev
     .venv/bin/python benchmarks/bench_wheel.py {{ arguments }}
 
+# Measure `reprobuild diff` against diffoscope, which comes from the index, on two wheels of 300 MB
+[group('test')]
+bench-compare *arguments: _environment-dev
+    .venv/bin/python benchmarks/bench_compare.py {{ arguments }}
+
 # Check the documentation: links, the exit code table, the set-up commands
 [group('docs')]
 docs: _environment-dev

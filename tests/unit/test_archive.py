@@ -268,6 +268,36 @@ def test_very_many_implied_folders_are_refused(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_file_in_place_is_a_stream_like_any_other(kind):
+    """Whatever else moves the archive's own position meanwhile."""
+    data = bytes(range(256)) * 9000
+    files = {"a": b"before", "b": data, "c": b"behind"}
+    packed = (
+        zip_of(*files.items(), compression=zipfile.ZIP_STORED)
+        if kind == "zip"
+        else tar_bytes([(name, 0o644, content) for name, content in files.items()])
+    )
+    with open_archive(io.BytesIO(packed)) as archive:
+        first, entry, _ = archive.entries
+        place, like = archive.in_place(entry), io.BytesIO(data)
+        assert place is not None
+        for offset, whence, size in [(5, 0, 9), (7, 1, 70_000), (-9, 2, 99), (-3, 1, 2), (0, 0, -1), (9, 2, 5)]:
+            assert place.seek(offset, whence) == like.seek(offset, whence)
+            assert archive.open(first).read() == b"before"
+            assert place.read(size) == like.read(size)
+            assert place.tell() == like.tell()
+        assert place.raw.seek(3) == 3  # type: ignore[attr-defined]
+        assert place.raw.seek(4, io.SEEK_CUR) == 7  # type: ignore[attr-defined]
+        assert place.raw.read(2) == data[7:9]  # type: ignore[attr-defined]
+
+
+def test_what_is_compressed_is_in_no_place():
+    for data in (zip_of(("a", b"x" * 99)), gzip.compress(tar_bytes()), gzip.compress(b"text")):
+        with open_archive(io.BytesIO(data)) as archive:
+            assert {archive.in_place(entry) for entry in archive.entries if entry.kind == "file"} == {None}
+
+
 def test_overlapping_members_are_refused():
     data = zip_of(("a", b"x" * 100), ("b", b"y" * 100), compression=zipfile.ZIP_STORED)
     with pytest.raises(BadInput, match="overlap"):

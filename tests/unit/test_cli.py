@@ -584,6 +584,26 @@ def test_a_result_goes_to_standard_output_also_while_a_line_of_progress_moves(mo
     assert b"the result" not in printed
 
 
+def test_the_moving_line_starts_with_the_first_step(monkeypatch):
+    """What ends before it had anything to say pays for no moving line, and shows none."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    read, write = pty.openpty()
+    with os.fdopen(write, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with console.Console():
+            pass
+        assert not select.select([read], [], [], 0)[0]
+        with console.Console() as shown:
+            shown.step("hashing 8.0 GiB")
+        printed = b""
+        while b"hashing 8.0 GiB" not in printed and select.select([read], [], [], 10)[0]:
+            printed += os.read(read, 4096)
+    os.close(read)
+    assert b"hashing 8.0 GiB" in printed
+    assert b"\x1b[" in printed
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["wheel", "--help"], ["doctor", "--json"]])
 def test_a_reader_that_went_away_is_no_error(arguments):
     """As in `reprobuild doctor | head -1`."""

@@ -97,7 +97,7 @@ def _find_directory(stream: BinaryIO, name: str) -> tuple[int, int, int, int, by
         raise bad(name, "is a zip file that goes on after its end", UNSAFE)
     if not ends:
         raise bad(name, "is a truncated zip file: its central directory is missing")
-    if len(ends) > 1 or signatures[-1] != ends[0]:
+    if signatures[-1] != ends[0]:
         raise bad(name, "has a comment that other readers take for the end of a zip file", UNSAFE)
     at = ends[0]
     end = _END.unpack_from(tail, at)[1:7]

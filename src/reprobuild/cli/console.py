@@ -33,15 +33,10 @@ class Console:
     def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
         self._quiet = quiet
         self._verbose = verbose
+        self._moving = sys.stderr.isatty() and colour() is None and not quiet and not verbose
         self._status: Any = None
-        if sys.stderr.isatty() and colour() is None and not quiet and not verbose:
-            from rich.console import Console as Terminal  # noqa: PLC0415 - slow, and for terminals alone
-
-            self._status = Terminal(stderr=True).status("starting")
 
     def __enter__(self) -> Self:
-        if self._status:
-            self._status.start()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -52,6 +47,11 @@ class Console:
         """See :class:`reprobuild.progress.Observer`."""
         if self._status:
             self._status.update(message)
+        elif self._moving:
+            from rich.console import Console as Terminal  # noqa: PLC0415 - slow, and for what takes long alone
+
+            self._status = Terminal(stderr=True).status(message)
+            self._status.start()
         elif not self._quiet:
             self._echo(f"  {message}")
 
