@@ -193,6 +193,8 @@ def verify(
         SandboxUnavailable: that kind doesn't work here.
     """
     chosen = sandbox.choose(confinement.sandbox).name
+    if not sandbox.is_confined(chosen):
+        observer.warn(published.IN_VIEW)
     if chosen == "plain" and jobs > 1:
         jobs = 1
         observer.warn("The sandbox kind plain has one fixed path, so one package is checked at a time.")

@@ -36,7 +36,7 @@ from reprobuild.lockfile import Lockfile, Pin
 from reprobuild.process import ToolTimeout, ToolTooLarge
 from reprobuild.progress import SILENT, Observer
 from reprobuild.project import BuildSettings, Config
-from reprobuild.sandbox import USUAL
+from reprobuild.sandbox import USUAL, is_confined
 from reprobuild.source import Source
 from reprobuild.wheel import Inputs, make, read_export
 from reprobuild.wheelfile import WheelFile, read_wheel
@@ -65,6 +65,10 @@ def _physical_memory() -> int:
 
 
 CONFINED = Confinement()
+IN_VIEW = (
+    "This sandbox leaves the machine's files in view of the build, perhaps the published wheel too: that it made the "
+    "same bytes proves less than under bubblewrap."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,6 +359,8 @@ def check(
         else:
             opened, made_from = _open_origin(origin, scratch, observer)
         checker = _Checker(scratch, published, wheel.uploaded, opened, index, settings, confinement, named, observer)
+        if not is_confined(confinement.sandbox):
+            notes = (*notes, IN_VIEW)
         checked = Checked(wheel, made_from, checker.run(), published.generator, notes)
         if keep is not None:
             _keep(keep, published.path, checker.best)

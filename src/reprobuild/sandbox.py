@@ -446,6 +446,15 @@ def choose(kind: str) -> _Kind:
     return chosen
 
 
+def is_confined(kind: str) -> bool:
+    """Whether a kind shows a build nothing of the machine but the system's own folders and what it is given.
+
+    Raises:
+        SandboxUnavailable: as :func:`choose`.
+    """
+    return choose(kind).name == _Bubblewrap.name
+
+
 @contextmanager
 def open_box(
     kind: str,
@@ -493,7 +502,7 @@ def open_box(
             kind=chosen.name,
             fixed_path=fixed,
             network_off=namespaces,
-            confined=chosen.name == "bubblewrap",
+            confined=is_confined(chosen.name),
             fixed_hostname=namespaces,
             fixed_user=chosen.name == "bubblewrap",
             fixed_directory_order=_is_in_memory(held),

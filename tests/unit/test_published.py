@@ -81,6 +81,18 @@ def test_a_file_is_what_the_index_has_or_the_report_says_that_it_is_not(tmp_path
     assert "The index offers no demo-1.0" in published._wheel((), subject)[1][0]
 
 
+@pytest.mark.parametrize(("confined", "notes"), [(True, ()), (False, (published.IN_VIEW,))])
+def test_a_build_that_could_see_the_wheel_proves_less(tmp_path, monkeypatch, confined, notes):
+    monkeypatch.setattr(published, "is_confined", lambda _: confined)
+    monkeypatch.setattr(published, "read_wheel", lambda path: SimpleNamespace(path=path, generator=""))
+    monkeypatch.setattr(published, "_open_origin", lambda *_: (None, published.Origin("folder", "demo", {})))
+    monkeypatch.setattr(published._Checker, "run", lambda _: ())
+    monkeypatch.setattr(published, "_wheel", lambda *_: (SimpleNamespace(uploaded=""), ()))
+    path = tmp_path / "demo-1.0-py3-none-any.whl"
+    found = published.check(published.Subject("demo", "1.0", path), settings=tmp_path, origin="demo")
+    assert found.notes == notes
+
+
 # --- named build requirements ------------------------------------------------------------------------
 
 
