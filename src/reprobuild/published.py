@@ -530,6 +530,8 @@ class _Checker:
 
     def _compared(self, made: Path, members: Sequence[Entry], config: Config) -> Verdict:
         verdict = compare(self.published.path, made)
+        if verdict.left != self.published.digest:
+            raise BadInput(f"{self.published.path} was changed while it was checked.", "Check a copy of it.")
         if verdict.level is Level.IDENTICAL:
             return verdict
         setup_cfg = config.root / "setup.cfg"

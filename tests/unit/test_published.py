@@ -249,7 +249,7 @@ def write(path, times):
 def as_published(path):
     with open_archive(path) as archive:
         fields = dict.fromkeys(WheelFile.__dataclass_fields__)
-        return WheelFile(**{**fields, "path": path, "entries": archive.entries})
+        return WheelFile(**{**fields, "path": path, "digest": Digest.of_file(path), "entries": archive.entries})
 
 
 @pytest.fixture
@@ -446,6 +446,15 @@ def test_what_comes_to_the_same_inputs_is_built_once(tmp_path, monkeypatch):
     assert tries[0] is tries[1]
     assert tries[2] is not tries[0]
     assert len(built) == 2
+
+
+def test_a_wheel_that_changes_meanwhile_is_refused(tmp_path):
+    path = tmp_path / "theirs.whl"
+    write(path, {"a.py": OLD})
+    checker = a_checker(tmp_path, None, as_published(path))
+    write(path, {"b.py": OLD})
+    with pytest.raises(BadInput, match="was changed while it was checked"):
+        checker._compared(path, (), None)  # type: ignore[arg-type]
 
 
 def test_a_tool_that_builds_by_itself_knows_no_build_system(tmp_path):
