@@ -2,7 +2,7 @@ import platform
 
 import pytest
 
-from reprobuild import doctor, process, sandbox
+from reprobuild import doctor, process, sandbox, toolchain
 from reprobuild.doctor import examine
 from reprobuild.errors import BuildFailed, ToolMissing
 from reprobuild.sandbox import KINDS
@@ -111,5 +111,5 @@ def test_a_toolkit_at_its_usual_place_is_seen(machine, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(program.parent))
     monkeypatch.setattr(doctor, "_BUILD_PATH", ())
     assert machine({"nvcc": "nvcc 1.0"})["nvcc"].note
-    monkeypatch.setattr(doctor.toolchain, "TOOLKITS", (str(tmp_path / "cuda"),))
+    monkeypatch.setattr(toolchain, "TOOLKITS", (str(tmp_path / "cuda"),))
     assert machine({"nvcc": "nvcc 1.0"})["nvcc"].note == ""
