@@ -54,10 +54,10 @@ def _of_library(stream: IO[bytes]) -> Iterator[str]:
 def _of_section(stream: IO[bytes], section: Section) -> Iterator[str]:
     at, end, inner = section.offset, section.offset + section.stored, 0
     for _ in range(_STEPS):
+        if at + _HEADER.size > end:
+            return
         stream.seek(at)
         head = stream.read(_ENTRY.size)
-        if at + _HEADER.size > end or len(head) < _HEADER.size:
-            return
         if at >= inner:
             magic, _, header_size, size = _HEADER.unpack_from(head)
             if magic != _MAGIC:  # what aligns the next one
@@ -65,7 +65,7 @@ def _of_section(stream: IO[bytes], section: Section) -> Iterator[str]:
                 continue
             at, inner = at + max(header_size, _HEADER.size), at + header_size + size
             continue
-        if len(head) < _ENTRY.size:
+        if at + _ENTRY.size > end:
             return
         kind, _, header_size, size, number = _ENTRY.unpack(head)
         if kind in _PREFIXES:

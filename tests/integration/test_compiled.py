@@ -169,8 +169,10 @@ def test_auditwheel_gives_the_same_wheel_under_the_records_epoch(
     settings = f'[tool.reprobuild.wheel]\nreadable = ["{library}"]\n'
     (folder / "pyproject.toml").write_text((folder / "pyproject.toml").read_text() + settings)
     setup = (folder / "setup.py").read_text()
-    linked = f'libraries=["third"], library_dirs=["{library}"], extra_link_args=["-Wl,--no-as-needed"]'
+    linked = f'libraries=["third"], library_dirs=["{library}"]'
     (folder / "setup.py").write_text(setup.replace('include_dirs=["src"]', f'include_dirs=["src"], {linked}'))
+    with (folder / "src/first.c").open("a") as stream:
+        stream.write("int third(void);\nint (*of_third)(void) = third;\n")
     git(folder, "commit", "-aqm", "link a library")
     made = folder / reprobuild("wheel", "--json", cwd=folder).json["wheel"]
     record = json.loads(made.with_name(f"{made.name}.intoto.json").read_bytes())

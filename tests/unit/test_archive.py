@@ -144,6 +144,7 @@ HOSTILE_ZIPS = {
     "shorter than": (CENTRAL, 24, "<L", 4001),
     "longer than": (CENTRAL, 24, "<L", 3999),
     "claims 4000000 bytes from": (CENTRAL, 24, "<L", 4_000_000),
+    "damaged central directory": (CENTRAL, 34, "<H", 1),
     "several parts": (b"PK\x05\x06", 8, "<H", 7),
     "another length": (b"PK\x05\x06", 8, "<HH", (0, 0)),
     "headers of 'a' that disagree": (b"PK\x03\x04", 8, "<H", 0),
@@ -214,8 +215,9 @@ def test_a_zip64_directory_is_where_its_locator_says(monkeypatch):
     monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 1)
     data = zip_of(("a", b"hello"), ("b", b"world"))
     assert read_all(b"PK\x03\x04 in front of it" + data) == {"a": b"hello", "b": b"world"}
-    with pytest.raises(BadInput, match="two zip directories that disagree"):
-        read_all(patched(data, b"PK\x06\x07", 8, "<Q", 7))
+    for offset in (7, 10**6):
+        with pytest.raises(BadInput, match="two zip directories that disagree"):
+            read_all(patched(data, b"PK\x06\x07", 8, "<Q", offset))
 
 
 def with_extra(extra, name="a"):
@@ -296,6 +298,32 @@ def test_what_is_compressed_is_in_no_place():
     for data in (zip_of(("a", b"x" * 99)), gzip.compress(tar_bytes()), gzip.compress(b"text")):
         with open_archive(io.BytesIO(data)) as archive:
             assert {archive.in_place(entry) for entry in archive.entries if entry.kind == "file"} == {None}
+
+
+@pytest.mark.parametrize("more", [b"!", bytes(3 << 20)], ids=["a byte", "more than is read at once"])
+def test_compressed_bytes_that_go_on_after_their_end_are_refused(more):
+    """Such a member can carry what no reader unpacks."""
+    content = b"x" * 4000
+    packer = zlib.compressobj(wbits=-15)
+    packed = packer.compress(content) + packer.flush() + more
+    data = bytearray(zip_of(("a", packed), compression=zipfile.ZIP_STORED))
+    for signature, method, sizes in ((LOCAL, 8, 14), (CENTRAL, 10, 16)):
+        at = data.rindex(signature)
+        struct.pack_into("<H", data, at + method, 8)
+        struct.pack_into("<LLL", data, at + sizes, zlib.crc32(content), len(packed), len(content))
+    with pytest.raises(BadInput, match=r"after its end|no proper end"):
+        read_all(bytes(data))
+
+
+def test_what_unpacks_to_more_than_it_declares_is_not_unpacked_to_its_end():
+    data = zip_of(("a", bytes(50 << 20)))
+    for signature, offset in ((LOCAL, 22), (CENTRAL, 24)):
+        data = patched(data, signature, offset, "<L", 100_000)
+    read = 0
+    with open_archive(io.BytesIO(data)) as archive, pytest.raises(BadInput, match="longer than the 100000 bytes"):  # noqa: PT012
+        for chunk in archive.chunks(archive.entries[0]):
+            read += len(chunk)
+    assert read <= 100_000
 
 
 def test_overlapping_members_are_refused():

@@ -156,6 +156,7 @@ def test_each_output_has_a_seed_of_its_own_that_no_folder_changes(box, tmp_path)
     assert seed(called(box, "cc", "-c", "b.c", "-o", "a.o")) != first
     for folder in (box.inside("src"), box.inside("tmp", "one"), str(tmp_path / "elsewhere")):
         assert seed(called(box, "cc", "-c", f"{folder}/a.c", "-o", "a.o", cwd=folder)) == first
+    assert seed(called(box, "cc", "-c", "a.c", "-o", f"tmpx1y2{box.root}/tmp/z3/a.o")) == first
     randomly = [seed(called(box, "cc", "-c", box.inside("tmp", name, "a.c"), "-o", "a.o")) for name in ("x1", "y22")]
     assert randomly == [first, first]
 
@@ -339,7 +340,8 @@ def test_seeds_differ_by_source_and_by_output(cuda):
     ]
     seeds = [next(each for each in call if "seed" in each) for call in calls]
     assert len(set(seeds)) == 3
-    again = cuda("-c", cuda.box.inside("src", "a.cu"), "-o", "../src/a.o")[0]
+    cuda.box.outside("src", "tmpx1y2").mkdir()
+    again = cuda("-c", cuda.box.inside("src", "a.cu"), "-o", "tmpx1y2/a.o")[0]
     assert seeds[0] in again
 
 

@@ -36,7 +36,7 @@ if [ "$machine" ]; then
   done
 fi
 
-# The same for the same source and output, whatever folder they lie in; gcc wants another one for each object.
+# The same for the same source and name of an output, whatever folder they lie in: it may end up in debug information.
 stable() {
   case $1 in
     "$PWD"/*) name=${1#"$PWD"/} ;;
@@ -47,7 +47,7 @@ stable() {
   esac
 }
 stable "$src" && seed=$name
-stable "$out" && seed=$seed:$name
+stable "$out" && seed=$seed:${name##*/}
 
 # gcc takes the last map that fits, so the most general comes first; and a map of the user's comes after all of them.
 case $PWD in

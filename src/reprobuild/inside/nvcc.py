@@ -242,7 +242,8 @@ class Wrapper:
         arguments = list(call.arguments)
         flags = []
         if not call.has(frozenset(("frandom-seed",))):
-            name = f"{mapped(source, self.root)}:{mapped(output, self.root) if output else ''}"
+            # An output's folder may have a random name, in a folder of the project's own.
+            name = f"{mapped(source, self.root)}:{os.path.basename(output)}"  # noqa: PTH119 - of "a/" there is none
             flags.append(f"--frandom-seed=0x{zlib.crc32(os.fsencode(name)):08x}")
         if call.has(_TO_OBJECTS) and not call.has(_KEEPS | {"objtemp", "objdir-as-tempdir"}):
             flags.append("-objtemp")
