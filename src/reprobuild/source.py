@@ -250,16 +250,23 @@ def _find_checkout(project: Path) -> _Checkout | None:
     # Plain files of a commit can be a git directory, with a configuration that makes git run programs.
     if hidden := [each for each in around if (each / "HEAD").is_file() and (each / "objects").is_dir()]:
         raise SourceUnusable(f"{hidden[0]} is a git directory, and not a source.", "Name a folder of the checkout.")
-    try:  # one question at a time: a path may hold what ends a line
-        top, git_dir, common = (
-            Path(run_git(["rev-parse", "--path-format=absolute", question], project).removesuffix("\n"))
-            for question in ("--show-toplevel", "--git-dir", "--git-common-dir")
-        )
+    try:
+        top, git_dir, common = map(Path, _asked_of_git(project, "--show-toplevel", "--git-dir", "--git-common-dir"))
     except process.ToolFailed as error:
         raise SourceUnusable(f"git can't read the repository around {project}: {error.output}") from error
     if not project.resolve().is_relative_to(top.resolve()):
         raise SourceUnusable(f"git says that the files of {project} are in {top}.", "Unset core.worktree there.")
     return _Checkout(top, git_dir, common)
+
+
+def _asked_of_git(project: Path, *questions: str) -> list[str]:
+    """git's answer to each question, absolute where it is a path."""
+    arguments = ["rev-parse", "--path-format=absolute"]
+    answers = run_git([*arguments, *questions], project).splitlines()
+    if len(answers) == len(questions):
+        return answers
+    # A path holds what ends a line.
+    return [run_git([*arguments, question], project).removesuffix("\n") for question in questions]
 
 
 def _open_git(

@@ -21,7 +21,7 @@ from reprobuild.interpreter import Interpreter
 from reprobuild.lock import BUILD_LOCK, require_satisfied
 from reprobuild.progress import SILENT, Observer
 from reprobuild.project import Config
-from reprobuild.sandbox import USUAL, Box, Guarantees, Surroundings, observed, open_box
+from reprobuild.sandbox import USUAL, Box, Guarantees, Surroundings, choose, observed, open_box
 from reprobuild.source import Source
 from reprobuild.wheelfile import read_wheel
 
@@ -87,7 +87,8 @@ def build(
         SourceUnusable, LockMissing, LockStale, BuildFailed, IndexFailed, DigestMismatch, SandboxUnavailable,
         BadInput, ToolMissing, WriteFailed: as their docstrings say. Nothing is written then.
     """
-    with scratch_folder(Path(tempfile.gettempdir()), "reprobuild-") as scratch:
+    with scratch_folder(Path(tempfile.gettempdir()), "reprobuild-") as scratch, process.workers(1) as pool:
+        pool.submit(choose, "auto")  # it tries the sandbox out, which git needn't wait for
         observer.step("exporting the source")
         exported = source.open_source(
             where, scratch, allow_dirty=allow_dirty, epoch=source.epoch_from_environment(os.environ)
@@ -95,12 +96,11 @@ def build(
         _warn_of_source(exported, observer)
         index = Index(where if where.is_dir() else Path.cwd(), observer=observer)
         inputs = resolve(exported, scratch, index, python=python, observer=observer)
-        with process.workers(1) as pool:
-            for ask in (_uv_version, toolchain.compilers):  # for the record, whose other parts are known
-                pool.submit(ask)
-            made, guarantees, around = make(
-                inputs, index, scratch / "made", kind=sandbox or inputs.config.wheel.sandbox, observer=observer
-            )
+        for ask in (_uv_version, toolchain.compilers):  # for the record, whose other parts are known
+            pool.submit(ask)
+        made, guarantees, around = make(
+            inputs, index, scratch / "made", kind=sandbox or inputs.config.wheel.sandbox, observer=observer
+        )
         digest = Digest.of_file(made)
         record = record_of(inputs, made.name, digest, guarantees, around, fatbin.architectures(made))
         target, beside = out_dir / made.name, out_dir / f"{made.name}{RECORD_SUFFIX}"

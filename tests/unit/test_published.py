@@ -454,7 +454,7 @@ def test_a_wheel_that_changes_meanwhile_is_refused(tmp_path):
     checker = a_checker(tmp_path, None, as_published(path))
     write(path, {"b.py": OLD})
     with pytest.raises(BadInput, match="was changed while it was checked"):
-        checker._compared(path, (), None)  # type: ignore[arg-type]
+        checker._compared(path, (), None)
 
 
 def test_a_tool_that_builds_by_itself_knows_no_build_system(tmp_path):
