@@ -42,6 +42,7 @@ _REMEDIES = {
 }
 #: In each thread of :func:`workers`: the crews that it belongs to, outermost first.
 _own = threading.local()
+_asking_sysconfig = threading.Lock()
 _KEPT_LINES = 400
 _GRACE_SECONDS = 3.0
 _POLL_SECONDS = 0.2
@@ -104,7 +105,9 @@ def find(name: str) -> Path:
         with suppress(ImportError, FileNotFoundError):
             from uv import find_uv_bin  # noqa: PLC0415 - optional: uv may come from elsewhere
 
-            return Path(find_uv_bin())
+            # It asks sysconfig, which answers a second thread before it knows the answer (python/cpython#92452).
+            with _asking_sysconfig:
+                return Path(find_uv_bin())
     found = shutil.which(name)
     if found is None:
         raise ToolMissing(f"The program {name!r} is not on this machine's PATH.", _REMEDIES.get(name, ""))

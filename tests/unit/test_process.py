@@ -309,6 +309,28 @@ def test_what_is_not_wanted_any_more_does_not_end_as_a_failure_of_its_own(tmp_pa
     assert ends == [process.Stopped]
 
 
+def test_uv_is_looked_for_by_one_thread_at_a_time():
+    """sysconfig, which tells where uv is, answers others with None while it makes its answers up."""
+    script = """
+import sys, sysconfig, threading
+sys.path += sys.argv[1:]
+init = sysconfig._init_posix
+def slow(answers):
+    import time
+    time.sleep(0.3)
+    init(answers)
+sysconfig._init_posix = slow
+from reprobuild import process
+failures = []
+threading.excepthook = lambda failure: failures.append(failure.exc_type)
+threads = [threading.Thread(target=process.find, args=("uv",)) for _ in range(2)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(failures)
+"""
+    assert python(script, *sys.path).stdout == b"[]\n"
+
+
 def test_workers_give_results_in_order():
     with process.workers(2) as pool:
         assert list(pool.map(lambda n: shell(f"echo {n}").stdout, (1, 2, 3))) == [b"1\n", b"2\n", b"3\n"]
