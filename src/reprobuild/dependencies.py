@@ -13,15 +13,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name, is_normalized_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput
 from reprobuild.files import read_text
 from reprobuild.lockfile import logical_lines
 from reprobuild.places import redacted
+from reprobuild.project import requirement_of
 
 _T = TypeVar("_T")
 _REMEDY = "Write the lock anew with the tool that made it."
@@ -186,8 +186,8 @@ def _requirement(content: str, where: str) -> Dependency:
     if _LOCAL.match(declared):  # such a name may look like a package's
         return elsewhere
     try:
-        requirement = Requirement(declared)
-    except InvalidRequirement as error:
+        requirement = requirement_of(declared)
+    except ValueError as error:
         if "://" in declared:
             return elsewhere
         raise BadInput(f"{where}: {declared!r} is not a requirement: {error}.", _REMEDY) from error
@@ -196,7 +196,7 @@ def _requirement(content: str, where: str) -> Dependency:
         return Dependency(name, "", hashes, marker, where, "a URL or a path")
     pinned = [spec.version for spec in requirement.specifier if spec.operator in ("==", "===")]
     if len(requirement.specifier) == 1 and pinned:
-        with suppress(InvalidVersion):
+        with suppress(ValueError):
             return _release(name, pinned[0], hashes, marker, where)
     return Dependency(name, "", hashes, marker, where, f"not pinned to one version ({requirement.specifier or 'any'})")
 
@@ -312,5 +312,5 @@ def _uv_package(package: _Table, name: str, why_not: str) -> Dependency:
     hashes = frozenset(_digest(each.get("hash", str, ""), each.where) for each in files if "hash" in each.table)
     try:
         return _release(name, text, hashes, marker, package.where)
-    except InvalidVersion as error:
+    except ValueError as error:
         raise BadInput(f"{package.where}: {text!r} is not a version.", _REMEDY) from error

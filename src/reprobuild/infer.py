@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from reprobuild.archive import Entry
 from reprobuild.difference import Difference, Level
@@ -385,7 +385,7 @@ def _dated(wheel: WheelFile) -> str:
     times = [entry.mtime for entry in wheel.entries if entry.mtime not in _FIXED_TIMES]
     if not times:
         return ""
-    return datetime.fromtimestamp(_seconds(max(times)) + _DAY, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(seconds_of(max(times)) + _DAY, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _index_times(when: str, why: str, pythons: Sequence[str], *, legacy: bool) -> list[_Choice]:
@@ -491,7 +491,7 @@ def _helpers(wheel: WheelFile, uploaded: str, pythons: Sequence[str]) -> list[_C
 def _generator(wheel: WheelFile) -> tuple[str, Version | None]:
     """What WHEEL calls its generator, normalised, and the version; nothing where it is said in another way."""
     found = _GENERATOR.fullmatch(wheel.generator)
-    with suppress(InvalidVersion):
+    with suppress(ValueError):
         if found:
             return canonicalize_name(found.group(1)), Version(found.group(2))
     return "", None
@@ -525,7 +525,7 @@ def _why_own(zone: int | None, times: Counter[str]) -> str:
 
 def _zone(pairs: Sequence[tuple[Entry, Entry]]) -> int | None:
     """How many seconds the wheel's times are ahead of the sdist's; None where these aren't the same times."""
-    apart = Counter(_seconds(inner.mtime) - other.seconds // _RESOLUTION * _RESOLUTION for inner, other in pairs)
+    apart = Counter(seconds_of(inner.mtime) - other.seconds // _RESOLUTION * _RESOLUTION for inner, other in pairs)
     if not apart:
         return None
     offset, count = apart.most_common(1)[0]
@@ -537,7 +537,7 @@ def _zone(pairs: Sequence[tuple[Entry, Entry]]) -> int | None:
 
 def _named_zone(pairs: Sequence[tuple[Entry, Entry]]) -> str:
     """A time zone with a summer time that explains every member's time; empty where there aren't two offsets."""
-    times = {(_seconds(inner.mtime), other.seconds // _RESOLUTION * _RESOLUTION) for inner, other in pairs}
+    times = {(seconds_of(inner.mtime), other.seconds // _RESOLUTION * _RESOLUTION) for inner, other in pairs}
     if len({shown - known for shown, known in times}) < 2:
         return ""
     for name in _SUMMER_ZONES:
@@ -558,13 +558,16 @@ def _posix(offset: int) -> str:
 
 def _epoch(common: str, pairs: Sequence[tuple[Entry, Entry]]) -> int:
     """The second that a zip's time stands for: where it can be told, the one that the sdist has."""
-    seconds = _seconds(common)
+    seconds = seconds_of(common)
     exact = Counter(other.seconds for _, other in pairs if 0 <= other.seconds - seconds < _RESOLUTION)
     return exact.most_common(1)[0][0] if exact else seconds
 
 
-def _seconds(mtime: str) -> int:
-    return calendar.timegm(time.strptime(mtime, "%Y-%m-%d %H:%M:%S"))
+def seconds_of(mtime: str) -> int:
+    """A zip's time in seconds since 1970; 0 for none that a calendar has."""
+    with suppress(ValueError):
+        return calendar.timegm(time.strptime(mtime, "%Y-%m-%d %H:%M:%S"))
+    return 0
 
 
 def _umasks(wheel: WheelFile) -> list[_Choice]:

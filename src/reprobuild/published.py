@@ -1,6 +1,5 @@
 """Whether a published wheel is what its sdist makes: fetched, its environment guessed, built again, compared."""
 
-import calendar
 import os
 import re
 import struct
@@ -11,9 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from reprobuild import evidence, infer, interpreter, lock, lockfile, source
 from reprobuild.archive import Entry, open_archive, unpack
@@ -30,12 +28,12 @@ from reprobuild.errors import (
 )
 from reprobuild.files import read_text, scratch_folder, write_atomically
 from reprobuild.index import Index, LockedFile, ReleasedFile
-from reprobuild.infer import Aspect, Guess, Hypothesis, Outcome
+from reprobuild.infer import Aspect, Guess, Hypothesis, Outcome, seconds_of
 from reprobuild.interpreter import Interpreter
 from reprobuild.lockfile import Lockfile, Pin
 from reprobuild.process import ToolTimeout, ToolTooLarge
 from reprobuild.progress import SILENT, Observer
-from reprobuild.project import BuildSettings, Config
+from reprobuild.project import BuildSettings, Config, requirement_of
 from reprobuild.sandbox import USUAL, is_confined
 from reprobuild.source import Source
 from reprobuild.wheel import Inputs, make, read_export
@@ -100,8 +98,8 @@ class Constraints:
             return cls(path.name, frozenset(pin.name for pin in locked.pins), "", locked)
         lines = [line for each in text.splitlines() if (line := re.sub(r"(^|\s)#.*$", "", each).strip())]
         try:
-            names = frozenset(canonicalize_name(Requirement(line).name) for line in lines)
-        except InvalidRequirement as error:
+            names = frozenset(canonicalize_name(requirement_of(line).name) for line in lines)
+        except ValueError as error:
             raise BadInput(
                 f"{path} holds a line that is not a requirement: {error}.", "Write lines like setuptools==68.0."
             ) from error
@@ -271,7 +269,7 @@ def parse(text: str) -> tuple[str, str]:
         BadInput: it is anything else.
     """
     name, equals, version = (part.strip() for part in text.partition("=="))
-    with suppress(InvalidVersion):
+    with suppress(ValueError):  # also of a number with too many digits
         if equals and re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", name):
             return canonicalize_name(name), str(Version(version))
     raise BadInput(f"{text!r} is not NAME==VERSION.", "Write it like requests==2.34.2.")
@@ -635,9 +633,9 @@ def replay_clock(published: WheelFile, made: Path, started: int) -> Replay | Non
     """
     recorded = {entry.name: entry.mtime for entry in published.entries}
     with open_archive(made) as archive:
-        written = [entry for entry in archive.entries if _seconds(entry.mtime) >= started // 2 * 2]
+        written = [entry for entry in archive.entries if seconds_of(entry.mtime) >= started // 2 * 2]
     times = sorted(recorded[entry.name] for entry in written if entry.name in recorded)
-    if not times or len(times) < len(written) or _seconds(times[-1]) - _seconds(times[0]) > _CLOCK_WINDOW:
+    if not times or len(times) < len(written) or seconds_of(times[-1]) - seconds_of(times[0]) > _CLOCK_WINDOW:
         return None
     with made.open("r+b") as stream:
         for entry in written:
@@ -652,10 +650,3 @@ def _dos(mtime: str) -> bytes:
     """A zip's time and date (APPNOTE 4.4.6), which may be none that a calendar has."""
     year, month, day, hour, minute, second = map(int, re.findall(r"\d+", mtime))
     return struct.pack("<HH", hour << 11 | minute << 5 | second // 2, (year - 1980) << 9 | month << 5 | day)
-
-
-def _seconds(mtime: str) -> int:
-    """A zip's time in seconds since 1970; 0 for none that a calendar has."""
-    with suppress(ValueError):
-        return calendar.timegm(time.strptime(mtime, "%Y-%m-%d %H:%M:%S"))
-    return 0

@@ -499,11 +499,26 @@ def test_a_large_member_is_compared_as_a_small_one_is(verdict, monkeypatch, stor
     assert (held.path, held.field) == (("b",), f"bytes at {min(sizes) - 9:#x}")
     assert held == expected
     monkeypatch.setattr("reprobuild.contents._HELD_LIMIT", 10)
+    monkeypatch.setattr("tempfile.TemporaryFile", None)
     streamed = only(verdict(*pair))
     assert (streamed.path, streamed.field) == (held.path, held.field)
     if not stored:
         assert streamed.left.startswith(contents[0][min(sizes) - 9 :][:9].hex(" "))
         assert streamed.right.startswith(contents[1][min(sizes) - 9 :][:9].hex(" "))
+
+
+def test_zeros_at_the_end_of_a_large_member_are_content(verdict, monkeypatch):
+    monkeypatch.setattr("reprobuild.contents._MEMORY", 10)
+    found = only(verdict({"b": bytes(2 << 20)}, {"b": bytes(3 << 20)}))
+    assert (found.field, found.left, found.right) == (f"bytes at {2 << 20:#x}", "end of file", bytes(16).hex(" "))
+
+
+def test_of_several_differences_in_a_member_too_large_to_be_held_the_first_is_named(verdict, monkeypatch):
+    monkeypatch.setattr("reprobuild.contents._HELD_LIMIT", 10)
+    left, right = (bytearray(3 << 20) for _ in range(2))
+    right[1 << 20], right[5 << 19] = 1, 2
+    found = only(verdict({"b": bytes(left)}, {"b": bytes(right)}))
+    assert (found.field, found.right[:5]) == (f"bytes at {1 << 20:#x}", "01 00")
 
 
 def stored_zip(files):
@@ -584,9 +599,22 @@ def test_a_zip64_field_that_repeats_an_offset_is_no_difference(verdict):
     assert [d.path for d in verdict(wide({"a": b"1", "b": b"2"}), wide({"a": b"111", "b": b"2"})).differences] == [
         ("a",)
     ]
-    for extra in (b"\1\2", b"\x55\x54\1\0x"):
+    foreign = struct.pack("<HHQ", 1, 8, 77)  # in place of what repeats the member's own
+    for extra in (b"\1\2", b"\x55\x54\1\0x", struct.pack("<HHQ", 0x9999, 8, 0)):
         found = verdict(wide({"a": b"1"}), wide({"a": b"1"}, extra))
         assert {d.field for d in found.differences} == {"extra field"}
+    for field in (foreign, struct.pack("<HHQ", 0x9999, 8, 1)):
+        found = verdict(*(with_extra(each) for each in (field, field[:4] + struct.pack("<Q", 0))))
+        assert {d.field for d in found.differences} == {"extra field"}
+
+
+def with_extra(extra):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        info = zipfile.ZipInfo("a")
+        info.extra = extra
+        archive.writestr(info, b"1")
+    return buffer.getvalue()
 
 
 # --- what is said meanwhile ----------------------------------------------------------------------------

@@ -457,3 +457,8 @@ def test_an_extension_was_built_by_the_python_of_its_tag(tag, python):
 
 def test_an_extension_for_a_python_that_is_not_here_gives_no_hypothesis():
     assert one(wheel(tag="cp38-cp38-linux_x86_64")) is None
+
+
+def test_a_time_that_no_calendar_has_is_no_defect():
+    odd = wheel(packed("demo.py", "2026-13-41 25:61:62"), built="1980-00-00 00:00:00")
+    assert one(odd, [source("demo.py", "2024-12-04 20:00:00")], uploaded="") is not None

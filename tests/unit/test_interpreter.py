@@ -280,6 +280,15 @@ def test_a_version_that_pyenv_has_switched_off_is_found(monkeypatch, tmp_path, r
     assert find(request_).version == expected
 
 
+def test_pyenv_has_no_version_of_very_many_digits(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    program = tmp_path / "versions/3.12.1/bin/python"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    assert interpreter._pyenv("3.12") == program
+    assert interpreter._pyenv("9" * 5000) is None
+
+
 # --- other patch releases --------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ from packaging.version import Version
 
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput
-from reprobuild.lockfile import logical_lines, parse, read
+from reprobuild.lockfile import holds, logical_lines, parse, read
 
 A, B, C = (f"sha256:{digit * 64}" for digit in "abc")
 GOLDEN = f"""\
@@ -201,3 +201,12 @@ def test_a_marker_that_compares_with_very_many_digits_is_bad_input():
     with pytest.raises(BadInput, match="has no meaning") as caught:
         pin.applies(LINUX)
     assert len(caught.value.reason) < 600
+
+
+def test_a_marker_too_deep_for_the_stack_at_hand_is_bad_input():
+    class Deep:
+        def evaluate(self, environment):
+            raise RecursionError
+
+    with pytest.raises(BadInput, match="nested too deeply"):
+        holds(Deep(), LINUX)  # type: ignore[arg-type]

@@ -37,7 +37,9 @@ def test_a_requirement_is_a_name_and_a_version(text, expected):
     assert published.parse(text) == expected
 
 
-@pytest.mark.parametrize("text", ["six", "six==", "==1", "six==1.*", "six>=1", "../six==1", "six==1;x", "six[a]==1"])
+@pytest.mark.parametrize(
+    "text", ["six", "six==", "==1", "six==1.*", "six>=1", "../six==1", "six==1;x", "six[a]==1", "six==" + "9" * 5000]
+)
 def test_anything_else_is_refused(text):
     with pytest.raises(BadInput, match="is not NAME==VERSION"):
         published.parse(text)
@@ -132,7 +134,10 @@ def test_a_hashed_lock_takes_the_place_of_all_such_guesses(tmp_path):
 
 def test_constraints_that_are_none_are_refused(tmp_path):
     path = tmp_path / "build.txt"
-    path.write_text("-r other.txt\n")
+    for line in ("-r other.txt", "a==" + "9" * 5000, "a; " + "(" * 3000 + "os_name=='x'" + ")" * 3000):
+        path.write_text(f"{line}\n")
+        with pytest.raises(BadInput, match="holds a line that is not a requirement"):
+            published.Constraints.read(path)
     with pytest.raises(BadInput, match="holds a line that is not a requirement"):
         published.Constraints.read(path)
     with pytest.raises(BadInput, match=r"can't be read|There is no"):
