@@ -237,3 +237,11 @@ def test_markdown_shows_what_strangers_wrote_as_it_is():
     assert "\\!\\[x\\](y)" in row[8]
     assert not re.search(r"[\x00-\x09\x0b-\x1f\ud800-\udfff\u202e]", text)
     text.encode()
+
+
+def test_what_could_not_be_built_has_its_cause_beside_the_reason():
+    gone = outcome(
+        "gone", Kind.NOT_COMPARABLE, Level.NOT_COMPARABLE, reason="no such version", causes=("requirement-gone",)
+    )
+    assert reports.line(gone, 10).endswith("requirement-gone; no such version")
+    assert "| requirement-gone; no such version |" in reports.markdown("lock", [gone], ())

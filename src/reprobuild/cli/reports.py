@@ -134,8 +134,8 @@ def _details(outcome: Outcome) -> Iterator[str]:
         yield f"try {finding.won} of {finding.tries}"
         if finding.replayed:
             yield "clock replayed"
-        if finding.causes:
-            yield ", ".join(finding.causes)
+    if finding and finding.causes:
+        yield ", ".join(finding.causes)
     if outcome.error is not None:
         yield outcome.error.name
     if outcome.reason:
@@ -231,7 +231,7 @@ def _row(outcome: Outcome) -> tuple[str, ...]:
         "replayed" if finding.replayed else "",
         "; ".join(f"{each.name} {each.value}" for each in finding.guesses),
         f"{finding.won} of {finding.tries}",
-        _brief(outcome.reason) or ", ".join(finding.causes),
+        "; ".join(filter(None, (", ".join(finding.causes), _brief(outcome.reason)))),
         f"{finding.seconds:.1f}",
     )
 
