@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import as_completed
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -150,7 +150,7 @@ def exit_code(outcomes: Iterable[Outcome], accepted: Level, *, allow_unchecked: 
     """What a run ends with: what was found weighs more than what couldn't be found out.
 
     Bytes that aren't the locked ones come first, then the deepest difference that isn't accepted, then the first error
-    in the lock's order, then whatever wasn't compared. What the user skips weighs nothing.
+    in the lock's order, then whatever wasn't compared. What the user skips weighs nothing, unless nothing is left.
     """
     every = list(outcomes)
     errors = [each.error for each in every if each.error is not None]
@@ -162,6 +162,7 @@ def exit_code(outcomes: Iterable[Outcome], accepted: Level, *, allow_unchecked: 
     if errors:
         return errors[0]
     uncompared = any(each.kind in (Kind.NOT_COMPARABLE, Kind.NOT_CHECKED) for each in every)
+    uncompared = uncompared or not any(each.kind is Kind.COMPARED for each in every)
     return ExitCode.NOT_COMPARABLE if uncompared and not allow_unchecked else ExitCode.OK
 
 
@@ -258,7 +259,8 @@ class _Checker:
         )
         finding = _finding(checked, round(time.monotonic() - started, 1))
         try:
-            memory.keep(finding)
+            if not checked.exhausted:  # other limits may give another finding
+                memory.keep(finding)
         except WriteFailed as error:
             observer.warn(f"What was found out can't be kept for --resume: {error.reason}")
         return _outcome(dependency, pair, finding)
@@ -312,7 +314,7 @@ class _Memory:
             "name": wheel.file.filename,
             "uploaded": wheel.uploaded,
             "sdist": str(sdist.file.digest),
-            "confinement": asdict(confinement),
+            "sandbox": confinement.sandbox,
             "python": f"{own.implementation} {own.version} {own.platform} zlib {own.zlib}",
             "code": _code(),
         }

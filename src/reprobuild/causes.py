@@ -62,6 +62,12 @@ CAUSES: dict[str, Cause] = {
             "Find out where the wheel was made and from what: it isn't what the sdist says. Build it from the sdist.",
         ),
         Cause(
+            "repaired",
+            "The published wheel was compiled in a manylinux or musllinux image and repaired afterwards: compiler, "
+            "libraries and tags are those of that image.",
+            "Make it again in that image, and repair it with the same version of auditwheel.",
+        ),
+        Cause(
             "requirement-gone",
             "The index no longer offers versions that satisfy the source's build requirements.",
             "Mirror the build requirements of what you publish, or name ranges that still have releases.",

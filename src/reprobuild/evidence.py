@@ -23,6 +23,7 @@ def explained(
 
     - ``not-in-sdist``: the published wheel (left) has a file, or METADATA the text of one, that the sdist lacks.
     - ``not-as-in-sdist``: the file made here is one of the sdist's, unchanged, and the published one is none of them.
+    - ``repaired``: the published wheel has tags that a build never gives, and this is what comes with them.
 
     Args:
         made: the wheel made again.
@@ -30,6 +31,8 @@ def explained(
         setup_cfg: the text of its setup.cfg.
     """
     names = _Names(sdist)
+    repaired = any(tag.platform.startswith(("manylinux", "musllinux")) for tag in published.tags)
+    repaired = repaired and "linux_" in made.name and "manylinux" not in made.name and "musllinux" not in made.name
     with open_archive(published.path) as theirs, open_archive(made) as ours:
         heads = _head_lines(theirs, published) if _absent_description(setup_cfg, names) else 0
 
@@ -37,6 +40,8 @@ def explained(
             if each.follows or not each.path:
                 return each.cause
             name = each.path[0]
+            if repaired and _is_of_repair(name, each, published):
+                return "repaired"
             if each.field == "missing":
                 lacks = each.right == "absent" and _is_copied(name, published) and not names.like(_source_of(name))
                 return "not-in-sdist" if lacks else each.cause
@@ -50,6 +55,15 @@ def explained(
 
         differences = tuple(replace(each, cause=cause(each)) for each in verdict.differences)
     return replace(verdict, differences=differences)
+
+
+def _is_of_repair(name: str, difference: Difference, published: WheelFile) -> bool:
+    """Whether a difference is of a kind that compiling elsewhere and repairing makes."""
+    if name == f"{published.dist_info}/WHEEL":
+        return "Tag:" in difference.left + difference.right
+    compiled = name.endswith(".so") or ".so." in name.rpartition("/")[2]
+    folder = difference.field == "missing" and (name.endswith("/") or "." not in name.rpartition("/")[2])
+    return compiled or folder or name.partition("/")[0].endswith(".libs")
 
 
 class _Names:

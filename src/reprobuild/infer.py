@@ -32,8 +32,8 @@ MOST_TRIES = 12
 #: The same where something differs that hardly any can mend: to find out about the rest.
 MOST_HOPELESS_TRIES = 4
 #: Causes of differences that hardly any environment mends, and of those that none does.
-_HOPELESS = frozenset(("not-in-sdist", "not-as-in-sdist"))
-_UNMENDABLE = frozenset(("not-in-sdist",))
+_HOPELESS = frozenset(("not-in-sdist", "not-as-in-sdist", "repaired"))
+_UNMENDABLE = frozenset(("not-in-sdist", "repaired"))
 #: What WHEEL's Generator calls a distribution: those that it may be, each with the backend that the tool of that name
 #: calls by itself, whatever the source's [build-system] says.
 _GENERATORS: dict[str, tuple[tuple[str, str], ...]] = {
@@ -173,12 +173,14 @@ class Outcome:
         aspects: of what differs, or why nothing was built; empty where no guess can mend what differs.
         age: what METADATA says of the tool that wrote it: ``older`` or ``newer`` than the one that was tried, or empty.
         hopeless: whether something differs that hardly any guess can mend.
+        elsewhere: whether it was compiled and repaired elsewhere, so that nothing made here can be the same.
     """
 
     rank: tuple[int, int]
     aspects: frozenset[Aspect]
     age: str = ""
     hopeless: bool = False
+    elsewhere: bool = False
 
     @property
     def is_built(self) -> bool:
@@ -267,7 +269,8 @@ class Search:
     def _is_over(self) -> bool:
         built = [each for each in self._outcomes.values() if Aspect.UNRESOLVED not in each.aspects]
         most = MOST_HOPELESS_TRIES if any(each.hopeless for each in built) else MOST_TRIES
-        return len(built) >= most or len(self._outcomes) >= 3 * MOST_TRIES
+        elsewhere = any(each.elsewhere for each in built)
+        return elsewhere or len(built) >= most or len(self._outcomes) >= 3 * MOST_TRIES
 
     def _points(self) -> Iterator[_Point]:
         """The choices to try next, the likeliest first; some of them may have been tried."""
@@ -342,15 +345,16 @@ def outcome_of(rank: tuple[int, int], differences: Iterable[Difference], *, rena
         renamed: whether the two have different file names.
     """
     found = {Aspect.TAG} if renamed else set()
-    ages, hopeless = Counter[str](), False
+    ages, hopeless, elsewhere = Counter[str](), False, False
     for each in differences:
         hopeless = hopeless or each.cause in _HOPELESS
+        elsewhere = elsewhere or each.cause == "repaired"
         if each.cause not in _UNMENDABLE and not each.follows:
             found.add(_aspect(each))
             ages[_age(each)] += 1
     ages.pop("", None)
     age = next(iter(ages)) if len(ages) == 1 else ""
-    return Outcome(rank, frozenset(found), age, hopeless)
+    return Outcome(rank, frozenset(found), age, hopeless, elsewhere)
 
 
 def _aspect(difference: Difference) -> Aspect:

@@ -235,6 +235,7 @@ class Checked:
         tries: in the order in which they were made.
         generator: what the wheel says made it; empty when it doesn't say.
         notes: what else a reader should know, each a sentence.
+        exhausted: whether the last try went beyond its limits.
     """
 
     wheel: ReleasedFile
@@ -242,6 +243,7 @@ class Checked:
     tries: tuple[Try, ...]
     generator: str = ""
     notes: tuple[str, ...] = ()
+    exhausted: bool = False
 
     @property
     def best(self) -> Try:
@@ -359,7 +361,10 @@ def check(
         checker = _Checker(scratch, published, wheel.uploaded, opened, index, settings, confinement, named, observer)
         if not is_confined(confinement.sandbox):
             notes = (*notes, IN_VIEW)
-        checked = Checked(wheel, made_from, checker.run(), published.generator, notes)
+        tries = checker.run()
+        if named and not named.names & checker.required:
+            notes = (*notes, f"Nothing that {named.name} names is among the build requirements.")
+        checked = Checked(wheel, made_from, tries, published.generator, notes, checker.exhausted)
         if keep is not None:
             _keep(keep, published.path, checker.best)
     return checked
@@ -418,7 +423,7 @@ def _open_origin(origin: str, scratch: Path, observer: Observer) -> tuple[Source
 
 
 def _wheel_of(released: tuple[ReleasedFile, ...], name: str, version: str) -> ReleasedFile:
-    """The wheel to check: the one for every platform, else the one that this interpreter would install."""
+    """The wheel to check: the one that this interpreter would install, else one for every platform, else any."""
     own = interpreter.find(None)
     ranked = []
     for each in released:
@@ -426,7 +431,7 @@ def _wheel_of(released: tuple[ReleasedFile, ...], name: str, version: str) -> Re
             *_, tags = parse_wheel_filename(each.file.filename)
             ranks = [own.tag_ranks[tag] for tag in tags if tag in own.tag_ranks]
             pure = each.file.filename.endswith("-none-any.whl")
-            ranked.append((not pure, min(ranks, default=len(own.tags)), each))
+            ranked.append((min(ranks, default=len(own.tags)), not pure, each))
     if not ranked:
         raise IndexFailed(f"The index has no wheel of {name} {version}.", "Look which files the release has.")
     return min(ranked)[-1]
@@ -457,6 +462,7 @@ class _Checker:
     observer: Observer
     best: Path | None = None
     exhausted: bool = False
+    required: set[str] = field(default_factory=set)
     locks: dict[tuple[object, ...], Lockfile | ReprobuildError] = field(default_factory=dict)
     done: dict[tuple[object, ...], Try] = field(default_factory=dict)
 
@@ -553,6 +559,7 @@ class _Checker:
         if isinstance(locked, ReprobuildError):
             raise locked
         files = self.index.choose(locked.selected(python.markers).values(), python)
+        self.required.update(file.name for file in files)
         user = {"tool": hypothesis.tool, "home": hypothesis.home, "startup": hypothesis.startup}
         return Inputs(config, timed, files, locked.digest, python, **user)  # type: ignore[arg-type]
 

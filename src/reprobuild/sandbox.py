@@ -63,6 +63,7 @@ _NOISE = {
     "WINDOWID": "12345678",
     "XDG_SESSION_TYPE": "x11",
 }
+_LIMITS = "Give it more with --timeout or --memory, or in [tool.reprobuild.wheel] of your own project."
 #: A closed port: what programs get as their proxy where the network can't be taken away.
 _NOWHERE = "http://127.0.0.1:9"
 
@@ -290,6 +291,9 @@ class Box:
                     room=self._held,
                     umask=self.surroundings.umask,
                 )
+        except (process.ToolTimeout, process.ToolTooLarge) as error:
+            _, _, what = error.reason.partition(" ")  # the user knows no bwrap
+            raise type(error)(f"A step of the build ({Path(argv[0]).name}) {what}", _LIMITS) from error
         except process.ToolFailed as error:
             if plain or not _SANDBOX_FAILED.fullmatch(error.output.strip()):
                 raise

@@ -124,8 +124,10 @@ def _marker(real: str, mapped: str, more: str = "") -> str:
 
 def prefix_maps(box: Box, interpreter: Interpreter, found: Toolkit | None) -> list[tuple[str, str]]:
     """Each folder that may have another path in another build, and what stands for it; the more general first."""
+    own = str(interpreter.prefix)
     maps = [
-        (str(interpreter.prefix), f"{_MAPPED}/python"),
+        # The system's own folders are the same in every build, and more than Python's lies there.
+        *([] if own in ("/", "/usr", "/usr/local") else [(own, f"{_MAPPED}/python")]),
         (box.tools[1], f"{_MAPPED}/tools"),
         (box.root, _MAPPED),
     ]

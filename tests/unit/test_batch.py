@@ -427,7 +427,9 @@ def test_the_denominators():
 
 def test_nothing_is_pinned():
     assert Summary.of([]).pinned == 0
-    assert exit_code([], Level.IDENTICAL) is ExitCode.OK
+    assert exit_code([], Level.IDENTICAL) is ExitCode.NOT_COMPARABLE
+    assert exit_code([SKIPPED], Level.IDENTICAL) is ExitCode.NOT_COMPARABLE
+    assert exit_code([SKIPPED], Level.IDENTICAL, allow_unchecked=True) is ExitCode.OK
 
 
 @pytest.mark.parametrize(

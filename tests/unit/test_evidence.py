@@ -35,11 +35,11 @@ def write_wheel(path, files):
 def causes(tmp_path):
     """The cause of each difference that isn't a consequence, by member, of two wheels and an sdist."""
 
-    def found(published, made, sdist, setup_cfg=""):
+    def found(published, made, sdist, setup_cfg="", names=(NAME, NAME)):
         for name in ("published", "made"):
             (tmp_path / name).mkdir()
-        left = read_wheel(write_wheel(tmp_path / "published" / NAME, FILES | published))
-        right = write_wheel(tmp_path / "made" / NAME, FILES | made)
+        left = read_wheel(write_wheel(tmp_path / "published" / names[0], FILES | published))
+        right = write_wheel(tmp_path / "made" / names[1], FILES | made)
         with tarfile.open(tmp_path / "demo.tar.gz", "w:gz") as archive:
             for name, text in sdist.items():
                 info = tarfile.TarInfo(f"demo-1.0/{name}")
@@ -114,3 +114,16 @@ def test_a_lacking_description_explains_nothing_above_it(causes):
     changed = METADATA.replace("\n\n", "\nLicense: x\n\n"), METADATA.replace("\n\n", "\nLicense: y\n\n")
     found = causes({name: changed[0]}, {name: changed[1]}, {}, SETUP_CFG.format("HISTORY.rst"))
     assert found == {name: None}
+
+
+TAGS = [WHEEL.replace("py3-none-any", tag) for tag in ("cp311-cp311-manylinux_2_17_x86_64", "cp311-cp311-linux_x86_64")]
+
+
+def test_what_comes_with_a_repair_is_told_from_what_the_source_makes(causes):
+    published = {"demo/_a.so": "gcc 10", "demo.libs/b.so.1": "b", f"{INFO}/WHEEL": TAGS[0], "demo/b.py": "b = 1\n"}
+    made = {"demo/_a.so": "gcc 12", f"{INFO}/WHEEL": TAGS[1], "demo/b.py": "b = 2\n"}
+    names = tuple(f"demo-1.0-cp311-cp311-{each}_x86_64.whl" for each in ("manylinux_2_17", "linux"))
+    found = causes(published, made, {"demo/b.py": "b = 2\n"}, names=names)
+    repaired = {"demo/_a.so", "demo.libs/b.so.1", f"{INFO}/WHEEL"}
+    assert {name for name, cause in found.items() if cause == "repaired"} == repaired
+    assert found["demo/b.py"] == "not-as-in-sdist"

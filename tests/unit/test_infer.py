@@ -462,3 +462,12 @@ def test_an_extension_for_a_python_that_is_not_here_gives_no_hypothesis():
 def test_a_time_that_no_calendar_has_is_no_defect():
     odd = wheel(packed("demo.py", "2026-13-41 25:61:62"), built="1980-00-00 00:00:00")
     assert one(odd, [source("demo.py", "2024-12-04 20:00:00")], uploaded="") is not None
+
+
+def test_what_was_repaired_elsewhere_is_built_once():
+    looked = search(wheel(tag="cp311-cp311-manylinux_2_17_x86_64"))
+    assert looked.next() is not None
+    said = outcome_of((2, 9), [Difference(("demo/_a.so",), "section", "", "", "repaired")])
+    assert said.elsewhere
+    looked.learn(said)
+    assert looked.next() is None

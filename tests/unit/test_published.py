@@ -49,9 +49,16 @@ def released(*names):
     return tuple(ReleasedFile(LockedFile("demo", "1.0", name, Digest.of_bytes(name.encode())), "") for name in names)
 
 
-def test_the_wheel_for_every_platform_is_checked_first():
-    files = released("demo-1.0-cp311-cp311-linux_x86_64.whl", "demo-1.0-py3-none-any.whl", "demo-1.0.tar.gz")
-    assert published._wheel_of(files, "demo", "1.0").file.filename == "demo-1.0-py3-none-any.whl"
+def test_the_wheel_that_would_be_installed_here_is_checked(monkeypatch):
+    ranks = {Tag("cp311", "cp311", "linux_x86_64"): 0, Tag("py3", "none", "any"): 1}
+    monkeypatch.setattr(interpreter, "find", lambda _: SimpleNamespace(tag_ranks=ranks, tags=tuple(ranks)))
+    own, pure, other = (
+        f"demo-1.0-{tag}.whl" for tag in ("cp311-cp311-linux_x86_64", "py3-none-any", "cp39-cp39-win32")
+    )
+    files = released(other, pure, own, "demo-1.0.tar.gz")
+    assert published._wheel_of(files, "demo", "1.0").file.filename == own
+    assert published._wheel_of(released(other, pure), "demo", "1.0").file.filename == pure
+    assert published._wheel_of(released(other), "demo", "1.0").file.filename == other
     assert published._sdist_of(files, "demo", "1.0").file.filename == "demo-1.0.tar.gz"
 
 
@@ -442,7 +449,9 @@ def test_what_comes_to_the_same_inputs_is_built_once(tmp_path, monkeypatch):
     inputs = Inputs(None, None, (), None, python)  # type: ignore[arg-type]  # what isn't looked at
     monkeypatch.setattr(published._Checker, "_inputs", lambda *_: inputs)
     write(tmp_path / "theirs.whl", {"a.py": OLD})
-    checker = a_checker(tmp_path, None, replace(as_published(tmp_path / "theirs.whl"), dist_info=INFO))
+    checker = a_checker(
+        tmp_path, None, replace(as_published(tmp_path / "theirs.whl"), dist_info=INFO, tags=frozenset())
+    )
     config: Any = SimpleNamespace(root=tmp_path)
     tries = [
         checker._try(1, each, (), config)

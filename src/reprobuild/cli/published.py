@@ -44,9 +44,8 @@ def echo(checked: Checked) -> None:
     best = checked.best
     for note in checked.notes:
         click.echo(f"note: {plain(note)}")
-    if checked.origin.kind != "sdist":
-        digests = ", ".join(f"{name} {value}" for name, value in sorted(checked.origin.digests.items()))
-        click.echo(f"made from {plain(checked.origin.name)} ({digests})")
+    digests = ", ".join(f"{name} {value}" for name, value in sorted(checked.origin.digests.items()))
+    click.echo(f"{plain(checked.wheel.file.filename)}, made again from {plain(checked.origin.name)} ({digests})")
     click.echo(f"guesses of try {checked.tries.index(best) + 1} of {len(checked.tries)}:")
     width = max(len(guess.name) for guess in best.hypothesis.guesses)
     for guess in best.hypothesis.guesses:

@@ -143,8 +143,9 @@ def _details(outcome: Outcome) -> Iterator[str]:
 
 
 def _brief(text: str) -> str:
-    """A text in one line: of several its first and its last, where programs say what went wrong."""
+    """A text in one line: of several its first and its last, where programs say what went wrong, but for hints."""
     lines = [plain(" ".join(each.split())) for each in text.splitlines() if each.strip()]
+    lines = lines[:1] + [each for each in lines[1:] if not each.startswith("hint:")]
     ends = lines if len(lines) < 2 else (lines[0], lines[-1])
     return " … ".join(each if len(each) <= _SHOWN else f"{each[:_SHOWN]}…" for each in ends)
 

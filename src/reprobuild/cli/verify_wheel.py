@@ -149,6 +149,10 @@ PUBLISHED_OPTIONS = {
 def _is_published(what: str, options: Mapping[str, Any]) -> bool:
     """Whether a release is named, or a wheel that comes without its record, or more than a record would need."""
     path = Path(what)
+    if not path.exists() and "==" not in what and not what.endswith(".whl"):
+        raise BadInput(
+            f"{what!r} is neither a wheel nor a release.", "Name a file .whl, or a release like requests==2.34.2."
+        )
     if not path.is_file():
         return "==" in what
     if not path.name.endswith(".whl"):
