@@ -64,7 +64,7 @@ CAUSES: dict[str, Cause] = {
         Cause(
             "repaired",
             "The published wheel was compiled in a manylinux or musllinux image and repaired afterwards: compiler, "
-            "libraries and tags are those of that image.",
+            "libraries and tags are those of that image, and what else may differ in them can't be told from it.",
             "Make it again in that image, and repair it with the same version of auditwheel.",
         ),
         Cause(
