@@ -345,7 +345,11 @@ def _json(value: object) -> bytes:
 def _code() -> str:
     """A digest of reprobuild's own code: another version may guess, build or compare in another way."""
     folder = Path(__file__).parent
-    files = {str(path.relative_to(folder)): str(Digest.of_file(path)) for path in sorted(folder.rglob("*.py"))}
+    files = {
+        str(path.relative_to(folder)): str(Digest.of_file(path))
+        for path in sorted(folder.rglob("*.*"))
+        if path.is_file() and path.suffix != ".pyc"
+    }
     return str(Digest.of_bytes(_json(files)))
 
 

@@ -74,23 +74,32 @@ def run_git_of_user(arguments: list[str], cwd: Path) -> bytes:
         ) from error
 
 
+_WANTED = "reprobuild-wanted"
+
+
 def clone_git(url: str, ref: str, folder: Path) -> None:
     """Clone a repository whole, with its submodules, and check a commit out, as the user.
 
     Raises:
         SourceUnusable: git can't, or there is no such commit.
     """
-    # A protocol of git's can also be a program of the address's choice.
-    allowed = {"GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": "https:http:ssh:git:file"}
-    environment = process.tool_environment(allowed)
+    # A protocol of git's can also be a program of the address's choice; and a submodule may not name what is here.
+    elsewhere = "https:http:ssh:git"
+    whole = folder.with_name(f"{folder.name}-whole")
 
-    def git(*arguments: str, where: Path | None = None) -> None:
+    def git(*arguments: str, where: Path | None = None, protocols: str = elsewhere) -> None:
+        environment = process.tool_environment({"GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": protocols})
         at = ["-C", str(where)] if where else []
         process.run(["git", *_SAFE, "-c", "advice.detachedHead=false", *at, *arguments], env=environment)
 
     try:
-        git("clone", "--quiet", "--no-checkout", "--", url, str(folder))
-        commit = _first_commit(folder, ref, f"origin/{ref}")
+        git("clone", "--quiet", "--no-checkout", "--", url, str(whole), protocols=f"{elsewhere}:file")
+        commit = _first_commit(whole, ref, f"origin/{ref}")
+        git("update-ref", f"refs/heads/{_WANTED}", commit, where=whole)
+        # What no tag and no commit before this one holds stays behind: a build could read it.
+        only = ("--no-local", "--single-branch", "--branch", _WANTED, "--no-checkout")
+        git("clone", "--quiet", *only, "--", str(whole), str(folder), protocols="file")
+        git("remote", "set-url", "origin", url, where=folder)
         git("checkout", "--quiet", "--detach", commit, where=folder)
         git("submodule", "--quiet", "update", "--init", "--recursive", where=folder)
     except process.ToolFailed as error:

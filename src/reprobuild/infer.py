@@ -560,6 +560,17 @@ def _posix(offset: int) -> str:
     return f"{name}{sign}{hours:02}:{minutes:02}" if offset else "UTC"
 
 
+def offset_of(timezone: str, seconds: int) -> int:
+    """How many seconds a hypothesis' time zone is ahead of UTC at some moment, in seconds since 1970."""
+    if found := re.match(r"<([+-])(\d\d)(\d\d)>", timezone):
+        sign, hours, minutes = found.groups()
+        return (int(hours) * 60 + int(minutes)) * (60 if sign == "+" else -60)
+    with suppress(ZoneInfoNotFoundError):
+        offset = datetime.fromtimestamp(seconds, ZoneInfo(timezone)).utcoffset()
+        return int(offset.total_seconds()) if offset else 0
+    return 0
+
+
 def _epoch(common: str, pairs: Sequence[tuple[Entry, Entry]]) -> int:
     """The second that a zip's time stands for: where it can be told, the one that the sdist has."""
     seconds = seconds_of(common)

@@ -139,6 +139,7 @@ def as_of(
         settings,
         universal=False,
         constraints=known.constraints,
+        trusted=False,
     )
     return lockfile.parse(_build_lock(resolver, exported, scratch), BUILD_LOCK)
 
@@ -247,6 +248,7 @@ def _project_requires(
         readable=readable,
         source_size=exported.size,
         memory=config.wheel.memory,
+        timeout=config.wheel.timeout,
     ) as box:
         source.place(exported, box.outside("src"), "sorted")
         backend.prepare(box, config, interpreter, files, index, observer)
@@ -268,6 +270,7 @@ class _Resolver:
     Attributes:
         universal: whether the build requirements are resolved for every Python that the project admits.
         constraints: lines that limit the versions, and are above ``when``.
+        trusted: whether uv may run code to learn what something requires, which it does outside of any sandbox.
     """
 
     config: Config
@@ -280,8 +283,13 @@ class _Resolver:
     settings: Path
     universal: bool = True
     constraints: str = ""
+    trusted: bool = True
 
     def build(self, requires: Iterable[Requirement]) -> str:
+        requires = list(requires)
+        for each in requires:
+            if each.url:  # uv would fetch it and run what it finds there
+                raise _is_url(f"{each.name} @ {each.url.partition('://')[0]}")
         lines = "".join(f"{each}\n" for each in requires)
         body = self._compile(["-"], self._universal(), BUILD_LOCK, stdin=lines)
         title = f"The build requirements of {self._name}, exact and hashed"
@@ -313,11 +321,7 @@ class _Resolver:
             header += f"# exclude-newer: {self.when}\n"
         if "://" in body:
             line = next(line for line in body.splitlines() if "://" in line)
-            raise BadInput(
-                f"The requirement {line.strip().partition('://')[0]}://… is a URL, and a lock holds names, versions "
-                "and hashes alone.",
-                "Publish it to an index, or name a released version.",
-            )
+            raise _is_url(line.strip().partition("://")[0])
         return header + body
 
     def _universal(self) -> list[str]:
@@ -366,6 +370,8 @@ class _Resolver:
             argv += ["--python", str(self.interpreter.executable)]
             if self.when and not fresh:
                 argv += ["--exclude-newer", self.when]
+            if not self.trusted:
+                argv += ["--no-build"]
             if self.constraints:
                 (folder / "named.txt").write_text(self.constraints, encoding="utf-8")
                 argv += ["--constraints", str(folder / "named.txt")]
@@ -395,6 +401,13 @@ class _Resolver:
             process.run(argv, env=environment, cwd=self.settings, stdin=stdin.encode(), on_line=on_line)
         except process.ToolFailed as error:
             raise _uv_failed(places.redacted(error.output.strip(), secrets)) from None
+
+
+def _is_url(start: str) -> BadInput:
+    return BadInput(
+        f"The requirement {start}://… is a URL, and a lock holds names, versions and hashes alone.",
+        "Publish it to an index, or name a released version.",
+    )
 
 
 def _uv_failed(output: str) -> IndexFailed | BuildFailed:

@@ -5,7 +5,7 @@ import re
 import struct
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,7 +34,7 @@ from reprobuild.lockfile import Lockfile, Pin
 from reprobuild.process import ToolTimeout, ToolTooLarge
 from reprobuild.progress import SILENT, Observer
 from reprobuild.project import BuildSettings, Config, requirement_of
-from reprobuild.sandbox import USUAL, is_confined
+from reprobuild.sandbox import USUAL, choose, is_confined
 from reprobuild.source import Source
 from reprobuild.wheel import Inputs, make, read_export
 from reprobuild.wheelfile import WheelFile, read_wheel
@@ -139,6 +139,7 @@ class Try:
         replay: what was replayed, if anything.
         failure: why it couldn't be built; empty when it could.
         renamed: whether it has another file name than the published wheel.
+        requirements: the files of the build environment; whoever chose these could put anything into the wheel.
     """
 
     hypothesis: Hypothesis
@@ -146,6 +147,7 @@ class Try:
     replay: Replay | None = None
     failure: str = ""
     renamed: bool = False
+    requirements: tuple[LockedFile, ...] = ()
 
     @property
     def level(self) -> Level:
@@ -236,6 +238,7 @@ class Checked:
         generator: what the wheel says made it; empty when it doesn't say.
         notes: what else a reader should know, each a sentence.
         exhausted: whether the last try went beyond its limits.
+        sandbox: the kind that the builds ran in.
     """
 
     wheel: ReleasedFile
@@ -244,6 +247,7 @@ class Checked:
     generator: str = ""
     notes: tuple[str, ...] = ()
     exhausted: bool = False
+    sandbox: str = ""
 
     @property
     def best(self) -> Try:
@@ -364,7 +368,9 @@ def check(
         tries = checker.run()
         if named and not named.names & checker.required:
             notes = (*notes, f"Nothing that {named.name} names is among the build requirements.")
-        checked = Checked(wheel, made_from, tries, published.generator, notes, checker.exhausted)
+        checked = Checked(
+            wheel, made_from, tries, published.generator, notes, checker.exhausted, choose(confinement.sandbox).name
+        )
         if keep is not None:
             _keep(keep, published.path, checker.best)
     return checked
@@ -518,12 +524,12 @@ class _Checker:
                 return Try(hypothesis, None, failure=error.reason)
             replay = None
             if hypothesis.epoch is None:
-                replay = replay_clock(self.published, made, started)
+                replay = replay_clock(self.published, made, started, infer.offset_of(hypothesis.timezone, started))
             verdict = self._compared(made, members, config)
             renamed = made.name != self.published.path.name
             if renamed:
                 verdict = replace(verdict, level=max(verdict.level, Level.METADATA, key=lambda level: level.rank))
-            tried = Try(hypothesis, verdict, replay, renamed=renamed)
+            tried = Try(hypothesis, verdict, replay, renamed=renamed, requirements=inputs.files)
             if all(tried.rank < other.rank for other in self.done.values()):
                 (self.scratch / "best").mkdir(exist_ok=True)
                 if self.best:
@@ -559,9 +565,17 @@ class _Checker:
         if isinstance(locked, ReprobuildError):
             raise locked
         files = self.index.choose(locked.selected(python.markers).values(), python)
+        self._refuse_itself(files)
         self.required.update(file.name for file in files)
         user = {"tool": hypothesis.tool, "home": hypothesis.home, "startup": hypothesis.startup}
         return Inputs(config, timed, files, locked.digest, python, **user)  # type: ignore[arg-type]
+
+    def _refuse_itself(self, files: Iterable[LockedFile]) -> None:
+        """A build that is given the wheel that it is to make can copy it."""
+        own = (self.published.name, self.published.version)
+        for file in files:
+            if (file.name, Version(file.version)) == own or file.digest == self.published.digest:
+                raise BuildFailed(f"The source asks for {file.filename} to build it, which is what is to be checked.")
 
     def _tools_own(self, config: Config, tool: str) -> Config:
         """The intent of a source as a tool sees it that builds by itself: without its [build-system]."""
@@ -624,7 +638,7 @@ def _pythons_here() -> Iterator[str]:
 # --- the recorded clock ------------------------------------------------------------------------------
 
 
-def replay_clock(published: WheelFile, made: Path, started: int) -> Replay | None:
+def replay_clock(published: WheelFile, made: Path, started: int, offset: int = 0) -> Replay | None:
     """Set the published wheel's recorded times on what the rebuild itself wrote, and on nothing else.
 
     Without SOURCE_DATE_EPOCH a build's own files carry the time at which it ran, which no rebuild can have. A member
@@ -634,21 +648,26 @@ def replay_clock(published: WheelFile, made: Path, started: int) -> Replay | Non
     Args:
         made: the rebuilt wheel, changed in place.
         started: when the rebuild started, in seconds since 1970.
+        offset: seconds that the build's time zone is ahead of UTC. Some backends write local time, some UTC.
 
     Returns:
         What was replayed; None when nothing was.
     """
     recorded = {entry.name: entry.mtime for entry in published.entries}
     with open_archive(made) as archive:
-        written = [entry for entry in archive.entries if seconds_of(entry.mtime) >= started // 2 * 2]
+        record = next((entry for entry in archive.entries if entry.name.endswith(".dist-info/RECORD")), None)
+        # Every build writes RECORD anew: its time, which is now, says whose time the zip has.
+        now = int(time.time()) + 2
+        ahead = offset if record and started - 2 <= seconds_of(record.mtime) - offset <= now else 0
+        written = [entry for entry in archive.entries if seconds_of(entry.mtime) - ahead >= started // 2 * 2]
     times = sorted(recorded[entry.name] for entry in written if entry.name in recorded)
     if not times or len(times) < len(written) or seconds_of(times[-1]) - seconds_of(times[0]) > _CLOCK_WINDOW:
         return None
     with made.open("r+b") as stream:
         for entry in written:
             # APPNOTE 4.3.7 and 4.3.12: a header has the time 10 bytes from its start, a record of the directory 12.
-            for offset in (entry.offset + 10, entry.directory_offset + 12):
-                stream.seek(offset)
+            for at in (entry.offset + 10, entry.directory_offset + 12):
+                stream.seek(at)
                 stream.write(_dos(recorded[entry.name]))
     return Replay(tuple(entry.name for entry in written), times[0], times[-1])
 

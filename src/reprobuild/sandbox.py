@@ -142,6 +142,7 @@ class Box:
         private: a folder for what is no business of the build's; with namespaces it can't be reached from inside.
         guarantees: what is really held fixed.
         memory: bytes that the programs of one command may hold together, and the files in its /tmp; None for any.
+        timeout: seconds that a command may take where nothing else is said; None for any.
     """
 
     def __init__(
@@ -157,6 +158,7 @@ class Box:
     ) -> None:
         self.surroundings = surroundings
         self.memory = memory << 20 if memory else None
+        self.timeout: float | None = None
         self.guarantees = guarantees
         self.root = surroundings.root if guarantees.fixed_path or kind.name != "plain" else str(host)
         self.readable = tuple(readable)
@@ -286,7 +288,7 @@ class Box:
                     env=self.environment(env or {}),
                     cwd=Path(cwd or self._host) if plain else None,
                     on_line=on_line,
-                    timeout=timeout,
+                    timeout=timeout or self.timeout,
                     memory=self.memory,
                     room=self._held,
                     umask=self.surroundings.umask,
@@ -324,8 +326,10 @@ class _Bubblewrap:
         for name in ("passwd", "group", "hosts", "nsswitch.conf"):
             arguments += ["--ro-bind", str(box.etc / name), f"/etc/{name}"]
         arguments += ["--ro-bind", str(box.etc / "processors"), _PROCESSORS]
-        arguments += ["--ro-bind", str(box.uv), box.uv_inside, "--chdir", cwd, "--", *argv]
-        return arguments
+        arguments += ["--ro-bind", str(box.uv), box.uv_inside]
+        if box.memory:  # what lies outside of the mounts above is memory too
+            arguments += ["--remount-ro", "/dev", "--remount-ro", "/"]
+        return [*arguments, "--chdir", cwd, "--", *argv]
 
     @staticmethod
     def _namespaces(around: Surroundings) -> list[str]:
@@ -340,6 +344,8 @@ class _Bubblewrap:
         fresh = ["--proc", "/proc", "--dev", "/dev"]
         for place in ("/tmp", "/var/tmp"):  # noqa: S108 - inside
             fresh += [*(["--size", str(memory)] if memory else []), "--tmpfs", place]
+        if memory:
+            fresh += ["--size", str(memory), "--tmpfs", "/dev/shm"]  # noqa: S108 - inside
         # To these settings of the kernel root may write from any namespace, and bubblewrap leaves them open.
         fresh += ["--ro-bind", "/proc/sys", "/proc/sys"]
         return [*_system_binds(), *fresh]
@@ -468,6 +474,7 @@ def open_box(
     source_size: int = 0,
     environment_size: int | None = None,
     memory: int | None = None,
+    timeout: float | None = None,
 ) -> Iterator[Box]:
     """A fresh workspace in a sandbox; every trace of it is gone at the end.
 
@@ -480,6 +487,7 @@ def open_box(
         environment_size: size in bytes of the build requirements' files, None when unknown. Where they fit in
             shared memory too, the whole workspace lies there, which is faster.
         memory: MiB that a command in it may take, None for any.
+        timeout: seconds that a command in it may take where nothing else is said.
 
     Raises:
         SandboxUnavailable: the named kind doesn't work here.
@@ -512,6 +520,7 @@ def open_box(
             fixed_directory_order=_is_in_memory(held),
         )
         box = Box(chosen, surroundings, host, held, private, guarantees, outside, memory)
+        box.timeout = timeout
         if surroundings.clock != "real":
             box.tools[0].mkdir(exist_ok=True)
             shutil.copyfile(library(surroundings.clock), box.tools[0] / "clock.so")

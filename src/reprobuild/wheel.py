@@ -192,6 +192,7 @@ def make(
         source_size=exported.size,
         environment_size=size,
         memory=config.wheel.memory,
+        timeout=config.wheel.timeout,
     ) as box:
         _place(box, exported)
         observer.step("making the build environment")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import shutil
+import tarfile
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -161,3 +163,61 @@ def test_a_release_that_is_not_there(reprobuild: Cli) -> None:
     ended = reprobuild("verify-wheel", "six==99", code=ExitCode.INDEX_FAILED)
     assert "The index has no wheel of six 99." in ended.stderr
     assert "is not NAME==VERSION" in reprobuild("verify-wheel", "six==x", code=ExitCode.BAD_INPUT).stderr
+
+
+def a_release(links: Path, name: str, requires: list[str], backend: str, module: str = "a = 1\n") -> None:
+    """An sdist with a backend of its own in a folder of links."""
+    links.mkdir(exist_ok=True)
+    manifest = f'[build-system]\nrequires = {requires}\nbuild-backend = "own"\nbackend-path = ["."]\n'
+    manifest += f'[project]\nname = "{name}"\nversion = "1.0"\n'
+    with tarfile.open(links / f"{name}-1.0.tar.gz", "w:gz") as archive:
+        for path, text in {"pyproject.toml": manifest, "own.py": backend, f"{name}.py": module}.items():
+            info = tarfile.TarInfo(f"{name}-1.0/{path}")
+            info.size = len(text)
+            archive.addfile(info, io.BytesIO(text.encode()))
+
+
+def a_wheel(links: Path, name: str, module: str) -> None:
+    tag = "Wheel-Version: 1.0\nGenerator: own (1)\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    files = {f"{name}.py": module, f"{name}-1.0.dist-info/WHEEL": tag}
+    files[f"{name}-1.0.dist-info/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
+    lines = []
+    with zipfile.ZipFile(links / f"{name}-1.0-py3-none-any.whl", "w") as archive:
+        for path, text in files.items():
+            digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+            lines.append(f"{path},sha256={digest},{len(text)}\n")
+            archive.writestr(path, text)
+        archive.writestr(f"{name}-1.0.dist-info/RECORD", "".join([*lines, f"{name}-1.0.dist-info/RECORD,,\n"]))
+
+
+THIEF = """
+import pathlib, shutil
+def build_wheel(folder, *_):
+    for path in pathlib.Path("/tmp").rglob("demo_thief-1.0-py3-none-any.whl"):
+        shutil.copy(path, folder)
+        return path.name
+    raise SystemExit("nothing to copy")
+"""
+
+
+def test_a_source_that_requires_its_own_wheel_proves_nothing(reprobuild: Cli, tmp_path: Path) -> None:
+    links = tmp_path / "links"
+    a_release(links, "demo_thief", ["demo_thief==1.0"], THIEF)
+    a_wheel(links, "demo_thief", "BACKDOOR = 1\n")
+    environment = {"UV_FIND_LINKS": str(links)}
+    arguments = ("verify-wheel", "demo_thief==1.0", "--json")
+    said = reprobuild(*arguments, env=environment, code=ExitCode.NOT_COMPARABLE).json
+    assert "which is what is to be checked" in said["failure"]
+    assert said["sandbox"] in ("bubblewrap", "unshare", "plain")
+
+
+def test_no_code_of_build_requirements_runs_outside_of_the_sandbox(reprobuild: Cli, tmp_path: Path) -> None:
+    """uv would build what has an sdist alone, on this machine, to learn what it requires."""
+    links, escaped = tmp_path / "links", tmp_path / "escaped"
+    evil = f"open({str(escaped)!r}, 'w')\ndef get_requires_for_build_wheel(*_): return []\n"
+    a_release(links, "demo_evil", [], evil)
+    a_release(links, "demo_victim", ["demo_evil"], "def build_wheel(*_): pass\n")
+    a_wheel(links, "demo_victim", "a = 1\n")
+    environment = {"UV_FIND_LINKS": str(links)}
+    reprobuild("verify-wheel", "demo_victim==1.0", env=environment, code=ExitCode.NOT_COMPARABLE)
+    assert not escaped.exists()

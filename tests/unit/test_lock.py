@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -43,6 +44,27 @@ def test_a_pylock_holds_no_credential(resolver, monkeypatch, url, refused):
         return
     with pytest.raises(BadInput, match="credential"):
         resolver.pylock(resolver.config.selections[0], "")
+
+
+def test_a_url_is_refused_before_uv_could_run_what_is_there(resolver, monkeypatch):
+    asked = []
+    monkeypatch.setattr(lock._Resolver, "_compile", lambda *arguments, **_: asked.append(arguments))
+    with pytest.raises(BadInput, match="is a URL"):
+        resolver.build([Requirement("evil @ file:///tmp/evil-1.0.tar.gz")])
+    assert asked == []
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_uv_builds_nothing_to_resolve_what_a_stranger_requires(resolver, monkeypatch, trusted):
+    seen = []
+
+    def run(_self, argv, folder, _stdin):
+        seen.append(argv)
+        (folder / lock.BUILD_LOCK).touch()
+
+    monkeypatch.setattr(lock._Resolver, "_run_uv", run)
+    replace(resolver, trusted=trusted).build([Requirement("alpha")])
+    assert ("--no-build" in seen[0]) is not trusted
 
 
 @pytest.mark.parametrize("body", ["demo @ https://user:s3cret@own.example/x.whl", "# via https://own.example"])

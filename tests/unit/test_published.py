@@ -2,6 +2,7 @@
 
 import calendar
 import struct
+import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +12,16 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 from packaging.tags import Tag
+from packaging.version import Version
 
-from reprobuild import interpreter, lock, project, published
+from reprobuild import infer, interpreter, lock, project, published
 from reprobuild.archive import open_archive
 from reprobuild.compare import Difference, Level, Verdict
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, BuildFailed, IndexFailed, NotComparable
 from reprobuild.index import Index, LockedFile, ReleasedFile
 from reprobuild.infer import Aspect, Guess, Hypothesis
+from reprobuild.process import ToolTimeout
 from reprobuild.progress import SILENT
 from reprobuild.source import Source
 from reprobuild.wheel import Inputs
@@ -460,6 +463,74 @@ def test_what_comes_to_the_same_inputs_is_built_once(tmp_path, monkeypatch):
     assert tries[0] is tries[1]
     assert tries[2] is not tries[0]
     assert len(built) == 2
+
+
+@pytest.mark.parametrize(
+    ("zone", "ahead"),
+    [("<-0800>+08:00", -8 * 3600), ("<+0530>-05:30", 19800), ("UTC", 0), ("America/New_York", -18000)],
+)
+@pytest.mark.parametrize("is_local", [True, False])
+def test_the_clock_is_replayed_in_every_time_zone(pair, monkeypatch, zone, ahead, is_local):
+    """Some backends write local time, some UTC, whatever the time zone is; sources are older than the build."""
+    monkeypatch.setattr("time.time", lambda: STARTED + 3)
+    now = STARTED + (ahead if is_local else 0) + 1
+    written, older = (time.gmtime(each)[:6] for each in (now, now - 7200))
+    theirs = {"a.py": OLD, f"{INFO}/RECORD": RECORDED}
+    wheel, made = pair(theirs, {"a.py": older, f"{INFO}/RECORD": written})
+    replay = published.replay_clock(wheel, made, STARTED, infer.offset_of(zone, STARTED))
+    assert replay is not None
+    assert replay.members == (f"{INFO}/RECORD",)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        LockedFile("demo", "1.0", "demo-1.0.tar.gz", Digest.of_bytes(b"x")),
+        LockedFile("other", "1", "x", Digest.of_bytes(b"")),
+    ],
+)
+def test_a_build_is_not_given_the_wheel_that_it_is_to_make(tmp_path, file):
+    """By its name and version, or, under whatever name, by its digest."""
+    wheel = SimpleNamespace(name="demo", version=Version("1.0"), digest=Digest.of_bytes(b""))
+    checker = a_checker(tmp_path, None, wheel)
+    with pytest.raises(BuildFailed, match="which is what is to be checked"):
+        checker._refuse_itself([file])
+    checker._refuse_itself([LockedFile("demo", "0.9", "demo-0.9.tar.gz", Digest.of_bytes(b"y"))])
+
+
+def test_what_went_beyond_its_limits_is_not_tried_again(tmp_path, monkeypatch):
+    def make(*_arguments, **_options):
+        raise ToolTimeout("It ran longer than 3 s and was ended.")
+
+    monkeypatch.setattr(published, "make", make)
+    inputs = Inputs(None, None, (), None, SimpleNamespace(executable=tmp_path))  # type: ignore[arg-type]
+    monkeypatch.setattr(published._Checker, "_inputs", lambda *_: inputs)
+    checker = a_checker(tmp_path, None)
+    config: Any = None
+    assert checker._try(1, Hypothesis(), (), config).failure == "It ran longer than 3 s and was ended."
+    assert checker.exhausted
+
+
+def test_a_strangers_settings_show_a_build_nothing_more(tmp_path, monkeypatch):
+    (tmp_path / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "x"\n'
+        '[tool.reprobuild.wheel]\nreadable = ["/root"]\npath = ["/opt"]\n'
+    )
+    monkeypatch.setattr(published, "read_export", lambda *_: (project.load(tmp_path), None))
+    monkeypatch.setattr("reprobuild.source.peek", lambda *_: None)
+    monkeypatch.setattr(published, "_members", lambda _: ())
+    search = SimpleNamespace(next=Hypothesis, learn=None)
+    monkeypatch.setattr("reprobuild.infer.Search", lambda *_, **__: search)
+    seen = []
+
+    def build(self, number, hypothesis, members, config):
+        seen.append(config.wheel)
+        return tried(Level.IDENTICAL)
+
+    monkeypatch.setattr(published._Checker, "_try", build)
+    wheel = SimpleNamespace(name="demo", version="1.0", path=tmp_path)
+    a_checker(tmp_path, None, wheel).run()
+    assert seen == [project.BuildSettings(timeout=1800, memory=published.CONFINED.memory)]
 
 
 def test_a_wheel_that_changes_meanwhile_is_refused(tmp_path):

@@ -355,6 +355,22 @@ def test_a_build_that_takes_too_long_is_ended(box, monkeypatch):
     assert time.monotonic() - started < 20
 
 
+@pytest.mark.parametrize("place", ["/x", "/dev/x", "/dev/shm/x"])
+def test_memory_has_no_other_place_to_be_taken_from(place):
+    if why := KINDS["bubblewrap"].why_not():
+        pytest.skip(f"bubblewrap doesn't work here: {why}")
+    with (
+        open_box("bubblewrap", USUAL, memory=128) as box,
+        pytest.raises((ToolFailed, SandboxUnavailable), match=r"Read-only file system|No space left on device"),
+    ):
+        shell(box, f"head -c 200M /dev/zero > {place}")
+
+
+def test_each_command_of_a_box_has_its_time_limit(kind, around):
+    with open_box(kind, around, timeout=0.5) as box, pytest.raises(ToolTimeout, match=r"A step of the build \(sleep\)"):
+        box.run(["sleep", "60"])
+
+
 FULL_TMP = "head -c 400M /dev/zero > /tmp/full"
 
 

@@ -954,3 +954,26 @@ def test_what_is_not_there_can_not_be_cloned(remote, scratch, tmp_path):
         source.clone(f"git+file://{tmp_path}/none@v1", scratch)
     with pytest.raises(SourceUnusable, match="has no commit v2"):
         source.clone(f"git+file://{remote}@v2", scratch)
+
+
+def test_a_clone_holds_what_the_commit_and_its_tags_hold_and_no_more(git, remote, scratch):
+    """A build sees the objects: a wheel on another branch would be there to be copied."""
+    git(remote, "checkout", "--quiet", "-b", "later")
+    write(remote, {"wheel": "the published bytes"})
+    git(remote, "add", "--all")
+    git(remote, "commit", "--quiet", "--message", "later")
+    hidden = git(remote, "rev-parse", "HEAD:wheel").strip()
+    opened = source.clone(f"git+file://{remote}@v1", scratch)
+    held = git(scratch / "clone", "cat-file", "--batch-all-objects", "--batch-check")
+    assert opened.digests["gitCommit"] in held
+    assert hidden not in held
+    assert git(scratch / "clone", "describe", "--tags", "HEAD").strip() == "v1"
+
+
+def test_a_submodule_can_not_be_a_folder_of_this_machine(git, remote, repository, scratch):
+    secret = repository({"secret": "mine"}, name="secret")
+    git(remote, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", f"file://{secret}", "sub-secret")
+    git(remote, "commit", "--quiet", "--all", "--message", "with a submodule")
+    git(remote, "tag", "v2")
+    with pytest.raises(SourceUnusable, match="git can't fetch"):
+        source.clone(f"git+file://{remote}@v2", scratch)

@@ -32,6 +32,8 @@ def as_json(checked: Checked) -> dict[str, Any]:
         "guesses": _guesses(best),
         "clock": _clock(best.replay),
         "failure": best.failure,
+        "sandbox": checked.sandbox,
+        "buildRequirements": [{"name": each.filename, "digest": str(each.digest)} for each in best.requirements],
         "tries": [
             {"level": str(each.level), "failure": each.failure, "guesses": _guesses(each), "clock": _clock(each.replay)}
             for each in checked.tries
@@ -50,6 +52,8 @@ def echo(checked: Checked) -> None:
     width = max(len(guess.name) for guess in best.hypothesis.guesses)
     for guess in best.hypothesis.guesses:
         click.echo(f"  {guess.name:<{width}}  {plain(guess.value)}  ({plain(guess.evidence)})")
+    if best.requirements:
+        click.echo(f"built with {', '.join(each.filename for each in best.requirements)}")
     if best.replay:
         replay = best.replay
         click.echo(
