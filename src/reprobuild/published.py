@@ -109,7 +109,7 @@ class Constraints:
         """The hypothesis without the guesses that this file makes needless."""
         pins = () if self.locked else tuple(p for p in hypothesis.pins if canonicalize_name(p.name) not in self.names)
         needless = {"index time"} if self.locked else set()
-        needless |= set() if pins else {"backend"}
+        needless |= set() if pins or hypothesis.tool else {"backend"}
         kept = tuple(guess for guess in hypothesis.guesses if guess.name not in needless)
         said = Guess("build requirements", self.name, "named with --constraints")
         when = "" if self.locked else hypothesis.index_time

@@ -169,7 +169,7 @@ def a_release(links: Path, name: str, requires: list[str], backend: str, module:
     """An sdist with a backend of its own in a folder of links."""
     links.mkdir(exist_ok=True)
     manifest = f'[build-system]\nrequires = {requires}\nbuild-backend = "own"\nbackend-path = ["."]\n'
-    manifest += f'[project]\nname = "{name}"\nversion = "1.0"\n'
+    manifest += f'[project]\nname = "{name}"\nversion = "1.0"\ndynamic = ["dependencies"]\n'
     with tarfile.open(links / f"{name}-1.0.tar.gz", "w:gz") as archive:
         for path, text in {"pyproject.toml": manifest, "own.py": backend, f"{name}.py": module}.items():
             info = tarfile.TarInfo(f"{name}-1.0/{path}")
@@ -178,7 +178,7 @@ def a_release(links: Path, name: str, requires: list[str], backend: str, module:
 
 
 def a_wheel(links: Path, name: str, module: str) -> None:
-    tag = "Wheel-Version: 1.0\nGenerator: own (1)\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    tag = "Wheel-Version: 1.0\nGenerator: flit 3.12.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     files = {f"{name}.py": module, f"{name}-1.0.dist-info/WHEEL": tag}
     files[f"{name}-1.0.dist-info/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
     lines = []
