@@ -393,7 +393,10 @@ def test_tools_speak_plainly(monkeypatch):
 
 GREEDY = {
     "a process": "x = bytearray(600 << 20); import time; time.sleep(20)",
-    "memory that is shared": "import mmap, time; mmap.mmap(-1, 600 << 20).write(bytes(600 << 20)); time.sleep(20)",
+    "memory that is shared": (
+        "import mmap, time\nheld = mmap.mmap(-1, 600 << 20)\n"
+        "while held.tell() < len(held): held.write(bytes(1 << 20))\ntime.sleep(20)"
+    ),
     "many processes": (
         "import os, time\nfor _ in range(8):\n    if not os.fork(): x = bytearray(80 << 20); break\ntime.sleep(20)"
     ),

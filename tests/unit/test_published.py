@@ -549,3 +549,34 @@ def test_a_tool_that_builds_by_itself_knows_no_build_system(tmp_path):
     assert (own.backend, own.build_requires, own.backend_path) == ("flit.buildapi", (), ())
     assert project.load(own.root).backend == "flit.buildapi"
     assert project.load(tmp_path).backend == "other"
+
+
+def test_only_files_that_a_lock_admits_are_taken(tmp_path, monkeypatch):
+    listed = released("demo-1.0-py3-none-any.whl", "demo-1.0.tar.gz")
+    monkeypatch.setattr(Index, "release", lambda *_: listed)
+    other = frozenset((Digest.of_bytes(b"another"), listed[1].file.digest))
+    with pytest.raises(IndexFailed, match="no wheel of demo"):
+        published.check(published.Subject("demo", "1.0", digests=other), settings=tmp_path)
+
+
+def test_the_best_rebuilt_wheel_is_the_one_that_is_kept(tmp_path, monkeypatch):
+    contents = [{"a.py": OLD}, {"a.py": WRITTEN, "more.py": OLD, "b.py": OLD}]
+
+    def make(_inputs, _index, folder, **_options):
+        folder.mkdir()
+        write(folder / "theirs.whl", contents.pop(0))
+        return folder / "theirs.whl", None, None
+
+    monkeypatch.setattr(published, "make", make)
+    python: Any = SimpleNamespace(executable=tmp_path)
+    inputs = Inputs(None, None, (), None, python)  # type: ignore[arg-type]  # what isn't looked at
+    monkeypatch.setattr(published._Checker, "_inputs", lambda *_: inputs)
+    write(tmp_path / "theirs.whl", {"a.py": RECORDED})
+    theirs = replace(as_published(tmp_path / "theirs.whl"), dist_info=INFO, tags=frozenset())
+    checker = a_checker(tmp_path, None, theirs)
+    config: Any = SimpleNamespace(root=tmp_path)
+    for each in (Hypothesis(epoch=1), Hypothesis(epoch=1, own_modes=True)):
+        checker._try(1, each, (), config)
+    assert contents == []
+    with open_archive(checker.best) as archive:
+        assert [entry.name for entry in archive.entries] == ["a.py"]
