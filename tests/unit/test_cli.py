@@ -617,6 +617,39 @@ def test_a_reader_that_went_away_is_no_error(arguments):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+@pytest.mark.parametrize("both", [False, True])
+def test_a_reader_that_went_away_does_not_change_the_verdict(wheels, both):
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [*PROGRAM, "diff", *map(str, wheels)], stdout=write, stderr=write if both else None, check=False, timeout=60
+    )
+    os.close(write)
+    assert done.returncode == ExitCode.DIFFERS_CONTAINER
+
+
+def test_an_error_that_nobody_reads_keeps_its_code(tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    command = [*PROGRAM, "diff", tmp_path / "a", tmp_path / "b", "--json"]
+    done = subprocess.run(command, stdout=write, stderr=write, check=False, timeout=60)
+    os.close(write)
+    assert done.returncode == ExitCode.BAD_INPUT
+
+
+def test_a_full_disk_is_an_error_also_on_standard_output(wheels):
+    with Path("/dev/full").open("w") as full:
+        command = [*PROGRAM, "diff", *map(str, wheels)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False, timeout=60)
+    assert (done.returncode, b"No space left" in done.stderr) == (ExitCode.WRITE_FAILED, True)
+
+
+def test_a_pipe_that_breaks_elsewhere_is_no_success(run, broken):
+    broken(BrokenPipeError(32, "Broken pipe"))
+    code, _, err = run("doctor")
+    assert (code, "error: " in err) == (ExitCode.WRITE_FAILED, True)
+
+
 def test_the_module_and_the_script_are_the_same():
     script = Path(sys.executable).with_name("reprobuild")
     said = [subprocess.run([*each, "-V"], capture_output=True, check=True).stdout for each in ([script], PROGRAM)]
