@@ -492,6 +492,43 @@ def test_what_a_record_and_a_wheel_say_cannot_reach_the_terminal(verified):
     assert out.count("\\x1b[2J") == 2
 
 
+FORGED = "it failed\nidentical: the two have\x1b[2J\tthe same bytes\r\n\nend"
+SET_OFF = "it failed\n  | identical: the two have\\x1b[2J     the same bytes\\r\n  |\n  | end\n"
+
+
+def test_lines_of_strangers_look_like_none_of_our_own(run, broken, capsys):
+    with console.Console() as shown:
+        shown.warn(FORGED)
+        shown.step(FORGED)
+    with console.Console(verbose=True) as shown:
+        shown.line("a\x1b\tb")
+    err = capsys.readouterr().err
+    note, rest = err.split("  it failed", 1)
+    assert note == f"note: {SET_OFF}"
+    assert "\n" not in rest.partition("\n  | a")[0]
+    assert rest.endswith("  | a\\x1b      b\n")
+    broken(BadInput(FORGED, FORGED))
+    assert run("doctor")[2] == f"error: {SET_OFF}remedy: {SET_OFF}"
+
+
+def test_what_a_published_builds_failure_says_is_set_off(capsys):
+    from reprobuild.cli import published as told  # noqa: PLC0415 - it is loaded when it is called
+
+    best = SimpleNamespace(
+        hypothesis=SimpleNamespace(guesses=[SimpleNamespace(name="python", value="3.9", evidence="")]),
+        replay=None,
+        verdict=None,
+        failure=FORGED,
+    )
+    origin = SimpleNamespace(name="a.tar.gz", digests={"tree": "\x1b[2J"})
+    wheel = SimpleNamespace(file=SimpleNamespace(filename="a.whl"))
+    checked: Any = SimpleNamespace(best=best, tries=[best], notes=(), origin=origin, wheel=wheel, causes=())
+    told.echo(checked)
+    out = capsys.readouterr().out
+    assert out.endswith(f"not-comparable: no try could be built; the likeliest: {SET_OFF}")
+    assert "\x1b" not in out
+
+
 # --- terminals and pipes ---------------------------------------------------------------------------
 
 
@@ -602,6 +639,20 @@ def test_the_moving_line_starts_with_the_first_step(monkeypatch):
     os.close(read)
     assert b"hashing 8.0 GiB" in printed
     assert b"\x1b[" in printed
+
+
+def test_brackets_in_a_step_are_no_markup(monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    read, write = pty.openpty()
+    with os.fdopen(write, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with console.Console() as shown:
+            shown.step("cloning file:///x[/y]")
+            shown.step("cloning file:///x[bold]")
+        terminal.flush()
+        printed = shown_on(read, b"file:///x[bold]")
+    assert b"x[bold]" in printed
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["wheel", "--help"], ["doctor", "--json"]])

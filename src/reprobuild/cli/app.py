@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 import click
 
 from reprobuild import __version__
-from reprobuild.cli.console import colour
+from reprobuild.cli.console import colour, print_error
 from reprobuild.errors import ExitCode, ReprobuildError
 
 if TYPE_CHECKING:
@@ -100,22 +100,24 @@ def run() -> NoReturn:
         code = stop.code
         if sys.stdout is not streams[0]:  # Click takes any broken pipe for that of a reader who went away
             sys.stdout, sys.stderr = streams
-            _say("A pipe or a connection broke off.", "Try again.")
+            print_error("A pipe or a connection broke off.", "Try again.")
             code = ExitCode.WRITE_FAILED
     except (KeyboardInterrupt, click.Abort):
-        _say("interrupted; nothing was left half-written")
+        print_error("interrupted; nothing was left half-written")
         code = ExitCode.INTERRUPTED
     except ReprobuildError as error:
-        _say(error.reason, error.remedy)
+        print_error(error.reason, error.remedy)
         _tell_machines(error)
         code = error.exit_code
     except OSError as error:
-        _say(f"{error.filename or 'A file'}: {error.strerror or error}.", "Free space or permissions may be missing.")
+        print_error(
+            f"{error.filename or 'A file'}: {error.strerror or error}.", "Free space or permissions may be missing."
+        )
         code = ExitCode.WRITE_FAILED
     except Exception as error:
         if os.environ.get("REPROBUILD_TRACEBACK"):
             raise
-        _say(
+        print_error(
             f"a defect in reprobuild: {type(error).__name__}: {error}",
             "Please report it, with what REPROBUILD_TRACEBACK=1 shows.",
         )
@@ -171,9 +173,3 @@ def _tell_machines(error: ReprobuildError) -> None:
 
         name = error.exit_code.name
         print_json({"error": name, "exitCode": error.exit_code, "reason": error.reason, "remedy": error.remedy})
-
-
-def _say(reason: str, remedy: str = "") -> None:
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {reason}", err=True, color=colour())
-    if remedy:
-        click.echo(f"{click.style('remedy:', bold=True)} {remedy}", err=True, color=colour())

@@ -20,10 +20,11 @@ from reprobuild.cli.console import (
     accept_option,
     limit_options,
     output_options,
+    plain,
     print_json,
     sandbox_option,
 )
-from reprobuild.cli.render import plain, verdict_lines
+from reprobuild.cli.render import verdict_lines
 from reprobuild.compare import Verdict, causes_json
 from reprobuild.difference import Level
 from reprobuild.errors import BadInput, IndexFailed
