@@ -25,6 +25,7 @@ from reprobuild.errors import (
     ReprobuildError,
     SourceUnusable,
     ToolMissing,
+    shown,
 )
 from reprobuild.files import read_text, scratch_folder, write_atomically
 from reprobuild.index import Index, LockedFile, ReleasedFile
@@ -206,7 +207,7 @@ class Subject:
         try:
             name, version, *_ = parse_wheel_filename(Path(text).name)
         except InvalidWheelFilename as error:
-            raise BadInput(f"{text} doesn't have the name of a wheel: {error}.") from error
+            raise BadInput(f"{shown(text)} doesn't have the name of a wheel: {shown(error)}.") from error
         return cls(name, str(version), Path(text))
 
 
@@ -274,7 +275,7 @@ def parse(text: str) -> tuple[str, str]:
     with suppress(ValueError):  # also of a number with too many digits
         if equals and re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", name):
             return canonicalize_name(name), str(Version(version))
-    raise BadInput(f"{text!r} is not NAME==VERSION.", "Write it like requests==2.34.2.")
+    raise BadInput(f"{shown(text)!r} is not NAME==VERSION.", "Write it like requests==2.34.2.")
 
 
 def select(

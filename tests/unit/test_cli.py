@@ -16,7 +16,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from reprobuild import __version__, doctor, rebuild
+from reprobuild import __version__, doctor, published, rebuild
 from reprobuild import cli as entry
 from reprobuild.causes import CAUSES
 from reprobuild.cli import app, console
@@ -419,6 +419,25 @@ def test_the_shell_completes_variations_after_each_comma(typed, offered):
     complete = ShellComplete(app.cli, {}, "reprobuild", "_REPROBUILD_COMPLETE")
     found = complete.get_completions(["verify-wheel", "--vary"], typed)
     assert [each.value for each in found] == offered
+
+
+@pytest.mark.parametrize(
+    "given", [["--project", "."], ["--python", "3.12"], ["--vary", "none"], ["--no-explain"], ["--explain"]]
+)
+def test_what_a_record_alone_needs_is_refused_for_a_published_wheel(run, monkeypatch, given):
+    monkeypatch.setattr(published, "check", lambda *_, **__: pytest.fail("it was checked"))
+    code, _, err = run("verify-wheel", "demo==1.0", *given)
+    assert code == ExitCode.USAGE
+    assert f"{given[0].replace('no-explain', 'explain/')}" in err.replace("--explain/--no-explain", "--explain/")
+    assert "is for wheels with a record" in err
+
+
+@pytest.mark.parametrize("what", ["six==1.{}", "six=={}", "six-1.{}-py3-none-any.whl", "{}", "six==1.{}!1"])
+@pytest.mark.parametrize("digits", [400, 5000])
+def test_a_version_of_endless_digits_is_bad_input(run, what, digits):
+    code, _, err = run("verify-wheel", what.format("9" * digits))
+    assert code == ExitCode.BAD_INPUT
+    assert len(err) < 1000
 
 
 def test_a_guilty_variation_that_does_worst_decides(verified):
