@@ -23,7 +23,7 @@ from reprobuild.cli import app, console
 from reprobuild.cli.doctor import doctor as doctor_command
 from reprobuild.compare import Difference, Level, Verdict
 from reprobuild.digest import Digest
-from reprobuild.errors import BadInput, ExitCode, LockStale, ReprobuildError
+from reprobuild.errors import BadInput, ExitCode, LockStale, ReprobuildError, WriteFailed
 from reprobuild.sandbox import Guarantees
 from reprobuild.variations import USUAL_NAMES
 
@@ -530,22 +530,34 @@ def test_lines_of_strangers_look_like_none_of_our_own(run, broken, capsys):
     assert run("doctor")[2] == f"error: {SET_OFF}remedy: {SET_OFF}"
 
 
-def test_what_a_published_builds_failure_says_is_set_off(capsys):
-    from reprobuild.cli import published as told  # noqa: PLC0415 - it is loaded when it is called
+def unbuilt(**values):
+    """A published wheel, of which no try could be built."""
+    guesses = [SimpleNamespace(name="python", value="3.9", evidence="")]
+    best: Any = published.Try(SimpleNamespace(guesses=guesses), None, failure=FORGED)  # type: ignore[arg-type]
+    file: Any = SimpleNamespace(file=SimpleNamespace(filename="a.whl"), uploaded="")
+    origin = published.Origin("sdist", "a.tar.gz", {"tree": "\x1b[2J"})
+    return published.Checked(file, origin, (best,), **values)
 
-    best = SimpleNamespace(
-        hypothesis=SimpleNamespace(guesses=[SimpleNamespace(name="python", value="3.9", evidence="")]),
-        replay=None,
-        verdict=None,
-        failure=FORGED,
-    )
-    origin = SimpleNamespace(name="a.tar.gz", digests={"tree": "\x1b[2J"})
-    wheel = SimpleNamespace(file=SimpleNamespace(filename="a.whl"))
-    checked: Any = SimpleNamespace(best=best, tries=[best], notes=(), origin=origin, wheel=wheel, causes=())
-    told.echo(checked)
-    out = capsys.readouterr().out
+
+def test_what_a_published_builds_failure_says_is_set_off(run, monkeypatch):
+    monkeypatch.setattr(published.Checked, "causes", ())
+    monkeypatch.setattr(published, "check", lambda *_, **__: unbuilt())
+    code, out, _ = run("verify-wheel", "demo==1.0")
+    assert code == ExitCode.NOT_COMPARABLE
     assert out.endswith(f"not-comparable: no try could be built; the likeliest: {SET_OFF}")
     assert "\x1b" not in out
+
+
+def test_what_could_not_be_kept_is_told_after_the_verdict(run, monkeypatch):
+    monkeypatch.setattr(published.Checked, "causes", ())
+    failed = WriteFailed("Nothing was kept.", "Name another folder.")
+    monkeypatch.setattr(published, "check", lambda *_, **__: unbuilt(unkept=failed))
+    code, out, err = run("verify-wheel", "demo==1.0", "--keep", "kept")
+    assert (code, err) == (ExitCode.WRITE_FAILED, "error: Nothing was kept.\nremedy: Name another folder.\n")
+    assert "not-comparable: " in out
+    code, out, _ = run("verify-wheel", "demo==1.0", "--keep", "kept", "--json")
+    said = json.loads(out)
+    assert (code, said["level"], said["unkept"]) == (ExitCode.WRITE_FAILED, "not-comparable", "Nothing was kept.")
 
 
 # --- terminals and pipes ---------------------------------------------------------------------------

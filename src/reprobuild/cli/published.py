@@ -33,6 +33,7 @@ def as_json(checked: Checked) -> dict[str, Any]:
         "guesses": _guesses(best),
         "clock": _clock(best.replay),
         "failure": best.failure,
+        "unkept": checked.unkept.reason if checked.unkept else "",
         "tries": [
             {"level": str(each.level), "failure": each.failure, "guesses": _guesses(each), "clock": _clock(each.replay)}
             for each in checked.tries

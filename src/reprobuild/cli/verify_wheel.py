@@ -22,6 +22,7 @@ from reprobuild.cli.console import (
     limit_options,
     output_options,
     plain,
+    print_error,
     print_json,
     sandbox_option,
 )
@@ -208,6 +209,9 @@ def _verify_published(
         print_json(told.as_json(checked))
     else:
         told.echo(checked)
+    if checked.unkept:
+        print_error(checked.unkept.reason, checked.unkept.remedy)
+        raise click.exceptions.Exit(checked.unkept.exit_code)
     if not Level(accept).accepts(checked.level):
         raise click.exceptions.Exit(checked.level.exit_code)
 
