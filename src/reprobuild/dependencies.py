@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name, is_normalized_name
 from packaging.version import Version
 
 from reprobuild.digest import Digest
-from reprobuild.errors import BadInput
+from reprobuild.errors import BadInput, shown
 from reprobuild.files import read_text
 from reprobuild.lockfile import logical_lines
 from reprobuild.places import redacted
@@ -190,7 +190,7 @@ def _requirement(content: str, where: str) -> Dependency:
     except ValueError as error:
         if "://" in declared:
             return elsewhere
-        raise BadInput(f"{where}: {declared!r} is not a requirement: {error}.", _REMEDY) from error
+        raise BadInput(f"{where}: {shown(declared)!r} is not a requirement: {shown(error)}.", _REMEDY) from error
     name, marker = canonicalize_name(requirement.name), str(requirement.marker or "")
     if requirement.url:
         return Dependency(name, "", hashes, marker, where, "a URL or a path")
@@ -313,4 +313,4 @@ def _uv_package(package: _Table, name: str, why_not: str) -> Dependency:
     try:
         return _release(name, text, hashes, marker, package.where)
     except ValueError as error:
-        raise BadInput(f"{package.where}: {text!r} is not a version.", _REMEDY) from error
+        raise BadInput(f"{package.where}: {shown(text)!r} is not a version.", _REMEDY) from error

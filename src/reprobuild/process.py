@@ -44,6 +44,9 @@ _REMEDIES = {
 _own = threading.local()
 _asking_sysconfig = threading.Lock()
 _KEPT_LINES = 400
+_LONGEST_LINE = 64 << 10
+#: Bytes of standard output that are kept: what git lists of a few million files.
+_MOST_OUTPUT = 256 << 20
 _GRACE_SECONDS = 3.0
 _POLL_SECONDS = 0.2
 _ROOM_LEFT = 256 << 20
@@ -72,7 +75,7 @@ class ToolTimeout(BuildFailed):
 
 
 class ToolTooLarge(BuildFailed):
-    """A program and what it started took more memory than they were allowed to, and were ended."""
+    """A program and what it started took more memory than they were allowed to, or printed too much, and were ended."""
 
 
 class Stopped(BaseException):
@@ -167,7 +170,7 @@ def run(  # noqa: PLR0913 - each says one thing about a program, and nearly all 
             held.seek(0)
         process = _start(command, env=env, cwd=cwd, stdin=held, stdout=stdout, umask=umask)
         with _known_to_crews(process), _limited(process, Path(command[0]).name, timeout, memory, room) as exceeded:
-            result = _collect(process, on_line)
+            result = _collect(process, Path(command[0]).name, on_line, exceeded)
     go_on()
     if exceeded:
         raise exceeded[0]
@@ -240,16 +243,17 @@ def _start(
         raise ToolMissing(f"{command[0]} can't be started: {error.filename}: {error.strerror}.") from error
 
 
-def _collect(process: subprocess.Popen[bytes], on_line: Callable[[str], None] | None) -> Completed:
-    """Read both streams until the program ends: stdout whole, of stderr the last lines."""
+def _collect(
+    process: subprocess.Popen[bytes], name: str, on_line: Callable[[str], None] | None, exceeded: list[BuildFailed]
+) -> Completed:
+    """Read both streams until the program ends: stdout whole up to a limit, of stderr the last lines."""
     log: deque[str] = deque(maxlen=_KEPT_LINES)
-    output: list[bytes] = []
+    output = bytearray()
     one_at_a_time = threading.Lock()
 
     def drain(stream: IO[bytes]) -> None:
         with stream:
-            for raw in stream:
-                text = raw.decode(errors="replace").rstrip("\r\n")
+            for text in _lines(stream):
                 with one_at_a_time:
                     log.append(text)
                     if on_line:
@@ -257,7 +261,10 @@ def _collect(process: subprocess.Popen[bytes], on_line: Callable[[str], None] | 
 
     def keep(stream: IO[bytes]) -> None:
         with stream:
-            output.extend(iter(lambda: stream.read1(1 << 16), b""))  # type: ignore[attr-defined]  # it is buffered
+            if not _read_into(output, stream):
+                exceeded.append(ToolTooLarge(f"{name} printed more than {_MOST_OUTPUT >> 20} MiB and was ended."))
+                if process.returncode is None:  # the number of one that is reaped may be another's
+                    _kill_group(process)
 
     streams = ((process.stderr, drain), (process.stdout, drain if on_line else keep))
     readers = {
@@ -265,6 +272,18 @@ def _collect(process: subprocess.Popen[bytes], on_line: Callable[[str], None] | 
         for stream, read in streams
         if stream is not None
     }
+    _start_readers(readers)
+    with suppress(ChildProcessError):  # the timer has reaped it
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        _kill_group(process)  # while the program isn't reaped, its group's number is nobody else's
+    process.wait()
+    deadline = time.monotonic() + _GRACE_SECONDS
+    for reader in readers:
+        reader.join(max(0, deadline - time.monotonic()))  # a daemon that left the group may never close its end
+    return Completed(bytes(output), "\n".join(log))
+
+
+def _start_readers(readers: Mapping[threading.Thread, IO[bytes]]) -> None:
     try:
         for reader in readers:
             reader.start()
@@ -273,14 +292,27 @@ def _collect(process: subprocess.Popen[bytes], on_line: Callable[[str], None] | 
             if reader.ident is None:  # it was never started, and will not close its stream
                 stream.close()
         raise
-    with suppress(ChildProcessError):  # the timer has reaped it
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        _kill_group(process)  # while the program isn't reaped, its group's number is nobody else's
-    process.wait()
-    deadline = time.monotonic() + _GRACE_SECONDS
-    for reader in readers:
-        reader.join(max(0, deadline - time.monotonic()))  # a daemon that left the group may never close its end
-    return Completed(b"".join(output), "\n".join(log))
+
+
+def _read_into(output: bytearray, stream: IO[bytes]) -> bool:
+    """Read to the end; False where that is too much to keep."""
+    while piece := stream.read1(1 << 16):  # type: ignore[attr-defined]  # it is buffered
+        output.extend(piece)
+        if len(output) > _MOST_OUTPUT:
+            output.clear()
+            return False
+    return True
+
+
+def _lines(stream: IO[bytes]) -> Iterator[str]:
+    """The lines of a stream; of one that is very long its start."""
+    while raw := stream.readline(_LONGEST_LINE):
+        text = raw.decode(errors="replace").rstrip("\r\n")
+        if len(raw) == _LONGEST_LINE and not raw.endswith(b"\n"):
+            text += f" … (cut after {_LONGEST_LINE:,} bytes)"
+            while raw and not raw.endswith(b"\n"):
+                raw = stream.readline(_LONGEST_LINE)
+        yield text
 
 
 @contextmanager

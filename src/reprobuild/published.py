@@ -25,6 +25,8 @@ from reprobuild.errors import (
     ReprobuildError,
     SourceUnusable,
     ToolMissing,
+    WriteFailed,
+    shown,
 )
 from reprobuild.files import read_text, scratch_folder, write_atomically
 from reprobuild.index import Index, LockedFile, ReleasedFile
@@ -208,7 +210,7 @@ class Subject:
         try:
             name, version, *_ = parse_wheel_filename(Path(text).name)
         except InvalidWheelFilename as error:
-            raise BadInput(f"{text} doesn't have the name of a wheel: {error}.") from error
+            raise BadInput(f"{shown(text)} doesn't have the name of a wheel: {shown(error)}.") from error
         return cls(name, str(version), Path(text))
 
 
@@ -239,6 +241,7 @@ class Checked:
         notes: what else a reader should know, each a sentence.
         exhausted: whether the last try went beyond its limits.
         sandbox: the kind that the builds ran in.
+        unkept: why nothing was kept, where that was asked for; else None.
     """
 
     wheel: ReleasedFile
@@ -248,6 +251,7 @@ class Checked:
     notes: tuple[str, ...] = ()
     exhausted: bool = False
     sandbox: str = ""
+    unkept: WriteFailed | None = None
 
     @property
     def best(self) -> Try:
@@ -278,7 +282,7 @@ def parse(text: str) -> tuple[str, str]:
     with suppress(ValueError):  # also of a number with too many digits
         if equals and re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", name):
             return canonicalize_name(name), str(Version(version))
-    raise BadInput(f"{text!r} is not NAME==VERSION.", "Write it like requests==2.34.2.")
+    raise BadInput(f"{shown(text)!r} is not NAME==VERSION.", "Write it like requests==2.34.2.")
 
 
 def select(
@@ -372,7 +376,7 @@ def check(
             wheel, made_from, tries, published.generator, notes, checker.exhausted, choose(confinement.sandbox).name
         )
         if keep is not None:
-            _keep(keep, published.path, checker.best)
+            checked = replace(checked, unkept=_keep(keep, published.path, checker.best))
     return checked
 
 
@@ -616,16 +620,36 @@ def _members(exported: Source) -> tuple[Entry, ...]:
         return tuple(replace(entry, name=f"source/{entry.name.removeprefix(below)}") for entry in inside)
 
 
-def _keep(folder: Path, published: Path, best: Path | None) -> None:
-    """Both wheels and what is in them, for whoever wants to look for themselves."""
-    for name, path in (("published", published), ("rebuilt", best)):
-        if path is not None:
-            with path.open("rb") as stream:
-                write_atomically(folder / name / path.name, chunks_of(stream))
-            tree = folder / name / "tree"
-            tree.mkdir()
-            with open_archive(path) as archive:
-                unpack(archive, tree, own_modes=True)
+def _keep(folder: Path, published: Path, best: Path | None) -> WriteFailed | None:
+    """Both wheels and what is in them, for whoever wants to look for themselves: all of it, or nothing and why."""
+    made = not folder.exists()
+    try:
+        with scratch_folder(folder, ".reprobuild-") as scratch:
+            for name, path in (("published", published), ("rebuilt", best)):
+                if path is not None:
+                    _keep_wheel(path, scratch / name)
+            for each in sorted(scratch.iterdir()):
+                each.rename(folder / each.name)
+    except (OSError, WriteFailed, BadInput) as error:
+        why = error.reason if isinstance(error, ReprobuildError) else f"{error}."
+        return WriteFailed(f"Nothing was kept in {folder}: {shown(why, 500)}", "Name another folder with --keep.")
+    finally:
+        if made:
+            with suppress(OSError):  # something is in it, as it should be
+                folder.rmdir()
+    return None
+
+
+def _keep_wheel(path: Path, folder: Path) -> None:
+    with path.open("rb") as stream:
+        write_atomically(folder / path.name, chunks_of(stream))
+    tree = folder / "tree"
+    tree.mkdir()
+    with open_archive(path) as archive:
+        unpack(archive, tree, own_modes=True)
+    for each in tree.rglob("*"):
+        if not each.is_symlink():
+            each.chmod(each.stat().st_mode & 0o755)  # a stranger's modes would let everyone write there
 
 
 def _pythons_here() -> Iterator[str]:

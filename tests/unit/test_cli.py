@@ -16,14 +16,14 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from reprobuild import __version__, doctor, rebuild
+from reprobuild import __version__, doctor, published, rebuild
 from reprobuild import cli as entry
 from reprobuild.causes import CAUSES
 from reprobuild.cli import app, console
 from reprobuild.cli.doctor import doctor as doctor_command
 from reprobuild.compare import Difference, Level, Verdict
 from reprobuild.digest import Digest
-from reprobuild.errors import BadInput, ExitCode, LockStale, ReprobuildError
+from reprobuild.errors import BadInput, ExitCode, LockStale, ReprobuildError, WriteFailed
 from reprobuild.sandbox import Guarantees
 from reprobuild.variations import USUAL_NAMES
 
@@ -421,6 +421,25 @@ def test_the_shell_completes_variations_after_each_comma(typed, offered):
     assert [each.value for each in found] == offered
 
 
+@pytest.mark.parametrize(
+    "given", [["--project", "."], ["--python", "3.12"], ["--vary", "none"], ["--no-explain"], ["--explain"]]
+)
+def test_what_a_record_alone_needs_is_refused_for_a_published_wheel(run, monkeypatch, given):
+    monkeypatch.setattr(published, "check", lambda *_, **__: pytest.fail("it was checked"))
+    code, _, err = run("verify-wheel", "demo==1.0", *given)
+    assert code == ExitCode.USAGE
+    assert f"{given[0].replace('no-explain', 'explain/')}" in err.replace("--explain/--no-explain", "--explain/")
+    assert "is for wheels with a record" in err
+
+
+@pytest.mark.parametrize("what", ["six==1.{}", "six=={}", "six-1.{}-py3-none-any.whl", "{}", "six==1.{}!1"])
+@pytest.mark.parametrize("digits", [400, 5000])
+def test_a_version_of_endless_digits_is_bad_input(run, what, digits):
+    code, _, err = run("verify-wheel", what.format("9" * digits))
+    assert code == ExitCode.BAD_INPUT
+    assert len(err) < 1000
+
+
 def test_a_guilty_variation_that_does_worst_decides(verified):
     guilty = (rebuild.Guilt(("path",), ("build-path",), verdict(Level.PAYLOAD)),)
     outcome = {"verdict": verdict(Level.CONTAINER, "clock"), "unvaried": "identical", "guilty": guilty, "rebuilds": 5}
@@ -490,6 +509,55 @@ def test_what_a_record_and_a_wheel_say_cannot_reach_the_terminal(verified):
     _, out, _ = verified.run(verdict=verdict(Level.PAYLOAD), guilty=guilty, unvaried="identical", notes=notes)
     assert "\x1b[2J" not in out
     assert out.count("\\x1b[2J") == 2
+
+
+FORGED = "it failed\nidentical: the two have\x1b[2J\tthe same bytes\r\n\nend"
+SET_OFF = "it failed\n  | identical: the two have\\x1b[2J     the same bytes\\r\n  |\n  | end\n"
+
+
+def test_lines_of_strangers_look_like_none_of_our_own(run, broken, capsys):
+    with console.Console() as shown:
+        shown.warn(FORGED)
+        shown.step(FORGED)
+    with console.Console(verbose=True) as shown:
+        shown.line("a\x1b\tb")
+    err = capsys.readouterr().err
+    note, rest = err.split("  it failed", 1)
+    assert note == f"note: {SET_OFF}"
+    assert "\n" not in rest.partition("\n  | a")[0]
+    assert rest.endswith("  | a\\x1b      b\n")
+    broken(BadInput(FORGED, FORGED))
+    assert run("doctor")[2] == f"error: {SET_OFF}remedy: {SET_OFF}"
+
+
+def unbuilt(**values):
+    """A published wheel, of which no try could be built."""
+    guesses = [SimpleNamespace(name="python", value="3.9", evidence="")]
+    best: Any = published.Try(SimpleNamespace(guesses=guesses), None, failure=FORGED)  # type: ignore[arg-type]
+    file: Any = SimpleNamespace(file=SimpleNamespace(filename="a.whl"), uploaded="")
+    origin = published.Origin("sdist", "a.tar.gz", {"tree": "\x1b[2J"})
+    return published.Checked(file, origin, (best,), **values)
+
+
+def test_what_a_published_builds_failure_says_is_set_off(run, monkeypatch):
+    monkeypatch.setattr(published.Checked, "causes", ())
+    monkeypatch.setattr(published, "check", lambda *_, **__: unbuilt())
+    code, out, _ = run("verify-wheel", "demo==1.0")
+    assert code == ExitCode.NOT_COMPARABLE
+    assert out.endswith(f"not-comparable: no try could be built; the likeliest: {SET_OFF}")
+    assert "\x1b" not in out
+
+
+def test_what_could_not_be_kept_is_told_after_the_verdict(run, monkeypatch):
+    monkeypatch.setattr(published.Checked, "causes", ())
+    failed = WriteFailed("Nothing was kept.", "Name another folder.")
+    monkeypatch.setattr(published, "check", lambda *_, **__: unbuilt(unkept=failed))
+    code, out, err = run("verify-wheel", "demo==1.0", "--keep", "kept")
+    assert (code, err) == (ExitCode.WRITE_FAILED, "error: Nothing was kept.\nremedy: Name another folder.\n")
+    assert "not-comparable: " in out
+    code, out, _ = run("verify-wheel", "demo==1.0", "--keep", "kept", "--json")
+    said = json.loads(out)
+    assert (code, said["level"], said["unkept"]) == (ExitCode.WRITE_FAILED, "not-comparable", "Nothing was kept.")
 
 
 # --- terminals and pipes ---------------------------------------------------------------------------
@@ -604,6 +672,20 @@ def test_the_moving_line_starts_with_the_first_step(monkeypatch):
     assert b"\x1b[" in printed
 
 
+def test_brackets_in_a_step_are_no_markup(monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    read, write = pty.openpty()
+    with os.fdopen(write, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with console.Console() as shown:
+            shown.step("cloning file:///x[/y]")
+            shown.step("cloning file:///x[bold]")
+        terminal.flush()
+        printed = shown_on(read, b"file:///x[bold]")
+    assert b"x[bold]" in printed
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["wheel", "--help"], ["doctor", "--json"]])
 def test_a_reader_that_went_away_is_no_error(arguments):
     """As in `reprobuild doctor | head -1`."""
@@ -615,6 +697,39 @@ def test_a_reader_that_went_away_is_no_error(arguments):
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_reader_that_went_away_does_not_change_the_verdict(wheels, both):
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [*PROGRAM, "diff", *map(str, wheels)], stdout=write, stderr=write if both else None, check=False, timeout=60
+    )
+    os.close(write)
+    assert done.returncode == ExitCode.DIFFERS_CONTAINER
+
+
+def test_an_error_that_nobody_reads_keeps_its_code(tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    command = [*PROGRAM, "diff", tmp_path / "a", tmp_path / "b", "--json"]
+    done = subprocess.run(command, stdout=write, stderr=write, check=False, timeout=60)
+    os.close(write)
+    assert done.returncode == ExitCode.BAD_INPUT
+
+
+def test_a_full_disk_is_an_error_also_on_standard_output(wheels):
+    with Path("/dev/full").open("w") as full:
+        command = [*PROGRAM, "diff", *map(str, wheels)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False, timeout=60)
+    assert (done.returncode, b"No space left" in done.stderr) == (ExitCode.WRITE_FAILED, True)
+
+
+def test_a_pipe_that_breaks_elsewhere_is_no_success(run, broken):
+    broken(BrokenPipeError(32, "Broken pipe"))
+    code, _, err = run("doctor")
+    assert (code, "error: " in err) == (ExitCode.WRITE_FAILED, True)
 
 
 def test_the_module_and_the_script_are_the_same():

@@ -256,6 +256,18 @@ def test_a_malformed_uv_lock_says_where(lock, text, says):
         lock(text, "uv.lock")
 
 
+@pytest.mark.parametrize("operator", ["==", "==="])
+def test_a_version_of_endless_digits_is_no_version_and_told_in_short(lock, operator):
+    digits = "1." + "9" * 5000
+    for text, name in (
+        (f"six{operator}{digits}\n", "requirements.txt"),
+        (UV + f"[[package]]\nname = 'six'\nversion = '{digits}'\n{REGISTRY}", "uv.lock"),
+    ):
+        with pytest.raises(BadInput, match=r"is not a (version|requirement)") as told:
+            lock(text, name)
+        assert len(told.value.reason) < 1000
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -75,6 +75,26 @@ def test_only_the_last_lines_of_the_log_are_kept():
     assert (len(lines), lines[-1]) == (400, "line 999")
 
 
+def test_a_line_that_never_ends_is_cut(monkeypatch):
+    monkeypatch.setattr(process, "_LONGEST_LINE", 1000)
+    script = r"import os; os.write(2, b'a' * 5000 + b'\n' + b'b' * 999 + b'\nlast\n' + b'c' * 1000)"
+    lines: list[str] = []
+    python(script, on_line=lines.append)
+    cut = " … (cut after 1,000 bytes)"
+    assert lines == ["a" * 1000 + cut, "b" * 999, "last", "c" * 1000 + cut]
+
+
+def test_who_prints_without_end_is_ended(monkeypatch, tmp_path):
+    monkeypatch.setattr(process, "_MOST_OUTPUT", 4 << 20)
+    script = (
+        "import os, pathlib\npathlib.Path('pid').write_text(f'{os.getpid()}\\n')\nwhile True: os.write(1, bytes(9999))"
+    )
+    with pytest.raises(process.ToolTooLarge, match=r"printed more than 4 MiB and was ended"):
+        python(script, cwd=tmp_path, timeout=60)
+    assert ends_soon(wait_for(tmp_path / "pid"))
+    assert len(python("import os\nfor _ in range(4): os.write(1, bytes(1 << 20))").stdout) == 4 << 20
+
+
 def test_lines_come_one_at_a_time_and_from_both_streams():
     lines: list[str] = []
     done = shell("echo out; echo err >&2", on_line=lines.append)

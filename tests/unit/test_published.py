@@ -18,7 +18,7 @@ from reprobuild import infer, interpreter, lock, project, published
 from reprobuild.archive import open_archive
 from reprobuild.compare import Difference, Level, Verdict
 from reprobuild.digest import Digest
-from reprobuild.errors import BadInput, BuildFailed, IndexFailed, NotComparable
+from reprobuild.errors import BadInput, BuildFailed, ExitCode, IndexFailed, NotComparable
 from reprobuild.index import Index, LockedFile, ReleasedFile
 from reprobuild.infer import Aspect, Guess, Hypothesis
 from reprobuild.process import ToolTimeout
@@ -176,6 +176,36 @@ def test_both_wheels_and_their_trees_are_kept_whole(tmp_path, monkeypatch):
     assert (tmp_path / "kept/published/one.whl").read_bytes() == (tmp_path / "one.whl").read_bytes()
     published._keep(tmp_path / "half", tmp_path / "one.whl", None)
     assert [path.name for path in (tmp_path / "half").iterdir()] == ["published"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_cannot_be_kept_whole_is_not_kept_at_all(tmp_path, there):
+    folder = tmp_path / "kept"
+    if there:
+        folder.mkdir()
+    write(tmp_path / "one.whl", {"demo/a.py": OLD})
+    write(tmp_path / "two.whl", {"demo/a.py": OLD, f"demo/{'b' * 300}.py": OLD})
+    failed = published._keep(folder, tmp_path / "one.whl", tmp_path / "two.whl")
+    assert failed is not None
+    assert failed.exit_code == ExitCode.WRITE_FAILED
+    assert "File name too long" in failed.reason
+    assert folder.exists() == there
+    assert not there or list(folder.iterdir()) == []
+    (tmp_path / "file").touch()
+    failed = published._keep(tmp_path / "file" / "kept", tmp_path / "one.whl", None)
+    assert failed is not None
+    assert "Not a directory" in failed.reason
+
+
+def test_a_kept_tree_is_for_its_owner_to_write(tmp_path):
+    with zipfile.ZipFile(tmp_path / "one.whl", "w") as archive:
+        for name, mode in (("a.py", 0o666), ("b.sh", 0o4777), ("c.py", 0o600)):
+            member = zipfile.ZipInfo(name)
+            member.external_attr = (0o100000 | mode) << 16
+            archive.writestr(member, b"")
+    assert published._keep(tmp_path / "kept", tmp_path / "one.whl", None) is None
+    tree = tmp_path / "kept/published/tree"
+    assert [(tree / name).stat().st_mode & 0o7777 for name in ("a.py", "b.sh", "c.py")] == [0o644, 0o755, 0o600]
 
 
 # --- which files of a release ------------------------------------------------------------------------

@@ -164,3 +164,14 @@ def test_packages_that_are_checked_at_once_share_the_memory(run, asked):
     assert (shared.memory, shared.timeout) == (max(1024, published.CONFINED.memory // 4), 60)
     run("--from", "requirements.txt", "--jobs", "4", "--memory", "512")
     assert asked["confinement"].memory == 512
+
+
+def test_reports_are_written_when_nobody_reads_the_lines(run, asked, monkeypatch, tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as unread, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", unread)
+        code, _, _ = run("--from", "requirements.txt", "--junit", "report.xml", "--markdown", "report.md")
+    assert code == ExitCode.DIFFERS_CONTAINER
+    assert len(ET.parse(tmp_path / "report.xml").getroot().findall(".//testcase")) == 3
+    assert "framed" in (tmp_path / "report.md").read_text()

@@ -3,17 +3,21 @@
 This is the only place where an error becomes an exit code.
 """
 
+import io
 import os
 import signal
 import sys
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import click
 
 from reprobuild import __version__
-from reprobuild.cli.console import colour
+from reprobuild.cli.console import colour, print_error
 from reprobuild.errors import ExitCode, ReprobuildError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 #: Command name → (module below reprobuild.cli, attribute, one line of help). Modules load when they are used.
 _COMMANDS = {
@@ -83,7 +87,8 @@ def cli() -> None:
 def run() -> NoReturn:
     """Run the command line and leave with its exit code."""
     _take_interruptions()
-    output = sys.stdout
+    sys.stdout, sys.stderr = _lasting(sys.stdout), _lasting(sys.stderr)
+    streams = sys.stdout, sys.stderr
     try:
         code = cli.main(standalone_mode=False, color=colour())
     except click.exceptions.Exit as stop:
@@ -92,27 +97,61 @@ def run() -> NoReturn:
         error.show()
         code = ExitCode.USAGE
     except SystemExit as stop:
-        # When whoever read our output went away, Click puts in another stdout and leaves: that is no error of ours.
-        code = ExitCode.OK if sys.stdout is not output else stop.code
+        code = stop.code
+        if sys.stdout is not streams[0]:  # Click takes any broken pipe for that of a reader who went away
+            sys.stdout, sys.stderr = streams
+            print_error("A pipe or a connection broke off.", "Try again.")
+            code = ExitCode.WRITE_FAILED
     except (KeyboardInterrupt, click.Abort):
-        _say("interrupted; nothing was left half-written")
+        print_error("interrupted; nothing was left half-written")
         code = ExitCode.INTERRUPTED
     except ReprobuildError as error:
-        _say(error.reason, error.remedy)
+        print_error(error.reason, error.remedy)
         _tell_machines(error)
         code = error.exit_code
     except OSError as error:
-        _say(f"{error.filename or 'A file'}: {error.strerror or error}.", "Free space or permissions may be missing.")
+        print_error(
+            f"{error.filename or 'A file'}: {error.strerror or error}.", "Free space or permissions may be missing."
+        )
         code = ExitCode.WRITE_FAILED
     except Exception as error:
         if os.environ.get("REPROBUILD_TRACEBACK"):
             raise
-        _say(
+        print_error(
             f"a defect in reprobuild: {type(error).__name__}: {error}",
             "Please report it, with what REPROBUILD_TRACEBACK=1 shows.",
         )
         code = ExitCode.INTERNAL
     sys.exit(code if isinstance(code, int) else ExitCode.OK)
+
+
+class _Lasting(io.FileIO):
+    """A standard stream that drops what nobody reads any more: the work, its files and its exit code go on without.
+
+    Any other failure, such as a full disk, is raised; once, so that leaving can't fail on it again.
+    """
+
+    _lost = False
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        try:
+            return memoryview(data).nbytes if self._lost else super().write(data)
+        except OSError as error:
+            self._lost = True
+            if isinstance(error, BrokenPipeError):
+                return memoryview(data).nbytes
+            raise
+
+
+def _lasting(stream: TextIO) -> TextIO:
+    try:
+        number = stream.fileno()
+    except (AttributeError, OSError, ValueError):  # it was closed before we started, or is no file at all
+        return stream
+    stream.flush()
+    lines = stream.isatty() or stream is sys.stderr
+    raw = io.BufferedWriter(_Lasting(number, "w", closefd=False))
+    return io.TextIOWrapper(raw, encoding=stream.encoding, errors=stream.errors, line_buffering=lines)
 
 
 def _take_interruptions() -> None:
@@ -134,9 +173,3 @@ def _tell_machines(error: ReprobuildError) -> None:
 
         name = error.exit_code.name
         print_json({"error": name, "exitCode": error.exit_code, "reason": error.reason, "remedy": error.remedy})
-
-
-def _say(reason: str, remedy: str = "") -> None:
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {reason}", err=True, color=colour())
-    if remedy:
-        click.echo(f"{click.style('remedy:', bold=True)} {remedy}", err=True, color=colour())

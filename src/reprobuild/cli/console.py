@@ -19,6 +19,24 @@ def colour() -> bool | None:
     return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
 
 
+def plain(text: str) -> str:
+    """Text that nobody vouches for in one line, unable to move the cursor or change colours."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def block(text: str) -> str:
+    """The same of several lines. All but the first are set off: none can look like a line of this program's own."""
+    first, *others = (plain(each.expandtabs()) for each in text.split("\n"))
+    return "\n".join([first, *(f"  | {each}".rstrip() for each in others)])
+
+
+def print_error(reason: str, remedy: str = "") -> None:
+    """What went wrong and what to do about it, on standard error."""
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {block(reason)}", err=True, color=colour())
+    if remedy:
+        click.echo(f"{click.style('remedy:', bold=True)} {block(remedy)}", err=True, color=colour())
+
+
 class Console:
     """An observer that tells a person on standard error what is going on.
 
@@ -45,15 +63,21 @@ class Console:
 
     def step(self, message: str) -> None:
         """See :class:`reprobuild.progress.Observer`."""
-        if self._status:
-            self._status.update(message)
-        elif self._moving:
-            from rich.console import Console as Terminal  # noqa: PLC0415 - slow, and for what takes long alone
+        if self._moving:
+            from rich.text import Text  # noqa: PLC0415 - slow, and for what takes long alone
 
-            self._status = Terminal(stderr=True).status(message)
-            self._status.start()
+            self._show(Text(plain(message)))  # rich would take brackets in a mere str for markup
         elif not self._quiet:
-            self._echo(f"  {message}")
+            self._echo(f"  {plain(message)}")
+
+    def _show(self, text: Any) -> None:  # noqa: ANN401 - rich's
+        if self._status:
+            self._status.update(text)
+            return
+        from rich.console import Console as Terminal  # noqa: PLC0415 - slow, too
+
+        self._status = Terminal(stderr=True).status(text)
+        self._status.start()
 
     def result(self, text: str, *, err: bool = False) -> None:
         """A line of the result, as soon as it is known: on standard output, or beside the progress."""
@@ -66,11 +90,11 @@ class Console:
     def line(self, text: str) -> None:
         """See :class:`reprobuild.progress.Observer`."""
         if self._verbose:
-            self._echo(f"  | {text}")
+            self._echo(f"  | {plain(text.expandtabs())}")
 
     def warn(self, message: str) -> None:
         """See :class:`reprobuild.progress.Observer`."""
-        self._echo(f"{click.style('note:', fg='yellow')} {message}")
+        self._echo(f"{click.style('note:', fg='yellow')} {block(message)}")
 
     @staticmethod
     def _echo(text: str) -> None:

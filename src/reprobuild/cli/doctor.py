@@ -5,7 +5,7 @@ from dataclasses import asdict
 import click
 
 from reprobuild import doctor as doctors
-from reprobuild.cli.console import print_json
+from reprobuild.cli.console import plain, print_json
 from reprobuild.errors import ExitCode
 
 
@@ -19,8 +19,8 @@ def doctor(as_json: bool) -> None:
     else:
         for finding in findings:
             mark = click.style("yes", fg="green") if finding.found else click.style("no ", fg="yellow")
-            click.echo(f"{mark}  {finding.name:<20} {finding.found or finding.cost}")
+            click.echo(f"{mark}  {finding.name:<20} {plain(finding.found or finding.cost)}")
             if finding.note:
-                click.echo(f"     {finding.note}")
+                click.echo(f"     {plain(finding.note)}")
     if any(finding.required and not finding.found for finding in findings):
         raise click.exceptions.Exit(ExitCode.TOOL_MISSING)

@@ -6,7 +6,7 @@ import click
 
 from reprobuild import interpreter, project
 from reprobuild import lock as locks
-from reprobuild.cli.console import FOLDER, Console, output_options, print_json
+from reprobuild.cli.console import FOLDER, Console, output_options, plain, print_json
 from reprobuild.errors import ExitCode
 
 
@@ -66,9 +66,9 @@ def lock(
     if as_json:
         print_json({"checked": check, "drift": drift, "locks": sorted(made), "written": written})
     elif check:
-        click.echo(drift or "every lock is up to date", nl=not drift)
+        click.echo("\n".join(map(plain, drift.split("\n"))) or "every lock is up to date", nl=not drift)
     else:
         for name in made:
-            click.echo(f"{'wrote' if name in written else 'unchanged'} {name}")
+            click.echo(f"{'wrote' if name in written else 'unchanged'} {plain(name)}")
     if drift:
         raise click.exceptions.Exit(ExitCode.LOCK_STALE)

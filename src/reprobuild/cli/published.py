@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from reprobuild.cli.render import plain, verdict_lines
+from reprobuild.cli.console import block, plain
+from reprobuild.cli.render import verdict_lines
 from reprobuild.compare import CAUSES, causes_json
 from reprobuild.published import CONFINED, Checked, Confinement, Replay, Try
 
@@ -34,6 +35,7 @@ def as_json(checked: Checked) -> dict[str, Any]:
         "failure": best.failure,
         "sandbox": checked.sandbox,
         "buildRequirements": [{"name": each.filename, "digest": str(each.digest)} for each in best.requirements],
+        "unkept": checked.unkept.reason if checked.unkept else "",
         "tries": [
             {"level": str(each.level), "failure": each.failure, "guesses": _guesses(each), "clock": _clock(each.replay)}
             for each in checked.tries
@@ -47,7 +49,7 @@ def echo(checked: Checked) -> None:
     for note in checked.notes:
         click.echo(f"note: {plain(note)}")
     digests = ", ".join(f"{name} {value}" for name, value in sorted(checked.origin.digests.items()))
-    click.echo(f"{plain(checked.wheel.file.filename)}, made again from {plain(checked.origin.name)} ({digests})")
+    click.echo(f"{plain(checked.wheel.file.filename)}, made again from {plain(checked.origin.name)} ({plain(digests)})")
     click.echo(f"guesses of try {checked.tries.index(best) + 1} of {len(checked.tries)}:")
     width = max(len(guess.name) for guess in best.hypothesis.guesses)
     for guess in best.hypothesis.guesses:
@@ -64,7 +66,7 @@ def echo(checked: Checked) -> None:
         if not best.verdict or name not in best.verdict.causes:
             click.echo(f"{name}: {CAUSES[name].summary} Remedy: {CAUSES[name].remedy}")
     if best.verdict is None:
-        click.echo(f"not-comparable: no try could be built; the likeliest: {best.failure}")
+        click.echo(f"not-comparable: no try could be built; the likeliest: {block(best.failure)}")
         return
     for line in verdict_lines(best.verdict, "published", "made again"):
         click.echo(line)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import click
 
+from reprobuild.cli.console import plain
 from reprobuild.compare import CAUSES, Difference, Level, Verdict
 
 _SHOWN = 50  # differences; --json has all that were kept
@@ -85,8 +86,3 @@ def _cause_lines(verdict: Verdict) -> Iterator[str]:
         cause = CAUSES[name]
         yield f"{click.style(name, fg='cyan', bold=True)}: {cause.summary}"
         yield f"  {cause.remedy}"
-
-
-def plain(text: str) -> str:
-    """Text from a file that nobody vouches for, unable to move the cursor or change colours."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -9,7 +9,8 @@ import click
 
 from reprobuild import __version__
 from reprobuild.batch import File, Kind, Outcome, Summary
-from reprobuild.cli.render import COLOURS, plain
+from reprobuild.cli.console import plain
+from reprobuild.cli.render import COLOURS
 from reprobuild.compare import causes_json
 from reprobuild.difference import Level
 from reprobuild.errors import ExitCode

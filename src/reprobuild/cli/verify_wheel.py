@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from reprobuild import rebuild, variations
@@ -20,13 +21,15 @@ from reprobuild.cli.console import (
     accept_option,
     limit_options,
     output_options,
+    plain,
+    print_error,
     print_json,
     sandbox_option,
 )
-from reprobuild.cli.render import plain, verdict_lines
+from reprobuild.cli.render import verdict_lines
 from reprobuild.compare import Verdict, causes_json
 from reprobuild.difference import Level
-from reprobuild.errors import BadInput, IndexFailed
+from reprobuild.errors import BadInput, IndexFailed, shown
 from reprobuild.variations import USUAL_NAMES
 
 
@@ -119,10 +122,10 @@ def verify_wheel(
     """
     console = Console(quiet=quiet or as_json, verbose=verbose)
     if what and _is_published(what, options):
+        _refuse_given(RECORDED_OPTIONS, "is for wheels with a record beside them: without one, all is guessed")
         _verify_published(what, accept, sandbox, console, as_json=as_json, **options)
         return
-    if given := [name for name in PUBLISHED_OPTIONS if options[name] is not None]:
-        raise click.UsageError(f"{PUBLISHED_OPTIONS[given[0]]} is for published wheels: name one, as NAME==VERSION.")
+    _refuse_given(PUBLISHED_OPTIONS, "is for published wheels: name one, as NAME==VERSION")
     found = Path(what) if what else _newest_wheel(where)
     with console:
         outcome = rebuild.verify(
@@ -144,12 +147,30 @@ PUBLISHED_OPTIONS = {
     "timeout": "--timeout",
     "memory": "--memory",
 }
+#: What only the check against a record takes.
+RECORDED_OPTIONS = {
+    "where": "--project",
+    "python": "--python",
+    "vary": "--vary",
+    "explain": "--explain/--no-explain",
+}
+
+
+def _refuse_given(options: Mapping[str, str], why: str) -> None:
+    context = click.get_current_context()
+    for name, option in options.items():
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{option} {why}.")
 
 
 def _is_published(what: str, options: Mapping[str, Any]) -> bool:
     """Whether a release is named, or a wheel that comes without its record, or more than a record would need."""
     path = Path(what)
-    if not path.exists() and "==" not in what and not what.endswith(".whl"):
+    try:
+        exists = path.exists()
+    except OSError as error:  # what it would be the name of
+        raise BadInput(f"{shown(what)} can't be looked for: {error.strerror}.") from error
+    if not exists and "==" not in what and not what.endswith(".whl"):
         raise BadInput(
             f"{what!r} is neither a wheel nor a release.", "Name a file .whl, or a release like requests==2.34.2."
         )
@@ -188,6 +209,9 @@ def _verify_published(
         print_json(told.as_json(checked))
     else:
         told.echo(checked)
+    if checked.unkept:
+        print_error(checked.unkept.reason, checked.unkept.remedy)
+        raise click.exceptions.Exit(checked.unkept.exit_code)
     if not Level(accept).accepts(checked.level):
         raise click.exceptions.Exit(checked.level.exit_code)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from reprobuild import wheel as wheels
-from reprobuild.cli.console import FOLDER, PATH, Console, output_options, print_json, sandbox_option
+from reprobuild.cli.console import FOLDER, PATH, Console, output_options, plain, print_json, sandbox_option
 
 
 @click.command(
@@ -55,4 +55,4 @@ def wheel(
             }
         )
         return
-    click.echo(f"{built.digest}  {built.path}")
+    click.echo(f"{built.digest}  {plain(str(built.path))}")
