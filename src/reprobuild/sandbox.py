@@ -295,7 +295,8 @@ class Box:
                 )
         except (process.ToolTimeout, process.ToolTooLarge) as error:
             _, _, what = error.reason.partition(" ")  # the user knows no bwrap
-            raise type(error)(f"A step of the build ({Path(argv[0]).name}) {what}", _LIMITS) from error
+            remedy = "Have the build print less." if "printed" in what else _LIMITS
+            raise type(error)(f"A step of the build ({Path(argv[0]).name}) {what}", remedy) from error
         except process.ToolFailed as error:
             if plain or not _SANDBOX_FAILED.fullmatch(error.output.strip()):
                 raise
