@@ -12,7 +12,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ from pathlib import Path
 from packaging.utils import canonicalize_name
 
 from reprobuild import process
+from reprobuild.archive import extract_tar
 from reprobuild.index import Index
 
 AS_OF = "2026-11-01"
@@ -33,9 +33,12 @@ def unpacked(requirement: str, folder: Path) -> Path:
     files = [each.file for each in index.release(canonicalize_name(name), version)]
     (sdist,) = (file for file in files if file.filename.endswith(".tar.gz"))
     index.fetch([sdist], folder)
-    with tarfile.open(folder / sdist.filename) as tar:
-        tar.extractall(folder, filter="data")
-    return folder / sdist.filename.removesuffix(".tar.gz")
+    target = folder / "unpacked"
+    target.mkdir()
+    with (folder / sdist.filename).open("rb") as stream:
+        extract_tar(stream, target)
+    (top,) = target.iterdir()
+    return top
 
 
 def plain(source: Path, scratch: Path) -> str:

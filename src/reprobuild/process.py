@@ -252,6 +252,8 @@ def _collect(
     one_at_a_time = threading.Lock()
 
     def drain(stream: IO[bytes]) -> None:
+        if stream.closed:  # an interruption came while this thread was being started
+            return
         with stream:
             for text in _lines(stream):
                 with one_at_a_time:
@@ -260,6 +262,8 @@ def _collect(
                         on_line(text)
 
     def keep(stream: IO[bytes]) -> None:
+        if stream.closed:
+            return
         with stream:
             if not _read_into(output, stream):
                 exceeded.append(ToolTooLarge(f"{name} printed more than {_MOST_OUTPUT >> 20} MiB and was ended."))

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import tarfile
 import time
 import zipfile
 from dataclasses import replace
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reprobuild import process, source, toolchain, wheel
+from reprobuild.archive import extract_tar
 from reprobuild.digest import Digest
 from reprobuild.index import Index
 from reprobuild.project import load
@@ -44,9 +44,11 @@ def unpacked(tmp_path: Path, requirement: str, reprobuild: Cli) -> Path:
     index = Index(tmp_path)
     (sdist,) = (each.file for each in index.release(name, version) if each.file.filename.endswith(".tar.gz"))
     index.fetch([sdist], tmp_path)
-    with tarfile.open(tmp_path / sdist.filename) as tar:
-        tar.extractall(tmp_path, filter="data")
-    folder = tmp_path / sdist.filename.removesuffix(".tar.gz")
+    unpacked = tmp_path / "unpacked"
+    unpacked.mkdir()
+    with (tmp_path / sdist.filename).open("rb") as stream:
+        extract_tar(stream, unpacked)
+    (folder,) = unpacked.iterdir()
     reprobuild("lock", "--exclude-newer", AS_OF, cwd=folder)
     return folder
 

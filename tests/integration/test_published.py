@@ -5,14 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import shutil
 import tarfile
 import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
 
-from reprobuild.errors import ExitCode
+from reprobuild import interpreter
+from reprobuild.archive import extract_tar
+from reprobuild.errors import ExitCode, ToolMissing
 from reprobuild.index import Index
 
 if TYPE_CHECKING:
@@ -55,6 +56,12 @@ def fetched(folder: Path, name: str, version: str) -> list[Path]:
     return sorted(folder.iterdir(), reverse=True)
 
 
+def unpack(sdist: Path, folder: Path) -> None:
+    folder.mkdir()
+    with sdist.open("rb") as stream:
+        extract_tar(stream, folder)
+
+
 def test_a_file_without_a_record_is_a_published_wheel(reprobuild: Cli, tmp_path: Path) -> None:
     wheel = tmp_path / "links" / SIX
     fetched(tmp_path / "links", "six", "1.17.0")
@@ -72,8 +79,8 @@ def test_a_file_without_a_record_is_a_published_wheel(reprobuild: Cli, tmp_path:
 
 def test_a_commit_elsewhere_instead_of_the_sdist(reprobuild: Cli, git: Git, tmp_path: Path) -> None:
     wheel, sdist = sorted(fetched(tmp_path / "links", "click", "8.5.1"), key=lambda path: path.suffix != ".whl")
-    shutil.unpack_archive(sdist, tmp_path, filter="data")
-    repository = tmp_path / "click-8.5.1"
+    unpack(sdist, tmp_path / "unpacked")
+    repository = tmp_path / "unpacked" / "click-8.5.1"
     git(repository, "init", "--quiet")
     git(repository, "add", "--all")
     git(repository, "commit", "--quiet", "--message", "as released")
@@ -93,9 +100,9 @@ def test_a_commit_elsewhere_instead_of_the_sdist(reprobuild: Cli, git: Git, tmp_
 
 
 def test_a_build_that_needs_more_memory_than_it_may_have(reprobuild: Cli, tmp_path: Path) -> None:
-    sdist = tmp_path / "six-1.17.0"
+    sdist = tmp_path / "unpacked" / "six-1.17.0"
     fetched(tmp_path / "links", "six", "1.17.0")
-    shutil.unpack_archive(tmp_path / "links" / "six-1.17.0.tar.gz", tmp_path, filter="data")
+    unpack(tmp_path / "links" / "six-1.17.0.tar.gz", tmp_path / "unpacked")
     setup = sdist / "setup.py"
     greedy = "import mmap, time\nheld = mmap.mmap(-1, 700 << 20)\n"
     greedy += "while held.tell() < len(held): held.write(bytes(1 << 20))\ntime.sleep(20)\nimport six"
@@ -146,6 +153,11 @@ def tamper(wheel: Path) -> None:
     ],
 )
 def test_a_wheel_that_was_made_in_an_unusual_way(reprobuild: Cli, what: str, name: str, value: str) -> None:
+    if what.startswith("filelock"):
+        try:
+            interpreter.find("3.9")
+        except ToolMissing:
+            pytest.skip("the setuptools that made it doesn't run under any Python that is here: it needs CPython 3.9")
     said = reprobuild("verify-wheel", what, "--json").json
     assert said["level"] == "identical"
     assert {"name": name, "value": value} in [
