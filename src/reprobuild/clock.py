@@ -26,7 +26,7 @@ _SETTINGS = {
 }
 
 
-def library(clock: Clock) -> Path:
+def preload(clock: Clock) -> Path:
     """The library that shows a program this clock; compiled once, then kept in the cache.
 
     Programs that aren't linked dynamically with the C library, Go's among them, see the machine's own clock all the
@@ -52,7 +52,7 @@ def library(clock: Clock) -> Path:
 def why_not() -> str:
     """Why no program here can be shown another clock; empty when it can."""
     try:
-        library("shifted")
+        preload("shifted")
     except ReprobuildError as error:
         return f"the library for it can't be compiled: {error.reason.splitlines()[0]}"
     return ""

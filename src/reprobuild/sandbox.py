@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Literal, Protocol
 
 from reprobuild import process
-from reprobuild.clock import Clock, library
+from reprobuild.clock import Clock, preload
 from reprobuild.errors import SandboxUnavailable, ToolMissing
 from reprobuild.files import remove_orphans, remove_tree, scratch_folder
 
@@ -524,7 +524,7 @@ def open_box(
         box.timeout = timeout
         if surroundings.clock != "real":
             box.tools[0].mkdir(exist_ok=True)
-            shutil.copyfile(library(surroundings.clock), box.tools[0] / "clock.so")
+            shutil.copyfile(preload(surroundings.clock), box.tools[0] / "clock.so")
         if not namespaces:
             Path(box.home).mkdir()
         yield box

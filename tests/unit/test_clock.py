@@ -33,7 +33,7 @@ def _fresh(monkeypatch, tmp_path):
 
 def shown(setting, script, *arguments):
     """What a Python program prints under another clock."""
-    environment = {"LD_PRELOAD": str(clock.library(setting)), "PATH": os.defpath, "TZ": "UTC"}
+    environment = {"LD_PRELOAD": str(clock.preload(setting)), "PATH": os.defpath, "TZ": "UTC"}
     argv = [PYTHON, "-I", "-S", "-c", script, *arguments]
     return process.run(argv, env=environment, timeout=60).stdout.decode().split()
 
@@ -57,7 +57,7 @@ def test_the_date_shifts_in_each_of_its_parts():
 def test_a_stopped_clock_shows_every_program_the_same(program):
     if not shutil.which("bash"):
         pytest.skip("there is no bash here")
-    environment = {"LD_PRELOAD": str(clock.library("stopped")), "PATH": os.defpath}
+    environment = {"LD_PRELOAD": str(clock.preload("stopped")), "PATH": os.defpath}
     said = {
         process.run(["bash", "-c", program], env=environment, timeout=60).stdout.decode().strip()[:10] for _ in "ab"
     }
@@ -81,10 +81,10 @@ def test_the_times_of_files_stay_real(tmp_path):
 
 
 def test_the_library_is_compiled_once(monkeypatch):
-    made = clock.library("shifted")
-    assert clock.library("stopped") != made
+    made = clock.preload("shifted")
+    assert clock.preload("stopped") != made
     monkeypatch.setattr(process, "run", None)
-    assert clock.library("shifted") == made
+    assert clock.preload("shifted") == made
     assert clock.why_not() == ""
 
 
