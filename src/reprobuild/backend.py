@@ -5,8 +5,6 @@ import json
 import os
 import shutil
 import stat
-import tarfile
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,14 +12,13 @@ from typing import Any, BinaryIO
 from packaging.requirements import Requirement
 
 from reprobuild import process, toolchain
-from reprobuild.archive import HOSTILE
 from reprobuild.digest import chunks_of
 from reprobuild.errors import BadInput, BuildFailed, DigestMismatch, ReprobuildError, shown
-from reprobuild.files import TEXT_LIMIT, write_atomically
+from reprobuild.files import write_atomically
 from reprobuild.index import Index, LockedFile
 from reprobuild.interpreter import Interpreter
 from reprobuild.progress import SILENT, Observer
-from reprobuild.project import Config, build_requires, requirement_of
+from reprobuild.project import Config, requirement_of
 from reprobuild.sandbox import Box
 
 _WRITE = "import sys; open(sys.argv[1], 'w').write(sys.argv[2])"
@@ -306,28 +303,6 @@ def environment_of(box: Box, config: Config, interpreter: Interpreter, epoch: in
     for name, value in config.wheel.environment.items():
         variables[name] = f"{rust_flags} {value}" if name == "RUSTFLAGS" else value
     return {**variables, **toolchain.variables(box, config)}
-
-
-def sdist_requires(sdist: Path) -> tuple[Requirement, ...]:
-    """``[build-system].requires`` of an sdist (PEP 518), or where it has none what uv builds such an sdist with.
-
-    Raises:
-        BadInput: it can't be read.
-    """
-    try:
-        with tarfile.open(sdist) as tar:
-            for member in tar:
-                if member.name.count("/") == 1 and member.name.endswith("/pyproject.toml") and member.isfile():
-                    if member.size > TEXT_LIMIT:
-                        raise BadInput(f"{sdist.name} has a pyproject.toml of {member.size} bytes.")
-                    content = tar.extractfile(member)
-                    document = tomllib.loads(content.read().decode() if content else "")
-                    break
-            else:
-                document = {}
-    except HOSTILE as error:
-        raise BadInput(f"{sdist.name} is not an sdist that can be read: {error}.") from error
-    return build_requires(document, f"pyproject.toml of {sdist.name}", ("setuptools>=40.8.0", "wheel"))
 
 
 def inside(box: Box, folder: str, project: str) -> str:

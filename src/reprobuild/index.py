@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -123,6 +123,39 @@ class Index:
                 found[offer.filename] = ReleasedFile(file, offer.uploaded)
         return tuple(found[filename] for filename in sorted(found))
 
+    def sdist_of(self, name: str, version: str) -> LockedFile:
+        """The one sdist of a release.
+
+        Raises:
+            IndexFailed: there is none.
+        """
+        for released in self.release(name, version):
+            if not released.file.is_wheel:
+                return released.file
+        raise IndexFailed(f"No index offers an sdist of {name} {version}.")
+
+    def without_wheel(self, name: str, interpreter: Interpreter, before: str = "") -> dict[str, str]:
+        """The releases with an sdist, and no wheel that an interpreter can use: what Python each requires, by version.
+
+        Args:
+            name: normalised.
+            before: only files that were uploaded before this time (RFC 3339) count; empty for all.
+        """
+        found: dict[str, str] = {}
+        usable = set()
+        limit = datetime.fromisoformat(before) if before else None
+        for offer in self._offered(name):
+            if limit and not (offer.place.flat or _is_older(offer.uploaded, limit)):
+                continue
+            if offer.filename.endswith(".whl"):
+                _, version, _, tags = parse_wheel_filename(offer.filename)
+                if not tags.isdisjoint(interpreter.tag_ranks):
+                    usable.add(str(version))
+            elif not (offer.package and offer.package.is_yanked):
+                version = parse_sdist_filename(offer.filename)[1]
+                found[str(version)] = (offer.package and offer.package.requires_python) or ""
+        return {version: found[version] for version in found if version not in usable}
+
     def fetch(self, files: Sequence[LockedFile], destination: Path) -> None:
         """Put files into a folder, each checked against its digest on the way.
 
@@ -221,7 +254,8 @@ class Index:
             else:
                 return
 
-    def _offered(self, name: str, version: str) -> list[_Offer]:
+    def _offered(self, name: str, version: str = "") -> list[_Offer]:
+        """What all places offer of a release, or where none is named of all releases."""
         with self._lock:
             if self._places is None:
                 self._places = configured(self._project)
@@ -285,7 +319,14 @@ def _best(names: Mapping[Digest, str], interpreter: Interpreter) -> Digest | Non
     return min(ranked)[-1] if ranked else None
 
 
-def _is_of(filename: str, name: str, version: str) -> bool:
+def _is_older(uploaded: str, limit: datetime) -> bool:
+    """Whether a file was uploaded before a moment, as uv sees it: one without a time was not."""
+    with suppress(ValueError, TypeError):  # of a page that tells anything, or a time without its zone
+        return datetime.fromisoformat(uploaded) < limit
+    return False
+
+
+def _is_of(filename: str, name: str, version: str = "") -> bool:
     if {"/", "\\", "\0"} & set(filename) or len(filename) > _NAME_LIMIT:
         return False  # it becomes a name in the cache; and a wheel's stands for every combination of its tags
     with suppress(ValueError):  # which InvalidVersion is too, and what a version of 5000 digits raises
@@ -295,7 +336,7 @@ def _is_of(filename: str, name: str, version: str) -> bool:
             found = parse_sdist_filename(filename)
         else:
             return False
-        return canonicalize_name(found[0]) == name and found[1] == Version(version)
+        return canonicalize_name(found[0]) == name and (not version or found[1] == Version(version))
     return False
 
 

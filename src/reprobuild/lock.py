@@ -4,7 +4,7 @@ import difflib
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,8 +12,10 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
-from reprobuild import backend, lockfile, places, process, source, toolchain
+from reprobuild import backend, lockfile, places, process, sdistfile, source, toolchain
+from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, BuildFailed, IndexFailed, LockStale, SourceUnusable
 from reprobuild.files import read_text, scratch_folder, write_atomically
 from reprobuild.index import Index, LockedFile
@@ -27,6 +29,10 @@ BUILD_LOCK = "constraints.txt"
 #: How the reason begins when no versions fit together.
 UNRESOLVED = "uv can't resolve the requirements"
 _ROUNDS = 8
+#: How often uv may have to be asked until all is known of the releases without a wheel that it chooses.
+_RESOLUTIONS = 64
+#: How uv says that it would have to build something.
+_WHEELS_WANTED = re.compile(r"Wheels are required for `([^`]+)`")
 #: How uv says that it got no answer, as against an answer that it doesn't like.
 _UNREACHABLE = re.compile(
     r"error sending request|Failed to fetch|dns error|[Cc]onnection refused|timed out|HTTP status"
@@ -34,7 +40,7 @@ _UNREACHABLE = re.compile(
 )
 _NO_LIMIT = "9999-01-01T00:00:00Z"
 _TIME = re.compile(r"^# exclude-newer: .*\n", re.MULTILINE)
-_PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==", re.MULTILINE)
+_PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE)
 _STDIN = re.compile(r"(# via|#  ) -r -$|(# via|#  ) -$", re.MULTILINE)
 
 
@@ -77,7 +83,8 @@ def make(
         here = scratch / "src" / exported.subdirectory
         if not any((here / name).is_file() for name in ("pyproject.toml", "setup.py")):
             raise SourceUnusable(f"git ignores the project in {config.root}.", "Take it out of .gitignore.")
-        resolver = _Resolver(config, interpreter, when, upgrade, scratch, here, observer, settings=config.root)
+        index = Index(config.root, observer=observer)
+        resolver = _Resolver(config, interpreter, when, upgrade, scratch, here, observer, config.root, index)
         locks = {BUILD_LOCK: _build_lock(resolver, exported, scratch)}
         (scratch / BUILD_LOCK).write_text(locks[BUILD_LOCK], encoding="utf-8")
         for selection in config.selections:
@@ -128,6 +135,7 @@ def as_of(
     """
     wanted = replace(config, build_requires=(*config.build_requires, *known.pins))
     everything = Upgrade(everything=True)
+    index = Index(settings, observer=observer)
     resolver = _Resolver(
         wanted,
         interpreter,
@@ -137,9 +145,10 @@ def as_of(
         config.root,
         observer,
         settings,
+        index,
         universal=False,
         constraints=known.constraints,
-        trusted=False,
+        stand_ins=_StandIns(index, interpreter, scratch, known),
     )
     return lockfile.parse(_build_lock(resolver, exported, scratch), BUILD_LOCK)
 
@@ -147,7 +156,7 @@ def as_of(
 def unknown(root: Path, locks: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
     """Those of some names that neither these locks nor the ones on disk hold, each with one that they do hold."""
     texts = [*locks.values(), *(read_text(root / name) for name in locks if (root / name).is_file())]
-    known = {canonicalize_name(found) for text in texts for found in _PINNED.findall(text)}
+    known = {canonicalize_name(found) for text in texts for found, _ in _PINNED.findall(text)}
     absent = [name for name in names if canonicalize_name(name) not in known]
     return {name: next(iter(difflib.get_close_matches(canonicalize_name(name), known, n=1)), "") for name in absent}
 
@@ -203,7 +212,7 @@ def _build_lock(resolver: "_Resolver", exported: Source, scratch: Path) -> str:
     config, interpreter, observer = resolver.config, resolver.interpreter, resolver.observer
     requires = list(config.build_requires)
     new: list[Requirement] = []
-    index = Index(resolver.settings, observer=observer)
+    index = resolver.index
     for _ in range(_ROUNDS):
         observer.step(f"resolving {BUILD_LOCK}")
         text = resolver.build(requires)
@@ -229,7 +238,7 @@ def _sdists_require(files: Sequence[LockedFile], index: Index, scratch: Path) ->
     locked = {file.name: file for file in files}
     wanted = []
     for file in sdists:
-        for requirement in backend.sdist_requires(scratch / file.filename):
+        for requirement in sdistfile.requires_to_build(scratch / file.filename):
             found = locked.get(requirement.name.lower().replace("_", "-"))
             if found is None or not requirement.specifier.contains(found.version, prereleases=True):
                 wanted.append(requirement)
@@ -270,7 +279,8 @@ class _Resolver:
     Attributes:
         universal: whether the build requirements are resolved for every Python that the project admits.
         constraints: lines that limit the versions, and are above ``when``.
-        trusted: whether uv may run code to learn what something requires, which it does outside of any sandbox.
+        stand_ins: what is known of releases without a wheel, where uv must not build them to learn it: it would do so
+            outside of any sandbox.
     """
 
     config: Config
@@ -281,9 +291,10 @@ class _Resolver:
     here: Path
     observer: Observer
     settings: Path
+    index: Index
     universal: bool = True
     constraints: str = ""
-    trusted: bool = True
+    stand_ins: "_StandIns | None" = None
 
     def build(self, requires: Iterable[Requirement]) -> str:
         requires = list(requires)
@@ -370,7 +381,7 @@ class _Resolver:
             argv += ["--python", str(self.interpreter.executable)]
             if self.when and not fresh:
                 argv += ["--exclude-newer", self.when]
-            if not self.trusted:
+            if self.stand_ins:
                 argv += ["--no-build"]
             if self.constraints:
                 (folder / "named.txt").write_text(self.constraints, encoding="utf-8")
@@ -381,8 +392,12 @@ class _Resolver:
                 argv += ["--upgrade-package", name]
             if output != BUILD_LOCK:
                 argv += ["--build-constraints", str(self.scratch / BUILD_LOCK)]
-            self._run_uv(argv, folder, stdin)
-            return self._without_paths(read_text(target))
+
+            def run() -> str:
+                self._run_uv(argv, folder, stdin)
+                return read_text(target)
+
+            return self._without_paths(self.stand_ins.settle(run, target) if self.stand_ins else run())
 
     def _without_paths(self, text: str) -> str:
         """uv says where a requirement comes from: of an export, which is elsewhere each time."""
@@ -396,11 +411,96 @@ class _Resolver:
         def on_line(line: str) -> None:
             self.observer.line(places.redacted(line, secrets))
 
-        environment = process.tool_environment({"TMPDIR": str(temporary), **places.paths_from_here()})
+        links = [self.stand_ins.folder] if self.stand_ins else []  # --find-links would hide those of the variable
+        environment = process.tool_environment({"TMPDIR": str(temporary), **places.paths_from_here(*links)})
         try:
             process.run(argv, env=environment, cwd=self.settings, stdin=stdin.encode(), on_line=on_line)
         except process.ToolFailed as error:
             raise _uv_failed(places.redacted(error.output.strip(), secrets)) from None
+
+
+class _StandIns:
+    """By which uv learns without running code what a release without a wheel requires: wheels of metadata alone.
+
+    Those of the newest releases come first, since a resolver goes back to whatever it is offered, and with no
+    requirements: only what uv chooses is read.
+
+    Attributes:
+        folder: where they are, a folder of links.
+    """
+
+    def __init__(self, index: Index, interpreter: Interpreter, scratch: Path, known: Known) -> None:
+        self.folder = scratch / "stand-ins"
+        self.folder.mkdir()
+        self._index = index
+        self._interpreter = interpreter
+        self._scratch = scratch
+        self._when = known.when
+        self._timeless = {canonicalize_name(Requirement(line).name) for line in known.constraints.splitlines()}
+        self._waiting: dict[str, list[tuple[str, str]]] = {}
+        self._unread: dict[tuple[str, str], str] = {}
+        self._sdists: dict[tuple[str, str], LockedFile] = {}
+
+    def settle(self, run: Callable[[], str], target: Path) -> str:
+        """Have uv resolve until all that it chooses is known; what it says then, with the sdists' own digests.
+
+        Args:
+            run: runs it, and gives what it wrote to ``target``.
+        """
+        for _ in range(_RESOLUTIONS):
+            target.unlink(missing_ok=True)  # it would prefer the versions that it finds there
+            try:
+                text = run()
+            except BuildFailed as error:
+                if not self._offer_more({canonicalize_name(name) for name in _WHEELS_WANTED.findall(error.reason)}):
+                    raise
+                continue
+            chosen = [pin for pin in _PINNED.findall(text) if pin in self._unread]
+            if not chosen:
+                return self._with_own_digests(text)
+            for name, version in chosen:
+                self._read(name, version)
+        raise BuildFailed(f"{UNRESOLVED}: too many releases without a wheel would have to be read.")
+
+    def _offer_more(self, names: Iterable[str]) -> bool:
+        """Offer the newest release of each new name, else as many more of each name as are offered already."""
+        new = [name for name in names if name not in self._waiting]
+        for name in new:
+            before = "" if name in self._timeless else self._when
+            found = self._index.without_wheel(name, self._interpreter, before)
+            self._waiting[name] = sorted(found.items(), key=lambda item: _preferred(item[0]))
+        return self._offer(new) or self._offer(names)
+
+    def _offer(self, names: Iterable[str]) -> bool:
+        more = False
+        for name in names:
+            waiting = self._waiting[name]
+            offered = sum(known == name for known, _ in [*self._unread, *self._sdists])
+            for _ in range(min(len(waiting), max(1, offered))):
+                version, python = waiting.pop()
+                sdistfile.write_stand_in(self.folder, name, version, python)
+                self._unread[name, version] = python
+                more = True
+        return more
+
+    def _read(self, name: str, version: str) -> None:
+        sdist = self._index.sdist_of(name, version)
+        self._index.fetch([sdist], self._scratch)
+        requires = sdistfile.requires_to_run(self._scratch / sdist.filename, self._scratch)
+        sdistfile.write_stand_in(self.folder, name, version, self._unread.pop((name, version)), requires)
+        self._sdists[name, version] = sdist
+
+    def _with_own_digests(self, text: str) -> str:
+        for (name, version), sdist in self._sdists.items():
+            stand_in = sdistfile.stand_in(self.folder, name, version)
+            text = text.replace(str(Digest.of_file(stand_in)), str(sdist.digest))
+        return text
+
+
+def _preferred(version: str) -> tuple[bool, Version]:
+    """By which a resolver would sort releases, the one that it takes first last."""
+    parsed = Version(version)
+    return not parsed.is_prerelease, parsed
 
 
 def _is_url(start: str) -> BadInput:

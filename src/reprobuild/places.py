@@ -69,10 +69,14 @@ def configured(project: Path) -> tuple[Place, ...]:
     return tuple(found.values())
 
 
-def paths_from_here() -> dict[str, str]:
-    """Those of uv's variables that hold paths, for a uv that is run in another folder than this process."""
-    links = os.environ.get("UV_FIND_LINKS", "").split(",")
-    absolute = [each if not each or "://" in each else str(Path(each).absolute()) for each in links]
+def paths_from_here(*links: Path) -> dict[str, str]:
+    """Those of uv's variables that hold paths, for a uv that is run in another folder than this process.
+
+    Args:
+        links: folders of files to be added.
+    """
+    known = [each for each in os.environ.get("UV_FIND_LINKS", "").split(",") if each]
+    absolute = [each if "://" in each else str(Path(each).absolute()) for each in [*map(str, links), *known]]
     variables = {"UV_FIND_LINKS": ",".join(absolute)}
     if named := os.environ.get("UV_CONFIG_FILE"):
         variables["UV_CONFIG_FILE"] = str(Path(named).absolute())

@@ -7,7 +7,7 @@ import hashlib
 import io
 import tarfile
 import zipfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -177,29 +177,54 @@ def test_a_release_that_is_not_there(reprobuild: Cli) -> None:
     assert "is not NAME==VERSION" in reprobuild("verify-wheel", "six==x", code=ExitCode.BAD_INPUT).stderr
 
 
-def a_release(links: Path, name: str, requires: list[str], backend: str, module: str = "a = 1\n") -> None:
-    """An sdist with a backend of its own in a folder of links."""
+def a_release(
+    links: Path, name: str, requires: list[str], backend: str, module: str = "a = 1\n", about: str = ""
+) -> None:
+    """An sdist with a backend of its own in a folder of links.
+
+    Args:
+        about: the text of its PKG-INFO.
+    """
     links.mkdir(exist_ok=True)
     manifest = f'[build-system]\nrequires = {requires}\nbuild-backend = "own"\nbackend-path = ["."]\n'
     manifest += f'[project]\nname = "{name}"\nversion = "1.0"\ndynamic = ["dependencies"]\n'
     with tarfile.open(links / f"{name}-1.0.tar.gz", "w:gz") as archive:
-        for path, text in {"pyproject.toml": manifest, "own.py": backend, f"{name}.py": module}.items():
+        files = {"pyproject.toml": manifest, "own.py": backend, f"{name}.py": module, "PKG-INFO": about}
+        for path, text in files.items():
             info = tarfile.TarInfo(f"{name}-1.0/{path}")
             info.size = len(text)
             archive.addfile(info, io.BytesIO(text.encode()))
 
 
-def a_wheel(links: Path, name: str, module: str) -> None:
-    tag = "Wheel-Version: 1.0\nGenerator: flit 3.12.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    files = {f"{name}.py": module, f"{name}-1.0.dist-info/WHEEL": tag}
-    files[f"{name}-1.0.dist-info/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
+#: A backend: NAME and IMPORTS are put in front.
+WRITER = """
+import base64, hashlib, zipfile
+def build_wheel(folder, *_, module=""):
+    for each in IMPORTS:
+        __import__(each)
+    about = f"{NAME}-1.0.dist-info"
+    files = {f"{NAME}.py": module, f"{about}/METADATA": f"Metadata-Version: 2.1\\nName: {NAME}\\nVersion: 1.0\\n"}
+    tag = "Wheel-Version: 1.0\\nGenerator: flit 3.12.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"
+    files[f"{about}/WHEEL"] = tag
     lines = []
-    with zipfile.ZipFile(links / f"{name}-1.0-py3-none-any.whl", "w") as archive:
+    with zipfile.ZipFile(f"{folder}/{NAME}-1.0-py3-none-any.whl", "w") as wheel:
         for path, text in files.items():
             digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
-            lines.append(f"{path},sha256={digest},{len(text)}\n")
-            archive.writestr(path, text)
-        archive.writestr(f"{name}-1.0.dist-info/RECORD", "".join([*lines, f"{name}-1.0.dist-info/RECORD,,\n"]))
+            lines.append(f"{path},sha256={digest},{len(text)}\\n")
+            wheel.writestr(zipfile.ZipInfo(path), text)
+        wheel.writestr(zipfile.ZipInfo(f"{about}/RECORD"), "".join([*lines, f"{about}/RECORD,,\\n"]))
+    return f"{NAME}-1.0-py3-none-any.whl"
+"""
+
+
+def a_writer(name: str, *imports: str) -> str:
+    return f"NAME, IMPORTS = {name!r}, {imports!r}\n{WRITER}"
+
+
+def a_wheel(links: Path, name: str, module: str) -> None:
+    backend: dict[str, Any] = {}
+    exec(a_writer(name), backend)
+    backend["build_wheel"](links, module=module)
 
 
 THIEF = """
@@ -233,3 +258,17 @@ def test_no_code_of_build_requirements_runs_outside_of_the_sandbox(reprobuild: C
     environment = {"UV_FIND_LINKS": str(links)}
     reprobuild("verify-wheel", "demo_victim==1.0", env=environment, code=ExitCode.NOT_COMPARABLE)
     assert not escaped.exists()
+
+
+def test_a_build_requirement_that_has_an_sdist_alone(reprobuild: Cli, tmp_path: Path) -> None:
+    """What it requires itself is learnt from its PKG-INFO, and it is built where the wheel is built."""
+    links = tmp_path / "links"
+    about = "Metadata-Version: 2.1\nName: demo-needed\nVersion: 1.0\nRequires-Dist: demo-helper\n"
+    a_release(links, "demo_needed", [], a_writer("demo_needed"), about=about)
+    a_release(links, "demo_made", ["demo_needed"], a_writer("demo_made", "demo_needed", "demo_helper"))
+    a_wheel(links, "demo_helper", "")
+    a_wheel(links, "demo_made", "")
+    said = reprobuild("verify-wheel", "demo_made==1.0", "--json", env={"UV_FIND_LINKS": str(links)}).json
+    assert said["level"] == "identical"
+    required = {each["name"] for each in said["buildRequirements"]}
+    assert {"demo_helper-1.0-py3-none-any.whl", "demo_needed-1.0.tar.gz"} <= required

@@ -1,10 +1,8 @@
 """What comes out of a box is as trustworthy as the code that ran in it."""
 
-import io
 import json
 import os
 import sys
-import tarfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +11,7 @@ import pytest
 
 from reprobuild import backend
 from reprobuild.digest import Digest
-from reprobuild.errors import BadInput, BuildFailed
+from reprobuild.errors import BuildFailed
 from reprobuild.index import LockedFile
 from reprobuild.project import BuildSettings
 from reprobuild.sandbox import KINDS, Surroundings, open_box
@@ -174,51 +172,6 @@ def test_every_installation_checks_hashes_and_ends_in_time(tmp_path):
     assert "--require-build-hashes" in sdists[0]
     assert sdists[0][sdists[0].index("--build-constraints") + 1] == "/root/wheels/all.txt"
     assert (tmp_path / "wheels" / "sdists.txt").read_text() == f"two==1 --hash={files[1].digest}\n"
-
-
-# --- what an sdist needs -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("pyproject", "expected"),
-    [
-        (None, ["setuptools>=40.8.0", "wheel"]),
-        ("[project]\nname = 'demo'\n", ["setuptools>=40.8.0", "wheel"]),
-        ("[build-system]\nrequires = ['flit_core<4']\n", ["flit_core<4"]),
-    ],
-)
-def test_an_sdist_needs_what_uv_will_build_it_with(tmp_path, pyproject, expected):
-    sdist = tmp_path / "demo-1.0.tar.gz"
-    with tarfile.open(sdist, "w:gz") as tar:
-        for name, text in (("setup.py", ""), ("nested/pyproject.toml", "[build-system]\nrequires = ['no']\n")):
-            add(tar, name, text)
-        if pyproject is not None:
-            add(tar, "pyproject.toml", pyproject)
-    assert sorted(map(str, backend.sdist_requires(sdist))) == expected
-
-
-def add(tar, name, text):
-    member = tarfile.TarInfo(f"demo-1.0/{name}")
-    member.size = len(text)
-    tar.addfile(member, io.BytesIO(text.encode()))
-
-
-@pytest.mark.parametrize(
-    ("pyproject", "complaint"),
-    [
-        ("build-system = 3\n", "build-system is not a table"),
-        ("[build-system]\nrequires = 'hatchling'\n", r"build-system\.requires is not a list"),
-        ("[build-system]\nrequires = ['a==1.%s']\n" % ("9" * 5000), "is not a requirement"),
-        ("#" * ((16 << 20) + 1), r"has a pyproject\.toml of 16777217 bytes"),
-    ],
-    ids=["no table", "no list", "no requirement", "too large"],
-)
-def test_an_sdist_that_needs_nonsense_is_bad_input(tmp_path, pyproject, complaint):
-    sdist = tmp_path / "demo-1.0.tar.gz"
-    with tarfile.open(sdist, "w:gz") as tar:
-        add(tar, "pyproject.toml", pyproject)
-    with pytest.raises(BadInput, match=complaint):
-        backend.sdist_requires(sdist)
 
 
 # --- what only a stranger's build gets ---------------------------------------------------------------

@@ -595,3 +595,41 @@ def test_a_file_name_that_means_millions_of_tags_is_passed_over(index, server):
     part = ".".join(f"a{number}" for number in range(400))
     server.offer(f"demo-1.0-{part}-{part}-{part}.whl", WHEEL)
     assert [each.file.filename for each in index().release("demo", "1.0")] == [WHEEL]
+
+
+# --- releases without a wheel ----------------------------------------------------------------------
+
+
+def test_releases_that_an_interpreter_would_have_to_build(index, server):
+    files: list[dict[str, str | None]] = [
+        {"filename": "demo-1.0.tar.gz", "requires-python": ">=3.6"},
+        {"filename": "demo-2.0.tar.gz"},
+        {"filename": "demo-2.0-py3-none-any.whl"},
+        {"filename": "demo-3.0.zip"},
+        {"filename": f"demo-3.0-{FOREIGN.partition('-1.0-')[2]}"},
+        {"filename": "demo-4.0.tar.gz", "yanked": "broken"},
+        {"filename": "demo-5.0.tar.gz", "upload-time": "2026-03-01T00:00:00Z"},
+        {"filename": "demo-6.0.tar.gz", "upload-time": None},
+        {"filename": "demo-7.0-py3-none-any.whl", "upload-time": "2026-03-01T00:00:00Z"},
+        {"filename": "demo-7.0.tar.gz"},
+        {"filename": "demo-more-8.0.tar.gz"},
+    ]
+    usual = {"url": "/x", "hashes": {}, "upload-time": "2026-01-01T00:00:00Z"}
+    listed = [{**usual, **each} for each in files]
+    body = {"meta": {"api-version": "1.1"}, "name": "demo", "files": listed, "versions": []}
+    server.answer("/simple/demo/", json.dumps(body).encode(), JSON_TYPE)
+    assert index().without_wheel("demo", PYTHON, "2026-02-01T00:00:00Z") == {"1.0": ">=3.6", "3.0": "", "7.0": ""}
+    assert index().without_wheel("demo", PYTHON).keys() == {"1.0", "3.0", "5.0", "6.0"}
+
+
+def test_files_in_a_folder_of_links_have_no_time(tmp_path, index, configure):
+    (tmp_path / SDIST).write_bytes(b"")
+    configure(UV_FIND_LINKS=str(tmp_path), UV_NO_INDEX="1")
+    assert index().without_wheel("demo", PYTHON, "2000-01-01T00:00:00Z") == {"1.0": ""}
+    assert index().sdist_of("demo", "1.0").filename == SDIST
+
+
+def test_a_release_without_an_sdist_is_told(index, server):
+    server.offer(WHEEL)
+    with pytest.raises(IndexFailed, match=r"No index offers an sdist of demo 1\.0"):
+        index().sdist_of("demo", "1.0")
