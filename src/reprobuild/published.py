@@ -2,7 +2,6 @@
 
 import os
 import re
-import struct
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,19 +29,17 @@ from reprobuild.errors import (
 )
 from reprobuild.files import read_text, scratch_folder, write_atomically
 from reprobuild.index import Index, LockedFile, ReleasedFile
-from reprobuild.infer import Aspect, Guess, Hypothesis, Outcome, seconds_of
+from reprobuild.infer import Aspect, Guess, Hypothesis, Outcome
 from reprobuild.interpreter import Interpreter
 from reprobuild.lockfile import Lockfile, Pin
 from reprobuild.process import ToolTimeout, ToolTooLarge
 from reprobuild.progress import SILENT, Observer
 from reprobuild.project import BuildSettings, Config, requirement_of
+from reprobuild.replay import Replay, set_clock
 from reprobuild.sandbox import USUAL, choose, is_confined
 from reprobuild.source import Source
 from reprobuild.wheel import Inputs, make, read_export
 from reprobuild.wheelfile import WheelFile, read_wheel
-
-#: How far apart the recorded times of what one build wrote may lie, in seconds.
-_CLOCK_WINDOW = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,20 +113,6 @@ class Constraints:
         said = Guess("build requirements", self.name, "named with --constraints")
         when = "" if self.locked else hypothesis.index_time
         return replace(hypothesis, pins=pins, index_time=when, guesses=(*kept, said))
-
-
-@dataclass(frozen=True, slots=True)
-class Replay:
-    """The recorded clock, set on the members that the rebuild itself wrote.
-
-    Attributes:
-        members: their names.
-        first, last: the earliest and the latest recorded time, as the wheel has them.
-    """
-
-    members: tuple[str, ...]
-    first: str
-    last: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -526,14 +509,15 @@ class _Checker:
                 # Another guess won't make a build small or fast that has just gone beyond its limits.
                 self.exhausted = isinstance(error, (ToolTimeout, ToolTooLarge))
                 return Try(hypothesis, None, failure=error.reason)
-            replay = None
+            replayed = None
             if hypothesis.epoch is None:
-                replay = replay_clock(self.published, made, started, infer.offset_of(hypothesis.timezone, started))
+                offset = infer.offset_of(hypothesis.timezone, started)
+                replayed = set_clock(self.published, made, started, offset)
             verdict = self._compared(made, members, config)
             renamed = made.name != self.published.path.name
             if renamed:
                 verdict = replace(verdict, level=max(verdict.level, Level.METADATA, key=lambda level: level.rank))
-            tried = Try(hypothesis, verdict, replay, renamed=renamed, requirements=inputs.files)
+            tried = Try(hypothesis, verdict, replayed, renamed=renamed, requirements=inputs.files)
             if all(tried.rank < other.rank for other in self.done.values()):
                 (self.scratch / "best").mkdir(exist_ok=True)
                 if self.best:
@@ -657,46 +641,3 @@ def _pythons_here() -> Iterator[str]:
         with suppress(ToolMissing, BadInput):
             interpreter.find(f"3.{minor}")
             yield f"3.{minor}"
-
-
-# --- the recorded clock ------------------------------------------------------------------------------
-
-
-def replay_clock(published: WheelFile, made: Path, started: int, offset: int = 0) -> Replay | None:
-    """Set the published wheel's recorded times on what the rebuild itself wrote, and on nothing else.
-
-    Without SOURCE_DATE_EPOCH a build's own files carry the time at which it ran, which no rebuild can have. A member
-    counts as written by the rebuild when its time isn't before the rebuild's start; its recorded time is taken only
-    if all these lie within an hour. Nothing but the two bytes of time and the two of date in each header changes.
-
-    Args:
-        made: the rebuilt wheel, changed in place.
-        started: when the rebuild started, in seconds since 1970.
-        offset: seconds that the build's time zone is ahead of UTC. Some backends write local time, some UTC.
-
-    Returns:
-        What was replayed; None when nothing was.
-    """
-    recorded = {entry.name: entry.mtime for entry in published.entries}
-    with open_archive(made) as archive:
-        record = next((entry for entry in archive.entries if entry.name.endswith(".dist-info/RECORD")), None)
-        # Every build writes RECORD anew: its time, which is now, says whose time the zip has.
-        now = int(time.time()) + 2
-        ahead = offset if record and started - 2 <= seconds_of(record.mtime) - offset <= now else 0
-        written = [entry for entry in archive.entries if seconds_of(entry.mtime) - ahead >= started // 2 * 2]
-    times = sorted(recorded[entry.name] for entry in written if entry.name in recorded)
-    if not times or len(times) < len(written) or seconds_of(times[-1]) - seconds_of(times[0]) > _CLOCK_WINDOW:
-        return None
-    with made.open("r+b") as stream:
-        for entry in written:
-            # APPNOTE 4.3.7 and 4.3.12: a header has the time 10 bytes from its start, a record of the directory 12.
-            for at in (entry.offset + 10, entry.directory_offset + 12):
-                stream.seek(at)
-                stream.write(_dos(recorded[entry.name]))
-    return Replay(tuple(entry.name for entry in written), times[0], times[-1])
-
-
-def _dos(mtime: str) -> bytes:
-    """A zip's time and date (APPNOTE 4.4.6), which may be none that a calendar has."""
-    year, month, day, hour, minute, second = map(int, re.findall(r"\d+", mtime))
-    return struct.pack("<HH", hour << 11 | minute << 5 | second // 2, (year - 1980) << 9 | month << 5 | day)

@@ -247,12 +247,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from reprobuild.archive import open_archive
-from reprobuild.published import replay_clock
+from reprobuild.replay import set_clock
 from reprobuild.wheelfile import read_wheel
 theirs, ours = map(Path, sys.argv[1:])
 made = read_wheel(ours)
 with open_archive(theirs) as archive:
-    replayed = replay_clock(replace(made, entries=archive.entries), ours, 0)
+    replayed = set_clock(replace(made, entries=archive.entries), ours, 0)
 print(made.digest, len(replayed.members), replayed.first)
 status = Path("/proc/self/status").read_text().splitlines()
 (peak,) = (line.split()[1] for line in status if line.startswith("VmHWM:"))

@@ -25,7 +25,8 @@ from reprobuild.errors import (
 )
 from reprobuild.index import LockedFile, ReleasedFile
 from reprobuild.infer import Guess, Hypothesis
-from reprobuild.published import Checked, Origin, Replay, Try
+from reprobuild.published import Checked, Origin, Try
+from reprobuild.replay import Replay
 
 UPLOADED = "2026-10-01T12:00:00Z"
 GUESSES = (Guess("backend", "demo==1", "WHEEL says so"), Guess("clock", "none", "no other evidence"))

@@ -23,6 +23,7 @@ from reprobuild.index import Index, LockedFile, ReleasedFile
 from reprobuild.infer import Aspect, Guess, Hypothesis
 from reprobuild.process import ToolTimeout
 from reprobuild.progress import SILENT
+from reprobuild.replay import Replay, set_clock
 from reprobuild.source import Source
 from reprobuild.wheel import Inputs
 from reprobuild.wheelfile import WheelFile
@@ -318,16 +319,14 @@ def test_the_recorded_clock_is_set_on_what_the_rebuild_wrote_alone(pair):
     theirs = {"a.py": OLD, f"{INFO}/METADATA": RECORDED, f"{INFO}/RECORD": (2024, 12, 4, 17, 35, 26)}
     wheel, made = pair(theirs, {"a.py": OLD, f"{INFO}/METADATA": WRITTEN, f"{INFO}/RECORD": WRITTEN})
     assert made.read_bytes() != wheel.path.read_bytes()
-    replay = published.replay_clock(wheel, made, STARTED)
+    replay = set_clock(wheel, made, STARTED)
     assert made.read_bytes() == wheel.path.read_bytes()
-    assert replay == published.Replay(
-        (f"{INFO}/METADATA", f"{INFO}/RECORD"), "2024-12-04 17:35:24", "2024-12-04 17:35:26"
-    )
+    assert replay == Replay((f"{INFO}/METADATA", f"{INFO}/RECORD"), "2024-12-04 17:35:24", "2024-12-04 17:35:26")
 
 
 def test_a_time_of_the_sources_is_never_taken_from_the_wheel(pair):
     wheel, made = pair({"a.py": RECORDED, "b": RECORDED}, {"a.py": OLD, "b": WRITTEN})
-    assert published.replay_clock(wheel, made, STARTED) is not None
+    assert set_clock(wheel, made, STARTED) is not None
     with open_archive(made) as archive:
         assert {entry.name: entry.mtime for entry in archive.entries} == {
             "a.py": "2024-11-01 10:00:00",
@@ -348,7 +347,7 @@ def test_a_time_of_the_sources_is_never_taken_from_the_wheel(pair):
 def test_where_there_is_no_one_recorded_clock_nothing_is_replayed(pair, theirs, ours):
     wheel, made = pair(theirs, ours)
     before = made.read_bytes()
-    assert published.replay_clock(wheel, made, STARTED) is None
+    assert set_clock(wheel, made, STARTED) is None
     assert made.read_bytes() == before
 
 
@@ -361,7 +360,7 @@ def test_the_clock_of_a_zip64_wheel_is_replayed(pair, monkeypatch):
         assert b"PK\x06\x06" in data
         struct.pack_into("<HHLL", data, len(data) - 14, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF)
         path.write_bytes(data)
-    assert published.replay_clock(wheel, made, STARTED) is not None
+    assert set_clock(wheel, made, STARTED) is not None
     assert made.read_bytes() == wheel.path.read_bytes()
 
 
@@ -370,7 +369,7 @@ def test_the_clock_is_replayed_behind_a_script_that_starts_the_zip(pair):
     wheel, made = pair({"a": RECORDED, "b": OLD}, {"a": WRITTEN, "b": OLD})
     for path in (wheel.path, made):
         path.write_bytes(b"PK\x03\x04" + b"#" * 99 + path.read_bytes())
-    assert published.replay_clock(as_published(wheel.path), made, STARTED) is not None
+    assert set_clock(as_published(wheel.path), made, STARTED) is not None
     assert made.read_bytes() == wheel.path.read_bytes()
 
 
@@ -380,13 +379,13 @@ def test_a_time_that_no_calendar_has_is_replayed_too(pair):
     now = struct.pack("<HH", 17 << 11 | 35 << 5 | 12, 44 << 9 | 12 << 5 | 4)
     assert data.count(now) == 2
     path.write_bytes(data.replace(now, b"\xff\xff\0\0"))
-    assert published.replay_clock(as_published(path), made, STARTED) is not None
+    assert set_clock(as_published(path), made, STARTED) is not None
     assert made.read_bytes() == path.read_bytes()
 
 
 def test_a_replay_hides_no_other_difference(pair):
     wheel, made = pair({"a": RECORDED, "b": OLD}, {"a": WRITTEN})
-    assert published.replay_clock(wheel, made, STARTED) is not None
+    assert set_clock(wheel, made, STARTED) is not None
     assert made.read_bytes() != wheel.path.read_bytes()
 
 
@@ -507,7 +506,7 @@ def test_the_clock_is_replayed_in_every_time_zone(pair, monkeypatch, zone, ahead
     written, older = (time.gmtime(each)[:6] for each in (now, now - 7200))
     theirs = {"a.py": OLD, f"{INFO}/RECORD": RECORDED}
     wheel, made = pair(theirs, {"a.py": older, f"{INFO}/RECORD": written})
-    replay = published.replay_clock(wheel, made, STARTED, infer.offset_of(zone, STARTED))
+    replay = set_clock(wheel, made, STARTED, infer.offset_of(zone, STARTED))
     assert replay is not None
     assert replay.members == (f"{INFO}/RECORD",)
 

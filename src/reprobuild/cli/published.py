@@ -8,7 +8,8 @@ import click
 from reprobuild.cli.console import block, plain
 from reprobuild.cli.render import verdict_lines
 from reprobuild.compare import CAUSES, causes_json
-from reprobuild.published import CONFINED, Checked, Confinement, Replay, Try
+from reprobuild.published import CONFINED, Checked, Confinement, Try
+from reprobuild.replay import Replay
 
 
 def confinement(sandbox: str | None, timeout: int | None, memory: int | None, jobs: int = 1) -> Confinement:
