@@ -1,0 +1,1 @@
+"""An image from its Dockerfile, its environment and its context, without a daemon."""
