@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -111,19 +112,19 @@ def test_where_no_path_can_be_fixed_prefix_maps_suffice(unpacked: Path, tmp_path
 @pytest.mark.network
 @pytest.mark.parametrize("requirement", SDISTS[:1])
 def test_uv_alone_makes_another_wheel_in_another_folder(unpacked: Path, tmp_path: Path) -> None:
-    """Else the tests above would prove nothing."""
+    """Else the tests above would prove nothing. One epoch for both: it is the folder that makes the difference."""
     digests = set()
     for name in ("one", "another-folder"):
-        folder = tmp_path / name
-        unpacked = unpacked.rename(folder)
-        digests.add(Digest.of_file(built_by_uv(folder)))
+        shutil.copytree(unpacked, tmp_path / name)  # of one that was built, setuptools would take what lies there
+        digests.add(Digest.of_file(built_by_uv(tmp_path / name)))
     assert len(digests) == 2
 
 
 def built_by_uv(folder: Path) -> Path:
     command = [str(process.find("uv")), "build", "--wheel", "--python", sys.executable]
     command += ["--out-dir", str(folder / "made")]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (made,) = (folder / "made").glob("*.whl")
     return made

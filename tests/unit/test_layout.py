@@ -93,7 +93,7 @@ def write(layout, finish):
 def test_a_new_blob_appears_whole_or_not_at_all(layout):
     digest = Digest.of_bytes(LAYER)
     with pytest.raises(KeyError):
-        write(layout, lambda _: {}[0])
+        write(layout, lambda _: dict[int, str]()[0])
     assert [path for path in (layout.folder / "blobs").rglob("*") if path.is_file()] == []
     write(layout, lambda place: place(digest))
     assert b"".join(layout.chunks(Descriptor.of(OCI_LAYER, LAYER))) == LAYER
