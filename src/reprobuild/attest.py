@@ -14,6 +14,8 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PROVENANCE_TYPE = "https://slsa.dev/provenance/v1"
 #: docs/build-types/wheel-v1.md says what the parameters of this build type mean.
 WHEEL_BUILD_TYPE = "https://reprobuild.dev/build-types/wheel/v1"
+#: docs/build-types/image-v1.md says the same of images.
+IMAGE_BUILD_TYPE = "https://reprobuild.dev/build-types/image/v1"
 BUILDER = "https://reprobuild.dev/builders/local/v1"
 
 Json = dict[str, Any]
@@ -57,27 +59,30 @@ def encode(statement: Json) -> bytes:
     return canonical_json(statement)
 
 
-class WheelRecord:
-    """A wheel's provenance, read from a record and checked for its shape.
+class Record:
+    """The provenance of an artifact, read from a record and checked for its shape.
+
+    Args:
+        what: what the record is of, as a person says it.
 
     Raises:
-        RecordUnusable: it isn't a provenance statement of :data:`WHEEL_BUILD_TYPE`, in the bytes of :func:`encode`.
+        RecordUnusable: it isn't a provenance statement of a build type, in the bytes of :func:`encode`.
     """
 
-    def __init__(self, data: bytes, where: str) -> None:
-        self._where = where
+    def __init__(self, data: bytes, where: str, build_type: str, what: str) -> None:
+        self._where, self._what = where, what
         try:
             self.statement: Json = json.loads(data)
         except (ValueError, RecursionError) as error:
-            raise RecordUnusable(f"{where} is not JSON: {error}.", "Build the wheel again.") from error
+            raise RecordUnusable(f"{where} is not JSON: {error}.", f"Build the {what} again.") from error
         # One spelling for one statement: what two readers could read in two ways, such as a repeated key, is refused.
         if not _is_canonical(self.statement, data):
             raise self._wrong("it is not canonical JSON (RFC 8785)")
         definition = self._at("predicate", "buildDefinition", kind=dict)
         if self._at("_type") != STATEMENT_TYPE or self._at("predicateType") != PROVENANCE_TYPE:
             raise self._wrong("it is not an in-toto Statement v1 with SLSA Provenance v1")
-        if definition.get("buildType") != WHEEL_BUILD_TYPE:
-            raise self._wrong(f"its build type is {definition.get('buildType')!r}, not {WHEEL_BUILD_TYPE}")
+        if definition.get("buildType") != build_type:
+            raise self._wrong(f"its build type is {definition.get('buildType')!r}, not {build_type}")
         self.external: Json = self._at("predicate", "buildDefinition", "externalParameters", kind=dict)
         self.internal: Json = self._at("predicate", "buildDefinition", "internalParameters", kind=dict)
         self._dependencies = self._at("predicate", "buildDefinition", "resolvedDependencies", kind=list)
@@ -143,7 +148,22 @@ class WheelRecord:
         return value
 
     def _wrong(self, why: str) -> RecordUnusable:
-        return RecordUnusable(f"{self._where} is not the record of a wheel build: {why}.", "Build the wheel again.")
+        what = self._what
+        return RecordUnusable(f"{self._where} is not the record of a {what} build: {why}.", f"Build the {what} again.")
+
+
+class WheelRecord(Record):
+    """The provenance of a wheel, of :data:`WHEEL_BUILD_TYPE`."""
+
+    def __init__(self, data: bytes, where: str) -> None:
+        super().__init__(data, where, WHEEL_BUILD_TYPE, "wheel")
+
+
+class ImageRecord(Record):
+    """The provenance of an image for one platform, of :data:`IMAGE_BUILD_TYPE`."""
+
+    def __init__(self, data: bytes, where: str) -> None:
+        super().__init__(data, where, IMAGE_BUILD_TYPE, "image")
 
 
 def _is_canonical(value: Json, data: bytes) -> bool:
