@@ -1,0 +1,391 @@
+"""An image put together from a base that isn't here, wheels and files: nothing is run, and no daemon is needed.
+
+What lies in the base is never looked at, so the image is a function of what is named here by digest. Where Docker would
+look (is the destination a folder already, which mode has the folder above it) the names that every Linux has stand in
+for it: docs/adr/0010-images-without-their-base.md.
+"""
+
+import os
+import posixpath
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from reprobuild import process
+from reprobuild.digest import Digest, canonical_json
+from reprobuild.errors import BadInput
+from reprobuild.image.base import Base
+from reprobuild.image.context import Nodes, Tree, owner_of, place
+from reprobuild.image.dockerfile import BaseImage, Copy, Folder, ImageSpec, StageSpec, Step
+from reprobuild.image.environment import Environment, InstalledWheel
+from reprobuild.image.plan import LARGEST_LAYER, MOST_LAYERS, plan
+from reprobuild.oci.layer import Compression, Layer, write_layer
+from reprobuild.oci.layout import Layout
+from reprobuild.oci.memo import Memo
+from reprobuild.oci.model import OCI_CONFIG, Descriptor, Json, Manifest, Platform
+from reprobuild.oci.tree import Node, Text
+from reprobuild.progress import SILENT, Observer
+
+#: Folders that every Linux has, all of them root's with mode 755: what is put into them may say so again.
+_STANDARD = frozenset(
+    """etc home mnt opt srv usr usr/bin usr/lib usr/libexec usr/local usr/local/bin usr/local/etc usr/local/lib
+    usr/local/sbin usr/local/share usr/sbin usr/share usr/src var var/cache var/lib var/log var/opt var/spool""".split()
+)
+#: Folders that are there too, but with another mode or owner, or whose content belongs to the kernel.
+_SPECIAL = frozenset("boot dev media proc root run sys tmp var/mail var/tmp".split())
+#: Links to other folders on a merged /usr, and the folders where they aren't.
+_AMBIGUOUS = frozenset("bin sbin lib lib32 lib64 libx32 var/run var/lock".split())
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What becomes one layer.
+
+    Attributes:
+        title: for the image's history.
+        wheels: the wheels that its nodes come from.
+        key: the digest of all that decides the layer's bytes; None where it would take reading the content.
+    """
+
+    title: str
+    nodes: tuple[Node, ...] = field(repr=False)
+    wheels: tuple[InstalledWheel, ...] = ()
+    key: Digest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """An image before its layers are written.
+
+    Attributes:
+        base: None for an image from scratch.
+        history: each step's text, and the parts that it added.
+    """
+
+    platform: Platform
+    epoch: int
+    base: Base | None
+    settings: Json
+    author: str
+    history: tuple[tuple[str, tuple[Part, ...]], ...]
+    environments: tuple[Environment, ...]
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Its own layers, lowest first."""
+        return tuple(part for _, parts in self.history for part in parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image for one platform whose own layers, config and manifest have been written.
+
+    Attributes:
+        layers: those that aren't the base's, lowest first.
+        remembered: how many of them were the same as before.
+    """
+
+    assembly: Assembly
+    manifest: Manifest
+    config: Descriptor
+    layers: tuple[Layer, ...]
+    remembered: int
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """The manifest's, with the platform."""
+        return replace(self.manifest.descriptor, platform=self.assembly.platform)
+
+
+@dataclass(frozen=True, slots=True)
+class Origins:
+    """Where an image's parts come from, each asked for when a step needs it.
+
+    Attributes:
+        context: the build context.
+        base: an image's manifest and config.
+        tree: the files of an image, for ``COPY --from``.
+        environment: the locked environment, for a place in the image and the config of the base.
+    """
+
+    context: Tree
+    base: Callable[[BaseImage], Base]
+    tree: Callable[[BaseImage], Tree]
+    environment: Callable[[str, Base | None], Environment]
+
+
+def assemble(spec: ImageSpec, origins: Origins, *, epoch: int, where: str, compression: Compression) -> Assembly:
+    """What an image consists of; nothing is written.
+
+    Args:
+        where: the Dockerfile, for messages.
+
+    Raises:
+        BadInput: a step can't be carried out.
+        And what the origins raise.
+    """
+    stages: list[_Stage] = []
+    for described in spec.stages:
+        start = stages[described.base] if isinstance(described.base, int) else None
+        base = origins.base(described.base) if isinstance(described.base, BaseImage) else (start.base if start else None)
+        stage = _Stage(described, base, origins, epoch, where, compression, start)
+        for step in described.steps:
+            stage.do(step, stages)
+        stages.append(stage)
+    done = stages[-1]
+    layers = (len(done.base.manifest.layers) if done.base else 0) + sum(len(parts) for _, parts in done.history)
+    if layers > MOST_LAYERS:
+        raise BadInput(f"{where}: the image has {layers} layers, more than {MOST_LAYERS}.", "Copy more in one step.")
+    target = spec.target
+    return Assembly(
+        target.platform, epoch, done.base, target.settings, target.author, tuple(done.history), tuple(done.environments)
+    )
+
+
+class _Stage:
+    """One stage while its steps are carried out."""
+
+    def __init__(
+        self,
+        described: StageSpec,
+        base: Base | None,
+        origins: Origins,
+        epoch: int,
+        where: str,
+        compression: Compression,
+        start: "_Stage | None",
+    ) -> None:
+        self.base = base
+        self.history: list[tuple[str, tuple[Part, ...]]] = list(start.history) if start else []
+        self.environments: list[Environment] = list(start.environments) if start else []
+        self.tree: dict[str, Node] = dict(start.tree) if start else {}
+        self._described = described
+        self._origins, self._epoch, self._where, self._compression = origins, epoch, where, compression
+
+    def do(self, step: Step, stages: Sequence["_Stage"]) -> None:
+        """Carry out one step."""
+        if isinstance(step, Folder):
+            self._add(step, self._made(step))
+        elif isinstance(step, Copy) and isinstance(step.origin, str):
+            self._add_environment(step)
+        elif isinstance(step, Copy):
+            tree = self._tree_of(step, stages)
+            placed = place(
+                step, tree, epoch=self._epoch, where=self._where, is_folder=self._is_folder, read=self._read
+            )
+            self._add(step, [*self._new(placed.parents), *self._unless_there(placed.nodes)])
+        else:
+            self.history.append((step.text, ()))
+
+    def _tree_of(self, step: Copy, stages: Sequence["_Stage"]) -> Tree:
+        if isinstance(step.origin, int):
+            stage = stages[step.origin]
+            return _Known(stage.tree, stage.base is not None, f"{self._where}:{step.line}")
+        if isinstance(step.origin, BaseImage):
+            return self._origins.tree(step.origin)
+        return self._origins.context
+
+    def _add(self, step: Step, nodes: Sequence[Node]) -> None:
+        self.tree |= {node.path: node for node in nodes}
+        self.history.append((step.text, (Part(step.text, tuple(nodes)),) if nodes else ()))
+
+    def _add_environment(self, step: Copy) -> None:
+        where = f"{self._where}:{step.line}"
+        if step.sources != ("",) or step.inline:
+            raise BadInput(
+                f"{where}: the environment is copied as a whole.", f"COPY --from={step.origin} / {step.destination}"
+            )
+        prefix = step.destination.rstrip("/")
+        environment = self._origins.environment(prefix, self.base)
+        uid, gid = owner_of(step.owner, self._read, where) or (0, 0)
+        parents = self._new(_folders_above(prefix.strip("/"), self._epoch))
+        parts = []
+        others = (len(self.base.manifest.layers) if self.base else 0) + len(self.history)
+        for number, each in enumerate(plan(environment, others=others, largest=LARGEST_LAYER)):
+            nodes = tuple(replace(node, uid=uid, gid=gid) if uid or gid else node for node in each.nodes)
+            if step.mode is not None:
+                nodes = tuple(n if n.kind == "symlink" else replace(n, mode=step.mode or 0) for n in nodes)
+            names = ", ".join(f"{wheel.file.name} {wheel.file.version}" for wheel in each.wheels)
+            nodes = nodes if number else (*parents, *nodes)
+            parts.append(Part(f"{step.text} # {names or 'pyvenv.cfg'}", nodes, each.wheels, self._key(nodes, each.wheels)))
+            self.tree |= {node.path: node for node in nodes}
+        self.environments.append(environment)
+        self.history.append((step.text, tuple(parts)))
+
+    def _key(self, nodes: Iterable[Node], wheels: Iterable[InstalledWheel]) -> Digest:
+        """Of a layer of wheels: what is in a wheel's file follows from the wheel and the path."""
+        described = [
+            [n.path, n.kind, n.mode, n.mtime, n.uid, n.gid, n.target, _of_content(n)] for n in nodes
+        ]
+        wheel_digests = [str(wheel.file.digest) for wheel in wheels]
+        return Digest.of_bytes(canonical_json([self._compression.decided_by(), wheel_digests, described]))
+
+    def _made(self, step: Folder) -> list[Node]:
+        path = step.path.strip("/")
+        uid, gid = owner_of(step.owner, self._read, f"{self._where}:{step.line}") or (0, 0)
+        if not path or self._is_there(path):
+            return []
+        made = Node(path, "directory", 0o755, self._epoch, uid, gid)
+        return [*self._new(_folders_above(path, self._epoch)), made]
+
+    def _new(self, folders: Iterable[Node]) -> list[Node]:
+        """Those of some folders that have to be made, or that are known well enough to be named again."""
+        found = []
+        for folder in folders:
+            if self.base and folder.path in _AMBIGUOUS:
+                raise BadInput(
+                    f"{self._where}: /{folder.path} is a link to another folder in most images.",
+                    f"Copy to where it leads, such as /usr/{posixpath.basename(folder.path)}.",
+                )
+            if folder.path not in self.tree and not (self.base and folder.path in _SPECIAL):
+                found.append(folder)
+        return found
+
+    def _unless_there(self, nodes: Iterable[Node]) -> Iterator[Node]:
+        """A folder that is there keeps its mode and owner, whatever is copied into it."""
+        for node in nodes:
+            known = self.tree.get(node.path)
+            if node.kind != "directory" or not (known and known.kind == "directory"):
+                yield node
+
+    def _is_there(self, path: str) -> bool:
+        return path in self.tree or (self.base is not None and path in _STANDARD | _SPECIAL | _AMBIGUOUS)
+
+    def _is_folder(self, path: str) -> bool:
+        known = self.tree.get(path)
+        return known.kind == "directory" if known else not path or self._is_there(path)
+
+    def _read(self, path: str) -> bytes | None:
+        known = self.tree.get(path)
+        return b"".join(known.content.chunks()) if known and known.content else None
+
+
+class _Known:
+    """The files that a stage added; what its base has isn't known."""
+
+    def __init__(self, nodes: Mapping[str, Node], has_base: bool, where: str) -> None:  # noqa: FBT001
+        self._nodes = Nodes(nodes)
+        self._has_base, self._where = has_base, where
+
+    def find(self, path: str) -> Node | None:
+        found = self._nodes.find(path)
+        if found is None and self._has_base:
+            raise BadInput(
+                f"{self._where}: /{path} may come from that stage's base, which isn't looked into.",
+                "Copy it from the image itself: COPY --from=IMAGE@sha256:…",
+            )
+        return found
+
+    def names(self, path: str) -> Sequence[str]:
+        return self._nodes.names(path)
+
+
+def _of_content(node: Node) -> str | int:
+    if isinstance(node.content, Text):
+        return str(Digest.of_bytes(node.content.data))
+    return node.content.size if node.content else ""
+
+
+def _folders_above(path: str, epoch: int) -> list[Node]:
+    parts = path.split("/")
+    return [Node("/".join(parts[:n]), "directory", 0o755, epoch) for n in range(1, len(parts))]
+
+
+# --- writing -------------------------------------------------------------------------------------------
+
+
+def write(
+    assembly: Assembly,
+    store: Layout,
+    *,
+    compression: Compression,
+    memo: Memo | None,
+    is_there: Callable[[Descriptor], bool] = lambda _: False,
+    observer: Observer = SILENT,
+) -> Image:
+    """Write an image's own layers, its config and its manifest; not the base's layers.
+
+    Args:
+        memo: the layers that were made before; None to make all of them again.
+        is_there: whether a layer is where the image goes to, and so needn't be in the store.
+
+    Raises:
+        BadInput: a wheel isn't what it declares.
+        WriteFailed: there is no room.
+    """
+
+    def made(part: Part) -> tuple[Layer, bool]:
+        known = memo.find(part.key) if memo and part.key else None
+        if known and (store.has(known.descriptor.digest) or is_there(known.descriptor)):
+            return known, True
+        observer.step(f"writing the layer {part.title}")
+        with store.new_blob() as (stream, put):
+            layer = write_layer(part.nodes, stream, compression, diff_id=known.diff_id if known else None)
+            put(layer.descriptor.digest)
+        if memo and part.key:
+            memo.keep(part.key, layer)
+        return layer, known is not None
+
+    with process.workers(os.cpu_count() or 1) as pool:
+        done = list(pool.map(made, assembly.parts))
+    layers = tuple(layer for layer, _ in done)
+    config = store.put_document(OCI_CONFIG, canonical_json(_config(assembly, layers)))
+    below = assembly.base.layers if assembly.base else ()
+    manifest = Manifest.make(
+        config, [*below, *(layer.descriptor for layer in layers)], annotations=_annotations(assembly)
+    )
+    store.put_document(manifest.descriptor.media_type, manifest.raw)
+    return Image(assembly, manifest, config, layers, sum(known for _, known in done))
+
+
+def _config(assembly: Assembly, layers: Sequence[Layer]) -> Json:
+    """The image's config (OCI config.md), as BuildKit would write it."""
+    base = assembly.base.config.document if assembly.base else {}
+    created = _rfc3339(assembly.epoch)
+    below = assembly.base.config.diff_ids if assembly.base else ()
+    history: list[Json] = _history_of(base, len(below))
+    for text, parts in assembly.history:
+        entry: Json = {"created": created, "created_by": text, "comment": "reprobuild"}
+        if not parts:
+            history.append({**entry, "empty_layer": True})
+        history += [{**entry, "created_by": part.title} for part in parts]
+    platform = assembly.platform
+    document: Json = {"architecture": platform.architecture, "os": platform.os}
+    document |= {key: base[key] for key in ("os.version", "os.features") if key in base}
+    if variant := platform.variant or base.get("variant"):
+        document["variant"] = variant
+    if assembly.author:
+        document["author"] = assembly.author
+    diff_ids = [str(each) for each in below] + [str(layer.diff_id) for layer in layers]
+    return document | {
+        "created": created,
+        "config": assembly.settings,
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        "history": history,
+    }
+
+
+def _history_of(base: Json, layers: int) -> list[Json]:
+    """The base's history, as long as it tells of each of its layers."""
+    found = base.get("history")
+    known = [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+    told = sum(not each.get("empty_layer") for each in known)
+    return known if told == layers else [{"created_by": "a layer of the base"}] * layers
+
+
+def _annotations(assembly: Assembly) -> dict[str, str]:
+    """What the manifest says of the image: labels of the OCI that the Dockerfile sets, the base, the time."""
+    prefix = "org.opencontainers.image."
+    labels = assembly.settings.get("Labels") or {}
+    inherited = (assembly.base.config.settings.get("Labels") or {}) if assembly.base else {}
+    found = {key: value for key, value in labels.items() if key.startswith(prefix) and inherited.get(key) != value}
+    found[f"{prefix}created"] = _rfc3339(assembly.epoch)
+    if assembly.base:
+        reference = assembly.base.reference
+        found[f"{prefix}base.name"] = str(replace(reference, digest=None))
+        found[f"{prefix}base.digest"] = str(reference.digest)
+    return found
+
+
+def _rfc3339(epoch: int) -> str:
+    return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
