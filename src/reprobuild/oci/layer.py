@@ -122,7 +122,7 @@ def write_layer(
         else:
             _compress(ordered, out, tar, _compressor(compression))
         found = diff_id or tar.digest()
-    return Layer(Descriptor(compression.media_type, out.digest(), out.size), found, tar.size)
+    return Layer(out.descriptor(compression.media_type), found, tar.size)
 
 
 # --- what may be in a layer ----------------------------------------------------------------------
@@ -225,23 +225,32 @@ def _record(key: str, value: bytes) -> bytes:
 
 
 class _Out:
-    """The compressed bytes: hashed, counted and written."""
+    """The compressed bytes: gathered, hashed, counted and written."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._hasher = hashlib.sha256()
-        self.size = 0
+        self._gathered = bytearray()
+        self._size = 0
 
     def write(self, data: bytes) -> None:
-        self._hasher.update(data)
-        self.size += len(data)
+        self._gathered += data
+        if len(self._gathered) >= _BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._hasher.update(self._gathered)
+        self._size += len(self._gathered)
         try:
-            self._stream.write(data)
+            self._stream.write(self._gathered)
         except OSError as error:
             raise WriteFailed(f"The layer can't be written: {error.strerror or error}.", "Free some space.") from error
+        self._gathered = bytearray()
 
-    def digest(self) -> Digest:
-        return Digest("sha256", self._hasher.hexdigest())
+    def descriptor(self, media_type: str) -> Descriptor:
+        """Of all that was written."""
+        self._flush()
+        return Descriptor(media_type, Digest("sha256", self._hasher.hexdigest()), self._size)
 
 
 class _Tar:

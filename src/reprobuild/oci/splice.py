@@ -17,8 +17,21 @@ GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 _STORED = 0xFFFF
 #: Bytes of headers that are gathered before they are written.
 _TEXT_LIMIT = 1 << 16
-_RUNS = re.compile(rb"(.)\1{3,}", re.DOTALL)
-_END_OF_BLOCK = "0000000"
+#: What is long and repeats itself in tar headers.
+_RUNS = re.compile(rb"\0{4,}|0{4,}")
+#: Bits of a block that are gathered before they become bytes.
+_GATHERED = 1 << 13
+#: For each length code from 257 on the shortest length, and its extra bits (RFC 1951, section 3.2.5).
+_LENGTHS = (
+    *((length, 0) for length in range(3, 11)),
+    *((base + (step << bits), bits) for bits, base in enumerate((11, 19, 35, 67, 131), 1) for step in range(4)),
+)
+
+# Bits are kept as a number, the first as the lowest, and how many there are.
+
+
+def _bits(text: str) -> tuple[int, int]:
+    return int(text[::-1], 2), len(text)
 
 
 def _literal(value: int) -> str:
@@ -26,48 +39,52 @@ def _literal(value: int) -> str:
 
 
 _LITERALS = tuple(map(_literal, range(256)))
-#: For each length code from 257 on the shortest length, and its extra bits (RFC 1951, section 3.2.5).
-_LENGTHS = (
-    *((length, 0) for length in range(3, 11)),
-    *((base + (step << bits), bits) for bits, base in enumerate((11, 19, 35, 67, 131), 1) for step in range(4)),
-)
+#: Of ASCII each code is one byte, though seldom at the start of one.
+_ASCII = bytes(_bits(_literal(value))[0] if value < 128 else 0 for value in range(256))
 
 
-@lru_cache(1024)
-def _repeated(count: int) -> str:
-    """The last byte ``count`` times again, as bits."""
+def _literals(text: bytes) -> tuple[int, int]:
+    if text.isascii():
+        return int.from_bytes(text.translate(_ASCII), "little"), 8 * len(text)
+    return _bits("".join(map(_LITERALS.__getitem__, text)))
+
+
+@lru_cache(4096)
+def _repeated(count: int) -> tuple[int, int]:
+    """The last byte ``count`` times again; never with 1 or 2 left over, for which there is no code."""
     bits = ""
-    while count >= 3:
+    while count:
         length = min(count, 258)
-        if length == 258:
-            code, extra = 285, ""
-        else:
-            index = max(index for index, (shortest, _) in enumerate(_LENGTHS) if shortest <= length)
-            shortest, width = _LENGTHS[index]
-            code = 257 + index
-            extra = f"{length - shortest:0{width}b}"[::-1] if width else ""
+        index = max(index for index, (shortest, _) in enumerate(_LENGTHS) if shortest <= length)
+        shortest, width = _LENGTHS[index]
+        extra = f"{length - shortest:0{width}b}"[::-1] if width else ""
+        code = 257 + index
         symbol = f"{code - 256:07b}" if code < 280 else f"{0xC0 + code - 280:08b}"
-        bits += f"{symbol}{extra}00000"  # distance 1
+        bits += f"{symbol}{extra}00000" if length < 258 else "1100010100000"  # at distance 1; 258 is a code of its own
         count -= length
-    return bits
+    return _bits(bits)
 
 
-def _huffman(text: bytes) -> str:
-    """A block in the fixed Huffman code, without the three bits in front, as bits in the order of the stream."""
-    parts: list[str] = []
+def _block(text: bytes, *, final: bool) -> bytes:
+    """A block in the fixed Huffman code; unless it is final, with the head of a stored block behind it."""
+    done = bytearray()
+    bits, count = 2 + final, 3
     at = 0
     for run in _RUNS.finditer(text):
         again = run.end() - run.start() - 1
-        alone = again % 258 if again % 258 < 3 else 0  # too short for a match
-        parts += map(_LITERALS.__getitem__, text[at : run.start() + 1])
-        parts.append(_repeated(again - alone))
+        alone = again % 258 if again % 258 < 3 else 0
+        for more, width in (_literals(text[at : run.start() + 1]), _repeated(again - alone)):
+            bits |= more << count
+            count += width
         at = run.end() - alone
-    parts += map(_LITERALS.__getitem__, text[at:])
-    return "".join((*parts, _END_OF_BLOCK))
-
-
-def _bytes(bits: str) -> bytes:
-    return int(bits[::-1], 2).to_bytes((len(bits) + 7) // 8, "little")
+        if count >= _GATHERED:
+            done += (bits & (1 << _GATHERED) - 1).to_bytes(_GATHERED // 8, "little")
+            bits >>= _GATHERED
+            count -= _GATHERED
+    more, width = _literals(text[at:])
+    bits |= more << count
+    count += width + (7 if final else 10)  # the end of the block, and the head of the next, are zeros
+    return bytes(done + bits.to_bytes((count + 7) // 8, "little"))
 
 
 def gzip_trailer(crc: int, size: int) -> bytes:
@@ -97,7 +114,7 @@ class Splicer:
         """Content that is not compressed, one byte at least."""
         blocks = even(pieces, _STORED)
         first = next(blocks)
-        self._write_text("0", then="000")
+        self._write_text(final=False)
         self._write_block(first)
         for block in blocks:
             self._write(b"\0")
@@ -113,17 +130,18 @@ class Splicer:
 
     def end(self) -> None:
         """Finish the member of our own."""
-        self._write_text("1")
+        self._write_text(final=True)
         self._write(gzip_trailer(self._crc, self._size))
         self._crc = self._size = 0
         self._inside = False
 
-    def _write_text(self, final: str, then: str = "") -> None:
-        bits = _bytes(f"{final}10{_huffman(self._text)}{then}")
-        self._write(bits if self._inside else GZIP_HEADER + bits)
+    def _write_text(self, *, final: bool) -> None:
+        text = bytes(self._text)
+        block = _block(text, final=final)
+        self._write(block if self._inside else GZIP_HEADER + block)
         self._inside = True
-        self._count(self._text)
-        self._text = bytearray()
+        self._count(text)
+        self._text.clear()
 
     def _write_block(self, block: bytes) -> None:
         self._write(struct.pack("<HH", len(block), len(block) ^ 0xFFFF))

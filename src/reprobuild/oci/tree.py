@@ -106,7 +106,7 @@ class _InZip:
 def wheel_content(path: Path, entry: Entry) -> Content:
     """A file in a wheel, or another zip, as the content of a node.
 
-    Each reading opens the file by itself, so that any number of threads may read from one wheel, and nothing stays open.
+    Each reading opens the file by itself: any number of threads may read from one wheel, and nothing stays open.
 
     Args:
         path: the wheel, which nobody changes meanwhile.
