@@ -24,10 +24,20 @@ from reprobuild.archive.model import (
     refusing,
 )
 from reprobuild.archive.tarred import Member, decompressed, extract_tar, open_tar, stream_kind, unpack, write_tar
-from reprobuild.archive.zipped import RATIO_LIMIT, ZIP64, extra_fields, open_zip
+from reprobuild.archive.zipped import (
+    DEFLATED,
+    RATIO_LIMIT,
+    ZIP64,
+    Inflater,
+    extra_fields,
+    open_zip,
+    zip_content,
+    zip_raw,
+)
 from reprobuild.errors import BadInput
 
 __all__ = [
+    "DEFLATED",
     "ENTRY_LIMIT",
     "HOSTILE",
     "RATIO_LIMIT",
@@ -35,6 +45,7 @@ __all__ = [
     "ZIP64",
     "Archive",
     "Entry",
+    "Inflater",
     "Kind",
     "Member",
     "Names",
@@ -45,9 +56,12 @@ __all__ = [
     "extra_fields",
     "extract_tar",
     "open_archive",
+    "refusing",
     "stream_kind",
     "unpack",
     "write_tar",
+    "zip_content",
+    "zip_raw",
 ]
 
 
