@@ -1,6 +1,6 @@
 """A Dockerfile as frozen values: what it says, and what that means for one target and platform.
 
-Sources: the Dockerfile reference, and where that is silent BuildKit's frontend (``frontend/dockerfile``, v0.13 to v0.24).
+Sources: the Dockerfile reference, and where that is silent BuildKit's frontend (``frontend/dockerfile``), v0.13 to v0.24.
 """
 
 import difflib
@@ -630,7 +630,7 @@ class _Making:
         words = [word for arg in each.args for word in self._dockerfile.words(arg, self._variables, each.line)]
         if not words:
             self._dockerfile.fail(each.line, "EXPOSE names no port.")
-        ports = {port: {} for word in words for port in self._ports(word, each.line)}
+        ports: Json = {port: {} for word in words for port in self._ports(word, each.line)}
         self.settings["ExposedPorts"] = {**(self.settings.get("ExposedPorts") or {}), **ports}
 
     def _volume(self, each: Instruction) -> None:
