@@ -1,0 +1,805 @@
+"""A Dockerfile as frozen values: what it says, and what that means for one target and platform.
+
+Sources: the Dockerfile reference, and where that is silent BuildKit's frontend (``frontend/dockerfile``), v0.13 to v0.24.
+"""
+
+import difflib
+import posixpath
+import re
+import signal
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from e2b_dockerfile_utils import (
+    DockerfileInstruction,
+    DockerfileSyntaxError,
+    ShellLex,
+    chomp_heredoc_content,
+    parse_dockerfile_ast,
+    parse_heredoc,
+)
+
+from reprobuild.errors import BadInput, LockStale, shown
+from reprobuild.files import read_text
+from reprobuild.oci.model import ImageConfig, Json, Platform
+
+_T = TypeVar("_T")
+#: What a stage copies the locked Python environment from: ``COPY --from=environment``.
+NAMED_CONTEXTS = ("environment",)
+#: PATH in an image from scratch, as BuildKit sets it.
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PINNED = re.compile(r"(?P<name>[^@\s]+)@(?P<digest>sha256:[0-9a-f]{64})")
+_OTHER_ENGINE = "Build it with `--engine buildkit`, or do it in another way."
+_LIMIT = 1 << 20  # characters
+_SHELL = ("/bin/sh", "-c")
+_STAGE = re.compile(r"[a-z][a-z0-9-_.]*")
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_NANOSECONDS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9}
+_NANOSECONDS["h"] = 3600 * 10**9
+_SIGNALS = {each.name.removeprefix("SIG") for each in signal.Signals} | {f"RTMIN+{n}" for n in range(1, 16)}
+_SIGNALS |= {f"RTMAX-{n}" for n in range(1, 15)}
+#: The flags of each instruction, and whether the assembler can do what they say.
+_FLAGS: Mapping[str, Mapping[str, bool]] = {
+    "FROM": {"platform": True},
+    "COPY": {"from": True, "chown": True, "chmod": True, "link": True, "parents": False, "exclude": False},
+    "ADD": {"chown": True, "chmod": True, "link": True, "exclude": False}
+    | dict.fromkeys(("checksum", "keep-git-dir", "unpack"), False),
+    "HEALTHCHECK": dict.fromkeys(("interval", "timeout", "start-period", "start-interval", "retries"), True),
+}
+_BOOLEAN = ("link", "parents", "keep-git-dir", "unpack")
+#: Build arguments that need no ARG: each of BuildKit's own that a build without RUN has no use for.
+_UNDECLARED = re.compile(r"SOURCE_DATE_EPOCH|BUILDKIT_\w+|(?i:(?:http|https|ftp|no|all)_proxy)")
+
+
+@dataclass(frozen=True, slots=True)
+class Inline:
+    """A file whose content stands in the Dockerfile (a here-document).
+
+    Attributes:
+        expand: whether variables in it are expanded.
+    """
+
+    name: str
+    text: str
+    expand: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One instruction, its words not yet expanded.
+
+    Attributes:
+        name: in capitals.
+        args: its words; of ENV and LABEL names and values in turn.
+        json: whether they were a JSON list.
+        line, end: the first and the last line, from 1.
+        text: all of it on one line.
+    """
+
+    name: str
+    flags: tuple[str, ...]
+    args: tuple[str, ...]
+    json: bool
+    inline: tuple[Inline, ...]
+    line: int
+    end: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One FROM and what follows. ``base`` and ``platform`` aren't expanded yet; an empty name is none."""
+
+    name: str
+    base: str
+    platform: str
+    line: int
+    end: int
+    instructions: tuple[Instruction, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Dockerfile:
+    """What a Dockerfile says.
+
+    Attributes:
+        where: what messages call it.
+        escape: the escape character, ``\\`` or a backtick.
+        arguments: each ARG before the first FROM.
+    """
+
+    where: str
+    escape: str
+    arguments: tuple[Instruction, ...]
+    stages: tuple[Stage, ...]
+
+    def expand(self, word: str, variables: Mapping[str, str], line: int) -> str:
+        """A word without its quotes, each variable replaced; one that isn't set is empty.
+
+        Raises:
+            BadInput: a quote or a brace is open, or ``${NAME:?message}`` isn't set.
+        """
+        lexer = ShellLex(self.escape, env=variables, skip_unset_env=False)
+        return self._lexed(lambda: lexer.process_word(word), line)
+
+    def words(self, word: str, variables: Mapping[str, str], line: int) -> list[str]:
+        """As :meth:`expand`, split where a variable's value has spaces."""
+        lexer = ShellLex(self.escape, env=variables, skip_unset_env=False)
+        return self._lexed(lambda: lexer.process_words(word), line)
+
+    def expand_inline(self, text: str, variables: Mapping[str, str], line: int) -> str:
+        """A here-document with its variables replaced; its quotes stay."""
+        lexer = ShellLex("\\", skip_process_quotes=True, env=variables, skip_unset_env=False)
+        return self._lexed(lambda: lexer.process_word(text), line)
+
+    def fail(self, line: int, reason: str, remedy: str = "") -> NoReturn:
+        """Raise BadInput about a line."""
+        raise BadInput(f"{self.where}:{line}: {reason}", remedy)
+
+    def stage_named(self, name: str, before: int) -> int | None:
+        """The position of the stage with a name among the first ``before``."""
+        return next((n for n, each in enumerate(self.stages[:before]) if each.name and each.name == name), None)
+
+    def _lexed(self, lex: Callable[[], _T], line: int) -> _T:
+        try:
+            return lex()
+        except ValueError as error:
+            self.fail(line, f"{shown(error)}.")
+
+
+@dataclass(frozen=True, slots=True)
+class BaseImage:
+    """An image that is fetched.
+
+    Attributes:
+        reference: ``NAME[:TAG]@sha256:…``.
+    """
+
+    reference: str
+    platform: Platform
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What an instruction does to an image. A plain Step only changes its settings.
+
+    Attributes:
+        text: the instruction.
+    """
+
+    text: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Folder(Step):
+    """A folder that is there from now on, with its parents (WORKDIR); one that is there already stays as it is.
+
+    Attributes:
+        path: absolute.
+        owner: ``USER[:GROUP]``; empty for root.
+    """
+
+    path: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Copy(Step):
+    """COPY or ADD.
+
+    Attributes:
+        sources: paths and patterns, relative to the root of where they are.
+        destination: absolute; it ends with ``/`` where the Dockerfile's does.
+        origin: None for the build context, a position in :attr:`ImageSpec.stages`, a named context or an image.
+        owner: ``USER[:GROUP]``; empty for root.
+        mode: permission bits for all that is copied; None to keep them.
+        inline: files that stand in the Dockerfile, by name.
+        unpacks: whether a tar among the sources would be unpacked (ADD).
+    """
+
+    sources: tuple[str, ...]
+    destination: str
+    origin: int | str | BaseImage | None
+    owner: str
+    mode: int | None
+    inline: tuple[tuple[str, bytes], ...]
+    unpacks: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StageSpec:
+    """A stage with everything expanded.
+
+    Attributes:
+        base: an image, the position of an earlier stage in :attr:`ImageSpec.stages`, or None for scratch.
+        settings: the ``config`` of the image's config, that of the base with what the steps change.
+        author: of the image's config; empty for none.
+    """
+
+    name: str
+    base: BaseImage | int | None
+    platform: Platform
+    steps: tuple[Step, ...]
+    settings: Json = field(hash=False)
+    author: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSpec:
+    """What is to be built: the stages that the target needs, each after those that it needs; the target is last."""
+
+    stages: tuple[StageSpec, ...]
+
+    @property
+    def target(self) -> StageSpec:
+        """The stage that becomes the image."""
+        return self.stages[-1]
+
+
+def read(path: Path) -> Dockerfile:
+    """Read and parse a file.
+
+    Raises:
+        BadInput: it can't be read, or is no Dockerfile.
+    """
+    return parse(read_text(path), str(path))
+
+
+def parse(text: str, where: str) -> Dockerfile:
+    """Parse a Dockerfile; ``where`` names it in messages.
+
+    Raises:
+        BadInput: it is none.
+    """
+    if len(text) > _LIMIT or "\0" in text:
+        raise BadInput(f"{where} has a NUL character or more than {_LIMIT} characters: it is no Dockerfile.")
+    try:
+        tree = parse_dockerfile_ast(text)
+    except DockerfileSyntaxError as error:
+        reason = re.sub(r"^Dockerfile parse error( on line \d+)?: ", "", str(error))
+        raise BadInput(f"{where}:{error.line or 1}: {shown(reason)}.") from error
+    except RecursionError as error:
+        raise BadInput(f"{where}: a JSON list or a variable is nested too deeply.") from error
+    found = Dockerfile(where, tree.escape_token, (), ())
+    instructions = [_instruction(found, each) for each in tree.instructions]
+    starts = [number for number, each in enumerate(instructions) if each.name == "FROM"]
+    if not starts:
+        raise BadInput(f"{where} has no FROM.", "An image starts from another one, or from `scratch`.")
+    for each in instructions[: starts[0]]:
+        if each.name != "ARG":
+            found.fail(each.line, f"{each.name} stands before the first FROM.", "Only ARG can.")
+    stages: list[Stage] = []
+    for start, end in zip(starts, [*starts[1:], len(instructions)], strict=True):
+        stage = _stage(found, instructions[start], instructions[start + 1 : end])
+        if stage.name and any(stage.name == each.name for each in stages):
+            found.fail(stage.line, f"There are two stages {stage.name!r}.", "Rename one.")
+        stages.append(stage)
+    return Dockerfile(where, tree.escape_token, tuple(instructions[: starts[0]]), tuple(stages))
+
+
+def _instruction(dockerfile: Dockerfile, each: DockerfileInstruction) -> Instruction:
+    args = tuple(each.args)
+    if each.name in ("ENV", "LABEL"):
+        args = tuple(word for number, word in enumerate(args) if number % 3 < 2)
+    if any("\0" in word or not _is_text(word) for word in args):
+        dockerfile.fail(each.start_line, "It has a NUL character or half a surrogate pair in it.")
+    if each.name in ("COPY", "ADD") and not each.json and any(re.search(r"\s", word) for word in args):
+        dockerfile.fail(each.start_line, "A name with a space is two names here.", f'Write {each.name} ["…", "…"].')
+    inline = tuple(
+        Inline(one.name, chomp_heredoc_content(one.content) if one.chomp else one.content, one.expand)
+        for one in each.heredocs
+    )
+    return Instruction(
+        each.name, tuple(each.flags), args, each.json, inline, each.start_line, each.end_line, each.original.strip()
+    )
+
+
+def _is_text(word: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in word)
+
+
+def _stage(dockerfile: Dockerfile, opening: Instruction, rest: Sequence[Instruction]) -> Stage:
+    flags = _flags(dockerfile, opening)
+    name = ""
+    match opening.args:
+        case (base,):
+            pass
+        case (base, word, named) if word.lower() == "as":
+            name = named.lower()
+            if not _STAGE.fullmatch(name):
+                dockerfile.fail(opening.line, f"{named!r} can't be a stage's name.", "Begin it with a letter.")
+        case _:
+            dockerfile.fail(opening.line, "FROM takes one image, and `AS NAME` at most.")
+    return Stage(name, base, flags.get("platform", ""), opening.line, opening.end, tuple(rest))
+
+
+def _flags(dockerfile: Dockerfile, each: Instruction) -> dict[str, str]:
+    """An instruction's flags by name. Raises BadInput for one that it doesn't have, or that only BuildKit has."""
+    known, found = _FLAGS.get(each.name, {}), dict[str, str]()
+    for flag in each.flags:
+        name, equals, value = flag.removeprefix("--").partition("=")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"Did you mean --{near[0]}?" if near else f"It has {', '.join(known) or 'none'}."
+            dockerfile.fail(each.line, f"{each.name} has no flag --{shown(name)}.", hint)
+        if not known[name]:
+            dockerfile.fail(each.line, f"{each.name} --{name} can't be assembled.", _OTHER_ENGINE)
+        if name in found:
+            dockerfile.fail(each.line, f"--{name} is there twice.")
+        if name in _BOOLEAN:
+            value = value.lower() if equals else "true"
+            if value not in ("true", "false"):
+                dockerfile.fail(each.line, f"--{name} is neither true nor false.")
+        elif not equals:
+            dockerfile.fail(each.line, f"--{name} has no value.")
+        found[name] = value
+    return found
+
+
+# --- from which images ---------------------------------------------------------------------------------
+
+
+def global_arguments(
+    dockerfile: Dockerfile, platform: Platform, build_args: Mapping[str, str], target: str
+) -> dict[str, str]:
+    """The variables that FROM can use, and that a stage's ARG without a default takes over.
+
+    What runs nothing has no build platform of its own: BUILDPLATFORM and the like are the target's.
+    """
+    variant = "" if (platform.architecture, platform.variant) == ("arm64", "v8") else platform.variant
+    named = str(Platform(platform.os, platform.architecture, variant))
+    parts = {"PLATFORM": named, "OS": platform.os, "ARCH": platform.architecture, "VARIANT": variant}
+    found = {f"{kind}{part}": text for kind in ("BUILD", "TARGET") for part, text in parts.items()}
+    found["TARGETSTAGE"] = target or dockerfile.stages[-1].name or "default"
+    found |= {name: build_args[name] for name in found if name in build_args}
+    for each in dockerfile.arguments:
+        for name, default in _arguments(dockerfile, each):
+            if name in build_args:
+                found[name] = build_args[name]
+            elif default is not None:
+                found[name] = dockerfile.expand(default, found, each.line)
+    return found
+
+
+def _arguments(dockerfile: Dockerfile, each: Instruction) -> Iterator[tuple[str, str | None]]:
+    _flags(dockerfile, each)
+    if not each.args:
+        dockerfile.fail(each.line, "ARG names nothing.")
+    for word in each.args:
+        name, equals, default = word.partition("=")
+        if not name:
+            dockerfile.fail(each.line, "ARG names nothing.")
+        yield name, default if equals else None
+
+
+def _check_build_args(dockerfile: Dockerfile, build_args: Mapping[str, str], predefined: Iterable[str]) -> None:
+    instructions = [*dockerfile.arguments, *(each for stage in dockerfile.stages for each in stage.instructions)]
+    declared = {word.partition("=")[0] for each in instructions if each.name == "ARG" for word in each.args}
+    declared |= set(predefined)
+    for name in build_args:
+        if name not in declared and not _UNDECLARED.fullmatch(name):
+            near = difflib.get_close_matches(name, declared, n=1, cutoff=0.6)
+            hint = f"Did you mean {near[0]}?" if near else "Declare it there, or leave it out."
+            raise BadInput(f"{dockerfile.where} has no ARG {shown(name)}.", hint)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Which stages a target needs, by their positions in the Dockerfile, and where each of them starts."""
+
+    order: tuple[int, ...]
+    bases: Mapping[int, BaseImage | int | None]
+    platforms: Mapping[int, Platform]
+
+
+def _plan(
+    dockerfile: Dockerfile, variables: Mapping[str, str], target: str, platform: Platform, contexts: Collection[str]
+) -> _Plan:
+    last = len(dockerfile.stages) - 1
+    wanted = last if not target else dockerfile.stage_named(target.lower(), last + 1)
+    if wanted is None:
+        names = ", ".join(each.name for each in dockerfile.stages if each.name) or "no named stage"
+        raise BadInput(f"{dockerfile.where} has no stage {shown(target)!r}.", f"It has {names}.")
+    bases: dict[int, BaseImage | int | None] = {}
+    platforms: dict[int, Platform] = {}
+    waiting = [wanted]
+    while waiting:
+        number = waiting.pop()
+        if number in bases:
+            continue
+        stage = dockerfile.stages[number]
+        platforms[number], bases[number] = _base(dockerfile, number, variables, platform)
+        base = bases[number]
+        waiting += [base] if isinstance(base, int) else []
+        for each in stage.instructions:
+            origin = _origin(dockerfile, each, number, platform, contexts)
+            waiting += [origin] if isinstance(origin, int) else []
+    for number in sorted(bases):
+        base = bases[number]
+        if isinstance(base, int):
+            platforms[number] = platforms[base]
+    return _Plan(tuple(sorted(bases)), bases, platforms)
+
+
+def _base(
+    dockerfile: Dockerfile, number: int, variables: Mapping[str, str], platform: Platform
+) -> tuple[Platform, BaseImage | int | None]:
+    stage = dockerfile.stages[number]
+    if stage.platform:
+        text = dockerfile.expand(stage.platform, variables, stage.line)
+        try:
+            platform = Platform.parse(text)
+        except BadInput as error:
+            dockerfile.fail(stage.line, error.reason, error.remedy)
+    name = dockerfile.expand(stage.base, variables, stage.line)
+    if not name:
+        dockerfile.fail(stage.line, f"FROM {stage.base} is empty.", "Give that ARG a default.")
+    earlier = dockerfile.stage_named(name, number)
+    if earlier is not None:
+        return platform, earlier
+    if name == "scratch":
+        return platform, None
+    return platform, _image(dockerfile, name, platform, stage.line, "FROM")
+
+
+def _image(dockerfile: Dockerfile, name: str, platform: Platform, line: int, what: str) -> BaseImage:
+    if not PINNED.fullmatch(name):
+        raise LockStale(
+            f"{dockerfile.where}:{line}: {what} {shown(name)} has no digest: what the tag means may change.",
+            "Run `reprobuild lock`, which adds @sha256:… to it.",
+        )
+    return BaseImage(name, platform, line)
+
+
+def _origin(
+    dockerfile: Dockerfile, each: Instruction, number: int, platform: Platform, contexts: Collection[str]
+) -> int | str | BaseImage | None:
+    """Where a COPY of stage ``number`` copies from; a position is one in the Dockerfile."""
+    if each.name != "COPY":
+        return None
+    name = _flags(dockerfile, each).get("from", "")
+    if not name:
+        return None
+    if dockerfile.expand(name, {}, each.line) != name:
+        dockerfile.fail(each.line, "--from can't have variables.", "Name a stage instead: FROM … AS …")
+    if name in contexts:
+        return name
+    if name.isascii() and name.isdecimal():
+        found = int(name) if int(name) < number else None
+        if found is None:
+            dockerfile.fail(each.line, f"There is no stage {name} before this one.")
+        return found
+    found = dockerfile.stage_named(name.lower(), len(dockerfile.stages))
+    if found is None:
+        return _image(dockerfile, name, platform, each.line, "COPY --from")
+    if found >= number:
+        dockerfile.fail(each.line, f"The stage {name!r} comes later, or is this one.", "Move it up.")
+    return found
+
+
+def images(dockerfile: Dockerfile, contexts: Collection[str] = NAMED_CONTEXTS) -> Iterator[tuple[str, int, int]]:
+    """Every image that a Dockerfile starts or copies from, as the word for it, not expanded, with its lines."""
+    for number, stage in enumerate(dockerfile.stages):
+        if stage.base != "scratch" and dockerfile.stage_named(stage.base, number) is None:
+            yield stage.base, stage.line, stage.end
+        for each in stage.instructions:
+            name = _flags(dockerfile, each).get("from", "") if each.name == "COPY" else ""
+            known = name in contexts or name.isdecimal() or name.lower() in {one.name for one in dockerfile.stages}
+            if name and not known:
+                yield name, each.line, each.end
+
+
+# --- what each stage does ------------------------------------------------------------------------------
+
+
+def resolve(
+    dockerfile: Dockerfile,
+    config_of: Callable[[BaseImage], ImageConfig],
+    *,
+    platform: Platform,
+    epoch: int,
+    build_args: Mapping[str, str] | None = None,
+    target: str = "",
+    contexts: Collection[str] = NAMED_CONTEXTS,
+) -> ImageSpec:
+    """What a target of a Dockerfile is, with every variable expanded.
+
+    Args:
+        config_of: asked for the config of each base: its variables can be used, and its settings are kept.
+        epoch: seconds since 1970, for ``ARG SOURCE_DATE_EPOCH``.
+        target: the stage to build; empty for the last.
+        contexts: names that ``COPY --from`` can use besides stages and images.
+
+    Raises:
+        BadInput: it says something that has no meaning, or that can't be done without running or fetching something.
+        LockStale: an image has no digest.
+    """
+    given = {"SOURCE_DATE_EPOCH": str(epoch), **(build_args or {})}
+    variables = global_arguments(dockerfile, platform, given, target)
+    _check_build_args(dockerfile, build_args or {}, variables)
+    plan = _plan(dockerfile, variables, target, platform, contexts)
+    places = {number: place for place, number in enumerate(plan.order)}
+    done: list[StageSpec] = []
+    for number in plan.order:
+        stage, base = dockerfile.stages[number], plan.bases[number]
+        start = done[places[base]] if isinstance(base, int) else None
+        making = _Making(dockerfile, variables, given)
+        making.begin(stage, config_of(base) if isinstance(base, BaseImage) else None, start)
+        for each in stage.instructions:
+            origin = _origin(dockerfile, each, number, platform, contexts)
+            making.do(each, places[origin] if isinstance(origin, int) else origin)
+        done.append(
+            StageSpec(
+                stage.name,
+                places[base] if isinstance(base, int) else base,
+                plan.platforms[number],
+                tuple(making.steps),
+                making.settings,
+                making.author,
+            )
+        )
+    return ImageSpec(tuple(done))
+
+
+class _Making:
+    """One stage while its instructions are carried out."""
+
+    def __init__(self, dockerfile: Dockerfile, arguments: Mapping[str, str], build_args: Mapping[str, str]) -> None:
+        self.settings: Json = {}
+        self.steps: list[Step] = []
+        self.author = ""
+        self._dockerfile = dockerfile
+        self._global = arguments
+        self._given = build_args
+        self._arguments: dict[str, str] = {}
+        self._has_cmd = False
+
+    def begin(self, stage: Stage, config: ImageConfig | None, earlier: StageSpec | None) -> None:
+        """Take over the settings of an image or of an earlier stage; those of scratch if there is neither."""
+        if config:
+            self.settings = _copied(config.settings)
+            self.author = str(config.document.get("author") or "")
+        elif earlier:
+            self.settings, self.author = _copied(earlier.settings), earlier.author
+        else:
+            self.settings = {"Env": [f"PATH={DEFAULT_PATH}"], "WorkingDir": "/"}
+        if self.settings.pop("OnBuild", None):
+            self._dockerfile.fail(stage.line, "The base has ONBUILD triggers.", _OTHER_ENGINE)
+
+    def do(self, each: Instruction, origin: int | str | BaseImage | None) -> None:
+        """Carry out one instruction."""
+        if each.name in ("COPY", "ADD"):
+            self._copy(each, origin)
+            return
+        if each.name in ("RUN", "ONBUILD"):
+            what = "RUN needs a machine to run on" if each.name == "RUN" else "ONBUILD is for builds from this image"
+            self._dockerfile.fail(each.line, f"{what}: it can't be assembled.", _OTHER_ENGINE)
+        if each.name == "HEALTHCHECK":
+            self.settings["Healthcheck"] = self._healthcheck(each)
+        else:
+            _flags(self._dockerfile, each)
+            getattr(self, f"_{each.name.lower()}")(each)
+        if each.name != "WORKDIR":
+            self.steps.append(Step(each.text, each.line))
+
+    # Each is named for its instruction.
+
+    def _arg(self, each: Instruction) -> None:
+        for name, default in _arguments(self._dockerfile, each):
+            value = self._given.get(name)
+            if value is None:
+                value = self._global.get(name) if default is None else self._expanded(default, each.line)
+            if value is None:
+                continue
+            if self._environment.get(name, value) != value:
+                self._dockerfile.fail(
+                    each.line,
+                    f"ARG {name} comes after an ENV {name} with another value: which of them counts is told "
+                    "differently by different BuildKits.",
+                    "Rename one of the two.",
+                )
+            self._arguments[name] = value
+
+    def _env(self, each: Instruction) -> None:
+        lines: list[str] = self.settings.get("Env") or []
+        for name, value in self._pairs(each):
+            new = f"{name}={value}"
+            at = [n for n, line in enumerate(lines) if line.partition("=")[0] == name]
+            lines = [*lines[: at[0]], new, *lines[at[0] + 1 :]] if at else [*lines, new]
+        self.settings["Env"] = lines
+
+    def _label(self, each: Instruction) -> None:
+        self.settings["Labels"] = {**(self.settings.get("Labels") or {}), **dict(self._pairs(each))}
+
+    def _workdir(self, each: Instruction) -> None:
+        path = self._absolute(self._only(each), keep_slash=False)
+        self.settings["WorkingDir"] = path
+        if path == "/":
+            self.steps.append(Step(each.text, each.line))
+        else:
+            self.steps.append(Folder(each.text, each.line, path, str(self.settings.get("User") or "")))
+
+    def _user(self, each: Instruction) -> None:
+        self.settings["User"] = self._only(each)
+
+    def _expose(self, each: Instruction) -> None:
+        words = [word for arg in each.args for word in self._dockerfile.words(arg, self._variables, each.line)]
+        if not words:
+            self._dockerfile.fail(each.line, "EXPOSE names no port.")
+        ports: Json = {port: {} for word in words for port in self._ports(word, each.line)}
+        self.settings["ExposedPorts"] = {**(self.settings.get("ExposedPorts") or {}), **ports}
+
+    def _volume(self, each: Instruction) -> None:
+        paths = [self._expanded(word.strip(), each.line) for word in each.args]
+        if not paths or not all(paths):
+            self._dockerfile.fail(each.line, "VOLUME names no path.")
+        self.settings["Volumes"] = {**(self.settings.get("Volumes") or {}), **{path: {} for path in paths}}
+
+    def _stopsignal(self, each: Instruction) -> None:
+        name = self._only(each)
+        numbered = name.isascii() and name.isdecimal() and 0 < int(name) < 65
+        if not numbered and name.upper().removeprefix("SIG") not in _SIGNALS:
+            self._dockerfile.fail(each.line, f"{shown(name)!r} is no signal.", "Write it like SIGTERM.")
+        self.settings["StopSignal"] = name
+
+    def _shell(self, each: Instruction) -> None:
+        if not each.json or not each.args:
+            self._dockerfile.fail(each.line, "SHELL takes a JSON list.", 'Write it like SHELL ["/bin/sh", "-c"].')
+        self.settings["Shell"] = list(each.args)
+
+    def _cmd(self, each: Instruction) -> None:
+        self.settings["Cmd"] = self._command(each)
+        self.settings["ArgsEscaped"] = True
+        self._has_cmd = True
+
+    def _entrypoint(self, each: Instruction) -> None:
+        self.settings["Entrypoint"] = self._command(each)
+        if not self._has_cmd:
+            self.settings.pop("Cmd", None)
+
+    def _maintainer(self, each: Instruction) -> None:
+        if not each.args:
+            self._dockerfile.fail(each.line, "MAINTAINER names nobody.")
+        self.author = each.args[0]
+
+    def _healthcheck(self, each: Instruction) -> Json:
+        flags = _flags(self._dockerfile, each)
+        kind = each.args[0].upper() if each.args else ""
+        if kind == "NONE" and len(each.args) == 1:
+            return {"Test": ["NONE"]}
+        if kind != "CMD" or len(each.args) < 2:
+            self._dockerfile.fail(each.line, "HEALTHCHECK takes CMD and a command, or NONE alone.")
+        found: Json = {"Test": ["CMD" if each.json else "CMD-SHELL", *each.args[1:]]}
+        for flag, key in (
+            ("interval", "Interval"),
+            ("timeout", "Timeout"),
+            ("start-period", "StartPeriod"),
+            ("start-interval", "StartInterval"),
+        ):
+            if length := self._duration(flags.get(flag, ""), flag, each.line):
+                found[key] = length
+        retries = flags.get("retries", "0")
+        if not (retries.isascii() and retries.isdecimal() and int(retries) < 1 << 31):
+            self._dockerfile.fail(each.line, f"--retries={shown(retries)} is no number.")
+        if int(retries):
+            found["Retries"] = int(retries)
+        return found
+
+    def _copy(self, each: Instruction, origin: int | str | BaseImage | None) -> None:
+        flags = _flags(self._dockerfile, each)
+        *words, last = each.args or ("",)
+        if not words:
+            self._dockerfile.fail(each.line, f"{each.name} needs a source and a destination.")
+        inline = {one.name: one for one in each.inline}
+        sources: list[str] = []
+        texts: list[tuple[str, bytes]] = []
+        for word in words:
+            document = None if each.json else parse_heredoc(word)
+            if document and document.name in inline:
+                texts.append((self._inline_name(document.name, each.line), self._inline(inline[document.name], each)))
+            else:
+                sources.append(self._source(self._expanded(word, each.line), each))
+        destination = self._expanded(last, each.line)
+        if not each.json and parse_heredoc(last):
+            self._dockerfile.fail(each.line, "A here-document can't be the destination.")
+        self.steps.append(
+            Copy(
+                each.text,
+                each.line,
+                tuple(sources),
+                self._absolute(destination or ".", keep_slash=True),
+                origin,
+                self._expanded(flags.get("chown", ""), each.line),
+                self._mode(self._expanded(flags.get("chmod", ""), each.line), each.line),
+                tuple(texts),
+                unpacks=each.name == "ADD",
+            )
+        )
+
+    # What these share.
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return dict(line.split("=", 1) for line in self.settings.get("Env") or [] if "=" in line)
+
+    @property
+    def _variables(self) -> dict[str, str]:
+        return {**self._arguments, **self._environment}
+
+    def _expanded(self, word: str, line: int) -> str:
+        return self._dockerfile.expand(word, self._variables, line)
+
+    def _only(self, each: Instruction) -> str:
+        value = self._expanded(each.args[0], each.line) if each.args else ""
+        if not value and each.name != "WORKDIR":
+            self._dockerfile.fail(each.line, f"{each.name} is empty.")
+        return value
+
+    def _pairs(self, each: Instruction) -> list[tuple[str, str]]:
+        if not each.args:
+            self._dockerfile.fail(each.line, f"{each.name} names nothing.")
+        words = [self._expanded(word, each.line) for word in each.args]
+        pairs = list(zip(words[::2], words[1::2], strict=True))
+        if not all(name for name, _ in pairs):
+            self._dockerfile.fail(each.line, f"A name in {each.name} is empty.")
+        return pairs
+
+    def _command(self, each: Instruction) -> list[str]:
+        if each.json:
+            return list(each.args)
+        return [*(self.settings.get("Shell") or _SHELL), " ".join(each.args)]
+
+    def _absolute(self, path: str, *, keep_slash: bool) -> str:
+        """A path from the working directory on; it keeps its last slash where that says it is a folder."""
+        joined = posixpath.join("/", str(self.settings.get("WorkingDir") or "/"), path)
+        clean = "/" + posixpath.normpath(joined).lstrip("/")
+        folder = path.endswith(("/", "/.")) or path == "."
+        return clean + "/" if keep_slash and folder and clean != "/" else clean
+
+    def _source(self, path: str, each: Instruction) -> str:
+        if each.name == "ADD" and re.match(r"https?://|git://|git@|ssh://|github\.com/|.*\.git(#|$)", path):
+            self._dockerfile.fail(each.line, f"ADD {shown(path)} would fetch it.", _OTHER_ENGINE)
+        return posixpath.normpath("/" + path).lstrip("/")
+
+    def _inline_name(self, name: str, line: int) -> str:
+        if "/" in name or name in (".", ".."):
+            self._dockerfile.fail(line, f"The here-document {shown(name)!r} has a path for a name.")
+        return name
+
+    def _inline(self, one: Inline, each: Instruction) -> bytes:
+        text = self._dockerfile.expand_inline(one.text, self._variables, each.line) if one.expand else one.text
+        return text.encode()
+
+    def _mode(self, text: str, line: int) -> int | None:
+        if not text:
+            return None
+        if not re.fullmatch(r"0*[0-7]{1,4}", text):
+            self._dockerfile.fail(line, f"--chmod={shown(text)} is no octal number up to 7777.", _OTHER_ENGINE)
+        return int(text, 8)
+
+    def _ports(self, word: str, line: int) -> Iterator[str]:
+        numbers, _, protocol = word.rpartition(":")[2].partition("/")
+        first, _, last = numbers.partition("-")
+        last = last or first
+        protocol = protocol.lower() or "tcp"
+        fine = all(re.fullmatch(r"[0-9]{1,5}", each) and int(each) < 1 << 16 for each in (first, last))
+        if not fine or int(first) > int(last) or protocol not in ("tcp", "udp", "sctp"):
+            self._dockerfile.fail(line, f"{shown(word)!r} is no port.", "Write it like 8000, 53/udp or 8000-8010.")
+        return (f"{port}/{protocol}" for port in range(int(first), int(last) + 1))
+
+    def _duration(self, text: str, flag: str, line: int) -> int:
+        """Nanoseconds (Go's time.ParseDuration)."""
+        if text in ("", "0"):
+            return 0
+        length = sum(float(number) * _NANOSECONDS[unit] for number, unit in _DURATION.findall(text))
+        if _DURATION.sub("", text) or not 10**6 <= length < 1 << 63:
+            self._dockerfile.fail(line, f"--{flag}={shown(text)} is no duration of a millisecond or more.")
+        return round(length)
+
+
+def _copied(settings: Json) -> Json:
+    return {key: list(each) if isinstance(each, list) else each for key, each in settings.items()}
