@@ -24,10 +24,11 @@ from reprobuild.archive.model import (
     refusing,
 )
 from reprobuild.archive.tarred import Member, decompressed, extract_tar, open_tar, stream_kind, unpack, write_tar
-from reprobuild.archive.zipped import RATIO_LIMIT, ZIP64, extra_fields, open_zip
+from reprobuild.archive.zipped import DEFLATED, RATIO_LIMIT, ZIP64, ZipMember, extra_fields, open_zip
 from reprobuild.errors import BadInput
 
 __all__ = [
+    "DEFLATED",
     "ENTRY_LIMIT",
     "HOSTILE",
     "RATIO_LIMIT",
@@ -38,6 +39,7 @@ __all__ = [
     "Kind",
     "Member",
     "Names",
+    "ZipMember",
     "archive_kind",
     "as_stream",
     "clean_name",
