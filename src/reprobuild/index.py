@@ -11,8 +11,10 @@ digest is checked each time before the bytes are used.
 import hashlib
 import json
 import os
+import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,7 +29,7 @@ from reprobuild import process
 from reprobuild.digest import Digest, chunks_of
 from reprobuild.errors import BadInput, DigestMismatch, IndexFailed
 from reprobuild.files import cache_root, write_atomically
-from reprobuild.interpreter import Interpreter
+from reprobuild.interpreter import Accepting
 from reprobuild.lockfile import Pin
 from reprobuild.places import Place, configured
 from reprobuild.progress import SILENT, Observer
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 _PARALLEL = 8
 _NAME_LIMIT = 255
+_AFTER_ALL = sys.maxsize  # the rank of an sdist
 _TIMEOUT = (10, 60)  # seconds to connect, and between two packets
 _NO_NETWORK = "Check the network and uv's index settings; locked files that were fetched before are kept."
 
@@ -96,9 +99,10 @@ class Index:
         self._offers: dict[str, list[_Offer]] = {}
         self._digests: dict[str, Digest] = {}
         self._places: tuple[Place, ...] | None = None
+        self._sound: set[Path] = set()
         self._lock = threading.Lock()
 
-    def choose(self, pins: Iterable[Pin], interpreter: Interpreter) -> tuple[LockedFile, ...]:
+    def choose(self, pins: Iterable[Pin], interpreter: Accepting) -> tuple[LockedFile, ...]:
         """For each pin the file that the interpreter likes best: a wheel by tag order, else the sdist.
 
         Raises:
@@ -134,7 +138,7 @@ class Index:
                 return released.file
         raise IndexFailed(f"No index offers an sdist of {name} {version}.")
 
-    def without_wheel(self, name: str, interpreter: Interpreter, before: str = "") -> dict[str, str]:
+    def without_wheel(self, name: str, interpreter: Accepting, before: str = "") -> dict[str, str]:
         """The releases with an sdist, and no wheel that an interpreter can use: what Python each requires, by version.
 
         Args:
@@ -166,6 +170,19 @@ class Index:
         with process.workers(_PARALLEL) as pool:
             list(pool.map(lambda file: self._put(file, destination / file.filename), files))
 
+    def kept(self, file: LockedFile) -> Path:
+        """A file's place in the cache, where it lies whole: fetched if need be, its digest checked once a process.
+
+        Raises:
+            IndexFailed: no place offers it.
+            DigestMismatch: a place sent other bytes than the lock names.
+        """
+        path = self._kept(file)
+        if path not in self._sound:
+            self._use(file, lambda chunks: deque(chunks, maxlen=0))
+            self._sound.add(path)
+        return path
+
     def kept_size(self, files: Iterable[LockedFile]) -> int | None:
         """How many bytes some files have together; None unless all of them have been fetched before."""
         try:
@@ -173,7 +190,7 @@ class Index:
         except OSError:
             return None
 
-    def _choose(self, pin: Pin, interpreter: Interpreter) -> LockedFile:
+    def _choose(self, pin: Pin, interpreter: Accepting) -> LockedFile:
         names = self._names(pin)
         best = _best(names, interpreter)
         unknown = [digest for digest, name in names.items() if not name]
@@ -218,10 +235,14 @@ class Index:
         return [digest for digest in unknown if digest not in there]
 
     def _put(self, file: LockedFile, destination: Path) -> None:
+        self._use(file, lambda chunks: write_atomically(destination, chunks))
+
+    def _use(self, file: LockedFile, use: Callable[[Iterable[bytes]], object]) -> None:
+        """Give a file's content, checked on the way, to somebody; a damaged copy in the cache is replaced first."""
         kept = self._kept(file)
         if kept.is_file():
             try:
-                _copy(kept, destination, file)
+                use(_checked(kept, file))
             except DigestMismatch:
                 kept.unlink()
                 with self._lock:
@@ -229,7 +250,7 @@ class Index:
             else:
                 return
         self._download(file, kept)
-        _copy(kept, destination, file)
+        use(_checked(kept, file))
 
     def _kept(self, file: LockedFile) -> Path:
         return self._cache / "files" / file.digest.algorithm / file.digest.hex / file.filename
@@ -304,7 +325,7 @@ class Index:
             raise IndexFailed(f"{offer.filename} could not be fetched: {_why(error)}.", _NO_NETWORK) from error
 
 
-def _best(names: Mapping[Digest, str], interpreter: Interpreter) -> Digest | None:
+def _best(names: Mapping[Digest, str], interpreter: Accepting) -> Digest | None:
     """The best file for an interpreter; ties are broken by build number, then by name."""
     ranked: list[tuple[int, Any, str, Digest]] = []
     for digest, filename in names.items():
@@ -315,7 +336,7 @@ def _best(names: Mapping[Digest, str], interpreter: Interpreter) -> Digest | Non
                 number, text = build or (0, "")
                 ranked.append((min(ranks), (-number, text), filename, digest))
         elif filename:
-            ranked.append((len(interpreter.tags), (0, ""), filename, digest))
+            ranked.append((_AFTER_ALL, (0, ""), filename, digest))
     return min(ranked)[-1] if ranked else None
 
 
@@ -422,6 +443,6 @@ def _why(error: Exception) -> str:
     return type(error).__name__
 
 
-def _copy(kept: Path, destination: Path, file: LockedFile) -> None:
+def _checked(kept: Path, file: LockedFile) -> Iterable[bytes]:
     with kept.open("rb") as stream:
-        write_atomically(destination, file.digest.check(chunks_of(stream), f"{file.filename} in the cache"))
+        yield from file.digest.check(chunks_of(stream), f"{file.filename} in the cache")

@@ -4,12 +4,12 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from packaging.specifiers import SpecifierSet
 from packaging.tags import Tag
@@ -41,6 +41,22 @@ _QUESTIONS_VERSION = 1
 _VERSION = re.compile(r"[0-9]+(\.[0-9]+){0,2}((a|b|rc)[0-9]+)?(t|\+freethreaded)?")
 
 
+class Accepting(Protocol):
+    """A Python that files are chosen for: one of this machine, or one in an image."""
+
+    @property
+    def version(self) -> str:
+        """As ``platform.python_version()`` says it."""
+
+    @property
+    def platform(self) -> str:
+        """What messages call its platform."""
+
+    @property
+    def tag_ranks(self) -> Mapping[Tag, int]:
+        """Each accepted wheel tag with its place in the order of preference, 0 for the best."""
+
+
 @dataclass(frozen=True)
 class Interpreter:
     """A Python interpreter.
@@ -67,10 +83,15 @@ class Interpreter:
     @cached_property
     def tag_ranks(self) -> dict[Tag, int]:
         """Each accepted wheel tag with its place in the order of preference, 0 for the best."""
-        ranks: dict[Tag, int] = {}
-        for rank, text in enumerate(self.tags):
-            ranks.setdefault(Tag(*text.split("-", 2)), rank)
-        return ranks
+        return ranked(Tag(*text.split("-", 2)) for text in self.tags)
+
+
+def ranked(tags: Iterable[Tag]) -> dict[Tag, int]:
+    """Each tag with its place; of one that comes twice the first."""
+    ranks: dict[Tag, int] = {}
+    for rank, tag in enumerate(tags):
+        ranks.setdefault(tag, rank)
+    return ranks
 
 
 def find(

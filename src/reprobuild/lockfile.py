@@ -65,17 +65,23 @@ class Lockfile:
 
     def unsatisfied(self, requirements: Iterable[Requirement], markers: Mapping[str, str]) -> list[str]:
         """What the lock lacks of some requirements in an environment, each in a few words; [] for nothing."""
-        pins = self.selected(markers)
-        problems = []
-        for requirement in requirements:
-            if requirement.marker and not holds(requirement.marker, markers):
-                continue
-            pin = pins.get(canonicalize_name(requirement.name))
-            if pin is None:
-                problems.append(f"{requirement} is not in it")
-            elif not requirement.specifier.contains(pin.version, prereleases=True):
-                problems.append(f"{requirement} is wanted, but {pin.version} is locked")
-        return problems
+        return list(
+            unsatisfied(requirements, {name: pin.version for name, pin in self.selected(markers).items()}, markers)
+        )
+
+
+def unsatisfied(
+    requirements: Iterable[Requirement], versions: Mapping[str, Version], markers: Mapping[str, str]
+) -> Iterator[str]:
+    """What some locked versions, by name, lack of some requirements in an environment, each in a few words."""
+    for requirement in requirements:
+        if requirement.marker and not holds(requirement.marker, markers):
+            continue
+        version = versions.get(canonicalize_name(requirement.name))
+        if version is None:
+            yield f"{requirement} is not in it"
+        elif not requirement.specifier.contains(version, prereleases=True):
+            yield f"{requirement} is wanted, but {version} is locked"
 
 
 def holds(marker: Marker, markers: Mapping[str, str]) -> bool:

@@ -3,7 +3,7 @@
 import difflib
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 
 from reprobuild.errors import BadInput, shown
 from reprobuild.files import read_text
+from reprobuild.oci.model import Platform
 
 #: What a project without [build-system] is built with (PEP 517, "fallback").
 _LEGACY_REQUIRES = ("setuptools>=40.8.0",)
@@ -22,6 +23,9 @@ _LONGEST = 30 * 24 * 3600  # seconds that a build may have
 _LEAST_MEMORY, _MOST_MEMORY = 64, 1 << 24  # MiB
 _LEGACY_BACKEND = "setuptools.build_meta:__legacy__"
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+_SELECTION = ("project", "extras", "groups", "python", "platform")
+#: An absolute path that means itself in a shebang and in pyvenv.cfg, whatever reads it.
+_INTERPRETER = re.compile(r"(/(?!\.\.?(/|$))[A-Za-z0-9._+-]+)+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 #: Variables that reprobuild itself must control.
 _RESERVED = frozenset(
@@ -50,6 +54,23 @@ class Selection:
     groups: tuple[str, ...] = ()
     python: str = ""
     platform: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSettings:
+    """``[tool.reprobuild.images.<name>]``: an image's lock, and what runs it.
+
+    Attributes:
+        interpreter: the absolute path of the base's Python; empty where the base's own config tells.
+        platforms: what the image is built for; empty for the one that the lock is for.
+        manylinux: the newest manylinux that the base's C library can run, such as ``2_28``, for a lock of every
+            platform; empty where ``selection.platform`` says it.
+    """
+
+    selection: Selection
+    interpreter: str = ""
+    platforms: tuple[Platform, ...] = ()
+    manylinux: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +109,7 @@ class Config:
         exclude_newer: ``[tool.reprobuild] exclude-newer``: a time, False to have none, or None when not set.
         python: the interpreter to build with, when the command line names none.
         selections: every runtime lock; the first is requirements.txt.
+        images: the images, in the order of pyproject.toml; their locks are among the selections.
     """
 
     root: Path
@@ -101,6 +123,7 @@ class Config:
     python: str | None
     wheel: BuildSettings
     selections: tuple[Selection, ...]
+    images: tuple[ImageSettings, ...] = ()
 
     @property
     def is_legacy(self) -> bool:
@@ -193,6 +216,10 @@ def _parse(document: Mapping[str, Any], root: Path, path: str) -> Config:
     except ValueError as error:
         raise BadInput(f"{path}: project.requires-python: {shown(error)}.") from error
     name = project.get("name", "")
+    known = _Known.of(document, project)
+    images = tuple(_image(reader, *each, known) for each in _tables(reader, tool, "images"))
+    environments = (_selection(reader, "environments", *each, known) for each in _tables(reader, tool, "environments"))
+    own = Selection(name="", output="requirements.txt")
     return Config(
         root=root,
         name=canonicalize_name(name) if isinstance(name, str) else "",
@@ -204,7 +231,8 @@ def _parse(document: Mapping[str, Any], root: Path, path: str) -> Config:
         exclude_newer=_exclude_newer(tool, path),
         python=reader.string(tool, "python", "tool.reprobuild", "") or None,
         wheel=_build_settings(reader, reader.table(tool, "wheel", {}, "tool.reprobuild.")),
-        selections=_selections(reader, tool, _Known.of(document, project)),
+        selections=(own, *environments, *(image.selection for image in images)),
+        images=images,
     )
 
 
@@ -318,33 +346,67 @@ class _Known:
                 raise BadInput(f"{path}: {where}.{key} names {absent[0]!r}, which {table} doesn't hold.", hint)
 
 
-def _selections(reader: "_Reader", tool: Mapping[str, Any], known: _Known) -> tuple[Selection, ...]:
-    selections = [Selection(name="", output="requirements.txt")]
-    for kind in ("environments", "images"):
-        for name, table in reader.table(tool, kind, {}, "tool.reprobuild.").items():
-            where = f"tool.reprobuild.{kind}.{name}"
-            if not _NAME.fullmatch(name):
-                raise BadInput(f"{reader.path}: {where}: {name!r} can't be a folder's name.")
-            if not isinstance(table, dict):
-                raise BadInput(f"{reader.path}: {where} is not a table.")
-            reader.known(table, where, ("project", "extras", "groups", "python", "platform"))
-            selection = Selection(
-                name=name,
-                output=f"{kind}/{name}/requirements.txt",
-                project=reader.flag(table, "project", where, default=True),
-                extras=reader.strings(table, "extras", where, ()),
-                groups=reader.strings(table, "groups", where, ()),
-                python=reader.string(table, "python", where, ""),
-                platform=reader.string(table, "platform", where, ""),
-            )
-            if selection.extras and not selection.project:
-                raise BadInput(
-                    f"{reader.path}: {where} names extras but has project = false.",
-                    "Extras belong to the project: drop one of the two.",
-                )
-            known.check(selection, where, reader.path)
-            selections.append(selection)
-    return tuple(selections)
+def _tables(reader: "_Reader", tool: Mapping[str, Any], kind: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The named tables of one kind."""
+    for name, table in reader.table(tool, kind, {}, "tool.reprobuild.").items():
+        where = f"tool.reprobuild.{kind}.{name}"
+        if not _NAME.fullmatch(name):
+            raise BadInput(f"{reader.path}: {where}: {name!r} can't be a folder's name.")
+        if not isinstance(table, dict):
+            raise BadInput(f"{reader.path}: {where} is not a table.")
+        yield name, table
+
+
+def _selection(
+    reader: "_Reader", kind: str, name: str, table: Mapping[str, Any], known: _Known, more: tuple[str, ...] = ()
+) -> Selection:
+    where = f"tool.reprobuild.{kind}.{name}"
+    reader.known(table, where, (*_SELECTION, *more))
+    selection = Selection(
+        name=name,
+        output=f"{kind}/{name}/requirements.txt",
+        project=reader.flag(table, "project", where, default=True),
+        extras=reader.strings(table, "extras", where, ()),
+        groups=reader.strings(table, "groups", where, ()),
+        python=reader.string(table, "python", where, ""),
+        platform=reader.string(table, "platform", where, ""),
+    )
+    if selection.extras and not selection.project:
+        raise BadInput(
+            f"{reader.path}: {where} names extras but has project = false.",
+            "Extras belong to the project: drop one of the two.",
+        )
+    known.check(selection, where, reader.path)
+    return selection
+
+
+def _image(reader: "_Reader", name: str, table: Mapping[str, Any], known: _Known) -> ImageSettings:
+    where = f"tool.reprobuild.images.{name}"
+    selection = _selection(reader, "images", name, table, known, ("interpreter", "platforms", "manylinux"))
+    interpreter = reader.string(table, "interpreter", where, "")
+    if interpreter and not _INTERPRETER.fullmatch(interpreter):
+        raise BadInput(
+            f"{reader.path}: {where}.interpreter: {interpreter!r} is not an absolute path in plain letters.",
+            "Write it like /usr/bin/python3.12, as it is in the base image.",
+        )
+    manylinux = reader.string(table, "manylinux", where, "")
+    if manylinux and not re.fullmatch(r"2_[0-9]{1,3}", manylinux):
+        raise BadInput(
+            f"{reader.path}: {where}.manylinux: {manylinux!r} is not a version of glibc.", "Write it like 2_28."
+        )
+    if manylinux and selection.platform:
+        raise BadInput(
+            f"{reader.path}: {where} has a platform, which names its manylinux already.", "Drop one of the two."
+        )
+    platforms: list[Platform] = []
+    for text in reader.strings(table, "platforms", where, ()):
+        try:
+            platforms.append(Platform.parse(text))
+        except BadInput as error:
+            raise BadInput(f"{reader.path}: {where}.platforms: {error.reason}", error.remedy) from error
+    if len(set(platforms)) != len(platforms):
+        raise BadInput(f"{reader.path}: {where}.platforms names one twice.", "Name each once.")
+    return ImageSettings(selection, interpreter, tuple(platforms), manylinux)
 
 
 @dataclass(frozen=True, slots=True)

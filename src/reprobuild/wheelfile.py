@@ -9,9 +9,9 @@ import base64
 import csv
 import hashlib
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.message import Message
 from email.parser import BytesHeaderParser
 from math import prod
@@ -49,6 +49,9 @@ class WheelFile:
         dist_info: name of the ``.dist-info`` folder.
         generator: what WHEEL says made it, such as ``hatchling 1.27.0``; empty when it doesn't say.
         metadata_name, metadata_version: Name and Version as METADATA spells them.
+        record: what RECORD says of each file, as in ``sha256=…``.
+        requires: the Requires-Dist of METADATA, as written.
+        requires_python: its Requires-Python; empty for none.
     """
 
     path: Path
@@ -63,10 +66,16 @@ class WheelFile:
     metadata_name: str
     metadata_version: str
     entries: tuple[Entry, ...]
+    record: Mapping[str, str] = field(default_factory=dict, repr=False)
+    requires: tuple[str, ...] = ()
+    requires_python: str = ""
 
 
-def read_wheel(path: Path) -> WheelFile:
+def read_wheel(path: Path, *, seen: Digest | None = None) -> WheelFile:
     """Read a wheel and check all that the format promises, hashing every member once.
+
+    Args:
+        seen: the file's digest, when a file with that digest was read before: then nothing in it is hashed again.
 
     Raises:
         BadInput: the file isn't a wheel, or is one that contradicts itself; the message says where.
@@ -79,7 +88,7 @@ def read_wheel(path: Path) -> WheelFile:
             "A wheel is called NAME-VERSION[-BUILD]-PYTHON-ABI-PLATFORM.whl.",
         ) from error
     with ThreadPoolExecutor(1) as pool, open_archive(path) as archive:
-        digest = pool.submit(Digest.of_file, path)
+        digest = pool.submit(lambda: seen or Digest.of_file(path))
         dist_info = _dist_info(archive)
         _check_dist_info(path, dist_info, name, version)
         metadata = _headers(archive, f"{dist_info}/METADATA")
@@ -89,7 +98,7 @@ def read_wheel(path: Path) -> WheelFile:
         wheel = _headers(archive, f"{dist_info}/WHEEL")
         _check_format(path, _one(path, wheel, "Wheel-Version"))
         _check_tags(path, wheel, tags)
-        _check_record(archive, dist_info)
+        record = _check_record(archive, dist_info, hashed=not seen)
         return WheelFile(
             path=path,
             digest=digest.result(),
@@ -103,6 +112,9 @@ def read_wheel(path: Path) -> WheelFile:
             metadata_name=own_name,
             metadata_version=own_version,
             entries=archive.entries,
+            record=record,
+            requires=tuple(str(each).strip() for each in metadata.get_all("Requires-Dist", [])),
+            requires_python=str(metadata.get("Requires-Python", "")).strip(),
         )
 
 
@@ -188,7 +200,8 @@ class _Row:
     size: str
 
 
-def _check_record(archive: Archive, dist_info: str) -> None:
+def _check_record(archive: Archive, dist_info: str, *, hashed: bool) -> dict[str, str]:
+    """What RECORD says of each file, checked; the content too if it is to be hashed."""
     record = _member(archive, f"{dist_info}/RECORD")
     unrecorded = {f"{dist_info}/{name}" for name in _UNRECORDED}
     if record.size > _RECORD_LINE * (len(archive.entries) + len(unrecorded)):
@@ -206,7 +219,8 @@ def _check_record(archive: Archive, dist_info: str) -> None:
             continue
         if name not in rows:
             raise _bad(archive.name, f"RECORD omits {name!r}")
-        _check_row(archive, entry, rows[name])
+        _check_row(archive, entry, rows[name], hashed=hashed)
+    return {name: f"{row.algorithm}={row.digest}" for name, row in rows.items() if name not in unrecorded}
 
 
 def _rows(archive: Archive, record: Entry) -> Iterator[tuple[str, _Row]]:
@@ -221,14 +235,14 @@ def _rows(archive: Archive, record: Entry) -> Iterator[tuple[str, _Row]]:
         raise _bad(archive.name, f"RECORD is malformed ({error})") from error
 
 
-def _check_row(archive: Archive, entry: Entry, row: _Row) -> None:
+def _check_row(archive: Archive, entry: Entry, row: _Row, *, hashed: bool) -> None:
     if row.algorithm not in _HASHES:
         word = f"only a {row.algorithm} hash" if row.algorithm else "no hash"
         raise _bad(archive.name, f"RECORD has {word} for {entry.name!r}; sha256 is the least")
     if row.size and row.size != str(entry.size):
         has = f"{entry.size} bytes, and RECORD says {row.size}"
         raise _bad(archive.name, f"{entry.name!r} has {has}")
-    if _hash(archive.chunks(entry), row.algorithm) != row.digest:
+    if hashed and _hash(archive.chunks(entry), row.algorithm) != row.digest:
         raise _bad(archive.name, f"{entry.name!r} has another {row.algorithm} than RECORD says")
 
 

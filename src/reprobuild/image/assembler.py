@@ -263,7 +263,7 @@ class _Stage:
 class _Known:
     """The files that a stage added; what its base has isn't known."""
 
-    def __init__(self, nodes: Mapping[str, Node], has_base: bool, where: str) -> None:  # noqa: FBT001
+    def __init__(self, nodes: Mapping[str, Node], has_base: bool, where: str) -> None:
         self._nodes = Nodes(nodes)
         self._has_base, self._where = has_base, where
 

@@ -406,7 +406,7 @@ def _utf8(text: str, where: Path) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise BadInput(f"A name or a link in {shown(ascii(str(where)))} is not UTF-8: {ascii(text)}.") from error
+        raise BadInput(f"A name or a link in {shown(ascii(str(where)))} is not UTF-8: {text!a}.") from error
     return text
 
 

@@ -1,0 +1,219 @@
+"""Locked wheels and a target → the nodes of a virtual environment, nothing written anywhere but in the cache.
+
+Everything is read and checked before anything is handed out: each wheel's digest, its RECORD, what it installs, and
+that no two wheels install something else at the same place. There pip lets the last one win, and uv warns; which was
+last would then decide what an image runs, so it is an error here. The same bytes twice are nobody's loss, and usual
+in namespace packages.
+"""
+
+import hashlib
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+from reprobuild import process
+from reprobuild.digest import Digest
+from reprobuild.errors import BadInput, shown
+from reprobuild.files import cache_root, write_atomically
+from reprobuild.image.installed import InstalledFile, folder, install, nodes
+from reprobuild.image.target import Target
+from reprobuild.index import Index, LockedFile
+from reprobuild.lockfile import Lockfile, unsatisfied
+from reprobuild.oci.tree import WHEEL_TIME, Content, Node, Text
+from reprobuild.project import requirement_of
+from reprobuild.wheelfile import WheelFile, read_wheel
+
+#: What is at a place: a file of a wheel, a folder, or what no wheel may replace.
+_Thing = InstalledFile | Literal["folder", "fixed"]
+_PARALLEL = 4  # wheels that are fetched and read at once
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledWheel:
+    """A wheel in an environment.
+
+    Attributes:
+        nodes: its files, and every folder above them from the prefix down, sorted by path.
+        size: bytes of its files.
+        own: whether it is the project's own.
+    """
+
+    file: LockedFile
+    nodes: tuple[Node, ...]
+    size: int
+    own: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """A virtual environment.
+
+    Attributes:
+        skeleton: what it has without any wheel.
+        wheels: by name; the project's own comes last.
+        unmet: what `pip check` would complain about, each in a few words. A resolver that was told to override
+            something leaves that on purpose.
+    """
+
+    target: Target
+    skeleton: tuple[Node, ...]
+    wheels: tuple[InstalledWheel, ...]
+    unmet: tuple[str, ...]
+
+
+def assemble(lock: Lockfile, target: Target, index: Index, own: Path | None = None) -> Environment:
+    """The environment that a lock describes.
+
+    Args:
+        own: the project's wheel, if it is to be in it.
+
+    Raises:
+        IndexFailed: no place offers a suitable file of a pin.
+        DigestMismatch: a place sent other bytes than the lock names.
+        BadInput: a pin has no wheel, or a wheel can't be installed, or two contradict one another.
+    """
+    files = index.choose(lock.selected(target.markers).values(), target)
+    _require_wheels(files, target)
+    with process.workers(_PARALLEL) as pool:
+        read = list(pool.map(lambda file: _read(index.kept(file), file.digest), files))
+    found = list(zip(files, read, strict=True))
+    if own is not None:
+        found.append(_own(own, target, files))
+    skeleton = _skeleton(target)
+    # Of a lock's pins nobody knows which were asked for; of the project it is certain.
+    installed = [(file, wheel, install(wheel, target, requested=wheel.path == own)) for file, wheel in found]
+    _require_peace(skeleton, ((file.filename, contents) for file, _, contents in installed), target.prefix.strip("/"))
+    wheels = [
+        InstalledWheel(file, nodes(contents, target.prefix), _size(contents), own=wheel.path == own)
+        for file, wheel, contents in installed
+    ]
+    return Environment(target, skeleton, tuple(wheels), tuple(_unmet([wheel for _, wheel in found], target)))
+
+
+def _size(contents: Mapping[str, InstalledFile]) -> int:
+    return sum(each.content.size for each in contents.values())
+
+
+def _require_wheels(files: Iterable[LockedFile], target: Target) -> None:
+    for file in files:
+        if not file.is_wheel:
+            raise BadInput(
+                f"{file.name} {file.version} has no wheel for Python {target.short} on {target.platform} in the lock, "
+                f"only the sdist {file.filename}.",
+                "An image is put together from wheels alone: lock another version, or build a wheel of it and offer "
+                "that in one of uv's find-links.",
+            )
+
+
+def _read(path: Path, digest: Digest) -> WheelFile:
+    """A wheel with this digest; what was found to be sound once isn't hashed again."""
+    mark = cache_root() / "sound-wheels" / digest.algorithm / digest.hex
+    if mark.is_file():
+        return read_wheel(path, seen=digest)
+    wheel = read_wheel(path)
+    write_atomically(mark, ())
+    return wheel
+
+
+def _own(path: Path, target: Target, others: Iterable[LockedFile]) -> tuple[LockedFile, WheelFile]:
+    wheel = _read(path, Digest.of_file(path))
+    if wheel.tags.isdisjoint(target.tag_ranks):
+        raise BadInput(
+            f"{path.name} doesn't run on Python {target.short} on {target.platform}.",
+            "Build it for that Python and platform.",
+        )
+    if any(each.name == wheel.name for each in others):
+        raise BadInput(f"The lock pins {wheel.name} too, which is the project itself.", "Run `reprobuild lock`.")
+    return LockedFile(wheel.name, str(wheel.version), path.name, wheel.digest), wheel
+
+
+def _skeleton(target: Target) -> tuple[Node, ...]:
+    """What `python -m venv` makes, without its scripts for shells."""
+    root = target.prefix.strip("/")
+    library = f"lib/python{target.short}"
+    settings = [
+        f"home = {posixpath.dirname(target.executable)}",
+        "include-system-site-packages = false",
+        f"version = {target.version}",
+        f"executable = {target.executable}",
+    ]
+    links = {
+        "bin/python": target.executable,
+        "bin/python3": "python",
+        f"bin/python{target.short}": "python",
+        "lib64": "lib",
+    }
+    found = [
+        *(folder(f"{root}/{each}".rstrip("/")) for each in ("", "bin", "lib", library, f"{library}/site-packages")),
+        *(Node(f"{root}/{path}", "symlink", 0o777, WHEEL_TIME, target=to) for path, to in links.items()),
+        InstalledFile(Text("".join(f"{line}\n" for line in settings).encode()), executable=False, hash="").node(
+            f"{root}/pyvenv.cfg"
+        ),
+    ]
+    return tuple(sorted(found, key=lambda node: node.path))
+
+
+def _require_peace(
+    skeleton: Iterable[Node], installed: Iterable[tuple[str, Mapping[str, InstalledFile]]], root: str
+) -> None:
+    """Refuse two things at one place, unless they are folders, or the same bytes with the same mode."""
+    holders: dict[str, tuple[str, _Thing]] = {}
+    for node in skeleton:
+        what: _Thing = "folder" if node.kind == "directory" else "fixed"
+        holders[node.path.removeprefix(root).lstrip("/")] = ("the environment itself", what)
+
+    def claim(path: str, who: str, what: _Thing) -> bool:
+        """Whether nobody had it yet."""
+        new = path not in holders
+        holder, there = holders.setdefault(path, (who, what))
+        if there is not what and not _same(there, what):
+            raise BadInput(
+                f"{holder} and {who} both install {shown(path)!r}, and not the same.",
+                "Lock only one of the two, or versions that get along.",
+            )
+        return new
+
+    for who, contents in installed:
+        for path, one in contents.items():
+            claim(path, who, one)
+            above = posixpath.dirname(path)
+            while above and claim(above, who, "folder"):
+                above = posixpath.dirname(above)
+
+
+def _same(one: _Thing, other: _Thing) -> bool:
+    if not isinstance(one, InstalledFile) or not isinstance(other, InstalledFile):
+        return False
+    if (one.executable, one.content.size) != (other.executable, other.content.size):
+        return False
+    algorithms = [each.hash.partition("=")[0] for each in (one, other)]
+    if algorithms[0] == algorithms[1] != "":
+        return one.hash == other.hash
+    return _sha256(one.content) == _sha256(other.content)
+
+
+def _sha256(content: Content) -> bytes:
+    hasher = hashlib.sha256()
+    for chunk in content.chunks():
+        hasher.update(chunk)
+    return hasher.digest()
+
+
+def _unmet(wheels: Sequence[WheelFile], target: Target) -> Iterator[str]:
+    """What the wheels require, without extras, and the environment hasn't."""
+    versions: dict[str, Version] = {wheel.name: wheel.version for wheel in wheels}
+    markers = {**target.markers, "extra": ""}
+    for wheel in wheels:
+        who = f"{wheel.name} {wheel.version}"
+        try:
+            if not SpecifierSet(wheel.requires_python).contains(target.version, prereleases=True):
+                yield f"{who}: it is for Python {wheel.requires_python}"
+            requirements = [requirement_of(text) for text in wheel.requires]
+            yield from (f"{who}: {problem}" for problem in unsatisfied(requirements, versions, markers))
+        except (ValueError, BadInput) as error:
+            yield f"{who}: its requirements can't be read ({shown(error)})"

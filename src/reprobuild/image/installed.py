@@ -1,0 +1,258 @@
+"""What installing a wheel gives, as the nodes of a layer: a function of the wheel's bytes and the target.
+
+The rules are those of https://packaging.python.org/specifications/binary-distribution-format/ (what goes where),
+https://packaging.python.org/specifications/recording-installed-packages/ (INSTALLER, REQUESTED, RECORD) and
+https://packaging.python.org/specifications/entry-points/ (the scripts that an installer writes). Where they leave
+something open we do as pip and uv do, which the tests compare with; bytecode is neither made nor taken from a wheel,
+because nobody can see what it came from.
+"""
+
+import base64
+import csv
+import hashlib
+import io
+import keyword
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from configparser import ConfigParser
+from configparser import Error as ConfigError
+from dataclasses import dataclass
+
+from packaging.utils import canonicalize_name
+
+from reprobuild.archive import DEFLATED, Entry, ZipMember
+from reprobuild.errors import BadInput, shown
+from reprobuild.files import TEXT_LIMIT
+from reprobuild.image.target import Target
+from reprobuild.oci.tree import WHEEL_TIME, Content, Deflated, Node, Text
+from reprobuild.wheelfile import WheelFile
+
+INSTALLER = b"reprobuild\n"
+_REPLACED = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
+_SIGNATURES = ("RECORD.jws", "RECORD.p7s")  # of a RECORD that is written anew
+_SHEBANG = b"#!python"
+_ENTRY_POINT = re.compile(r"([\w.]+)\s*:\s*([\w.]+)\s*(\[.*\])?")
+_COMPONENT_LIMIT = 255  # bytes of a name, on every file system that runs containers
+_ASK = "Ask whoever made it for a wheel that follows the specification."
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file of a wheel, as content of a layer."""
+
+    member: ZipMember
+
+    @property
+    def size(self) -> int:
+        return self.member.entry.size
+
+    def chunks(self) -> Iterator[bytes]:
+        return self.member.chunks()
+
+    def deflated(self) -> Deflated | None:
+        entry = self.member.entry
+        if entry.method != DEFLATED:
+            return None
+        return Deflated(entry.crc, entry.size, entry.compressed_size, _Again(self.member))
+
+
+@dataclass(frozen=True, slots=True)
+class _Again:
+    """The stored bytes of a member; they can be gone through more than once."""
+
+    member: ZipMember
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self.member.raw()
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledFile:
+    """A file of an environment.
+
+    Attributes:
+        hash: as RECORD has it, such as ``sha256=…``; empty of RECORD itself.
+    """
+
+    content: Content
+    executable: bool
+    hash: str
+
+    def node(self, path: str) -> Node:
+        """The file at some place."""
+        return Node(path, "file", 0o755 if self.executable else 0o644, WHEEL_TIME, content=self.content)
+
+
+def install(wheel: WheelFile, target: Target, *, requested: bool = False) -> dict[str, InstalledFile]:
+    """The files that a wheel becomes, by their path below the target's prefix, in the order of these.
+
+    Args:
+        requested: whether it was asked for by name, rather than needed by something else.
+
+    Raises:
+        BadInput: it has what can't be installed.
+    """
+    files: dict[str, InstalledFile] = {}
+    for path, file in _files(wheel, target, requested=requested):
+        if path in files:
+            raise _bad(wheel, f"it has two files for {path!r}")
+        if any(len(part.encode()) > _COMPONENT_LIMIT for part in path.split("/")):
+            raise _bad(wheel, f"the name {shown(path)!r} is too long for a file system")
+        files[path] = file
+    record = _record(files, _site_packages(target), f"{_site_packages(target)}/{wheel.dist_info}/RECORD")
+    files[f"{_site_packages(target)}/{wheel.dist_info}/RECORD"] = InstalledFile(Text(record), executable=False, hash="")
+    return {path: files[path] for path in sorted(files)}
+
+
+def nodes(files: Mapping[str, InstalledFile], prefix: str) -> tuple[Node, ...]:
+    """Files below a prefix, and every folder from the prefix downwards, sorted by path."""
+    root = prefix.strip("/")
+    found = {root: folder(root)}
+    for path, file in files.items():
+        full = f"{root}/{path}"
+        above = full.rpartition("/")[0]
+        while above not in found:
+            found[above] = folder(above)
+            above = above.rpartition("/")[0]
+        found[full] = file.node(full)
+    return tuple(found[path] for path in sorted(found))
+
+
+def folder(path: str) -> Node:
+    """A folder of an environment."""
+    return Node(path, "directory", 0o755, WHEEL_TIME)
+
+
+def _bad(wheel: WheelFile, what: str) -> BadInput:
+    return BadInput(f"{wheel.path.name} can't be installed: {what}.", _ASK)
+
+
+def _site_packages(target: Target) -> str:
+    return f"lib/python{target.short}/site-packages"
+
+
+def _files(wheel: WheelFile, target: Target, *, requested: bool) -> Iterator[tuple[str, InstalledFile]]:
+    site_packages = _site_packages(target)
+    for entry in wheel.entries:
+        folder_name, _, name = entry.name.partition("/")
+        if entry.kind == "directory" or "__pycache__" in entry.name.split("/")[:-1]:
+            continue
+        if entry.kind != "file":
+            raise _bad(wheel, f"{entry.name!r} is a {entry.kind}, and a wheel holds files alone")
+        if folder_name == wheel.dist_info and name in (*_REPLACED, *_SIGNATURES):
+            continue
+        if folder_name.endswith(".data") and name:
+            yield _data_file(wheel, target, entry)
+        else:
+            yield f"{site_packages}/{entry.name}", _member(wheel, entry)
+    for name, module, attribute in _entry_points(wheel):
+        yield f"bin/{name}", _made(_script(target, module, attribute), executable=True)
+    dist_info = f"{site_packages}/{wheel.dist_info}"
+    yield f"{dist_info}/INSTALLER", _made(INSTALLER)
+    if requested:
+        yield f"{dist_info}/REQUESTED", _made(b"")
+
+
+def _data_file(wheel: WheelFile, target: Target, entry: Entry) -> tuple[str, InstalledFile]:
+    """A file from the ``.data`` folder: its first folder says by which scheme it is placed."""
+    top, _, rest = entry.name.partition("/")
+    name, _, version = top.removesuffix(".data").partition("-")
+    own_name, _, own_version = wheel.dist_info.removesuffix(".dist-info").partition("-")
+    if (canonicalize_name(name), version) != (canonicalize_name(own_name), own_version):
+        raise _bad(wheel, f"{top!r} is not the data folder of {wheel.dist_info}")
+    scheme, _, path = rest.partition("/")
+    places = {
+        "purelib": _site_packages(target),
+        "platlib": _site_packages(target),
+        "headers": f"include/site/python{target.short}/{wheel.name}",
+        "scripts": "bin",
+        "data": "",
+    }
+    if scheme not in places or not path:
+        raise _bad(wheel, f"{entry.name!r} belongs to none of {', '.join(places)}")
+    if scheme == "scripts":
+        return f"bin/{path}", _data_script(wheel, target, entry)
+    placed = posixpath.join(places[scheme], path)
+    if placed.startswith("lib64/"):  # a link to lib in every environment, through which installers write
+        placed = placed.replace("lib64/", "lib/", 1)
+    return placed, _member(wheel, entry)
+
+
+def _member(wheel: WheelFile, entry: Entry, *, executable: bool = False) -> InstalledFile:
+    content = Member(ZipMember(wheel.path, entry))
+    return InstalledFile(content, executable or bool(entry.mode & 0o111), wheel.record[entry.name])
+
+
+def _data_script(wheel: WheelFile, target: Target, entry: Entry) -> InstalledFile:
+    """A script, whose first line is made to name the environment's Python if it names none."""
+    content = ZipMember(wheel.path, entry)
+    if not next(content.chunks(), b"").startswith(_SHEBANG):
+        return _member(wheel, entry, executable=True)
+    if entry.size > TEXT_LIMIT:
+        raise _bad(wheel, f"the script {entry.name!r} has {entry.size} bytes")
+    _, newline, rest = b"".join(content.chunks()).partition(b"\n")
+    return _made(_python_line(target) + (newline and rest), executable=True)
+
+
+def _python_line(target: Target) -> bytes:
+    return f"#!{target.prefix}/bin/python\n".encode()
+
+
+def _script(target: Target, module: str, attribute: str) -> bytes:
+    imported = attribute.partition(".")[0]
+    lines = (
+        f"import sys\n\nfrom {module} import {imported}\n\nif __name__ == '__main__':\n    sys.exit({attribute}())\n"
+    )
+    return _python_line(target) + lines.encode()
+
+
+def _made(data: bytes, *, executable: bool = False) -> InstalledFile:
+    digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+    return InstalledFile(Text(data), executable, f"sha256={digest}")
+
+
+def _entry_points(wheel: WheelFile) -> Iterator[tuple[str, str, str]]:
+    """Name, module and attribute of each script that the wheel wants written."""
+    text = _entry_points_text(wheel)
+    # As importlib.metadata reads it, but what is there twice is refused.
+    parser = ConfigParser(delimiters=("=",), interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    try:
+        parser.read_string(text)
+    except ConfigError as error:
+        raise _bad(wheel, f"its entry_points.txt is malformed ({shown(error)})") from error
+    for section in ("console_scripts", "gui_scripts"):
+        for name, value in parser.items(section) if parser.has_section(section) else ():
+            found = _ENTRY_POINT.fullmatch(value.strip())
+            if found is None or not all(map(_is_name, f"{found[1]}.{found[2]}".split("."))):
+                raise _bad(wheel, f"the script {shown(name)!r} is {shown(value)!r}, which names no function")
+            if name in ("", ".", "..") or {"/", "\\", "\0"} & set(name) or not name.isprintable():
+                raise _bad(wheel, f"a script can't have the name {shown(name)!r}")
+            yield name, found[1], found[2]
+
+
+def _is_name(part: str) -> bool:
+    return part.isidentifier() and not keyword.iskeyword(part)
+
+
+def _entry_points_text(wheel: WheelFile) -> str:
+    for entry in wheel.entries:
+        if entry.name == f"{wheel.dist_info}/entry_points.txt" and entry.kind == "file":
+            if entry.size > TEXT_LIMIT:
+                raise _bad(wheel, f"{entry.name} has {entry.size} bytes")
+            try:
+                return b"".join(ZipMember(wheel.path, entry).chunks()).decode()
+            except UnicodeDecodeError as error:
+                raise _bad(wheel, f"{entry.name} is not UTF-8 text") from error
+    return ""
+
+
+def _record(files: Mapping[str, InstalledFile], site_packages: str, own: str) -> bytes:
+    """RECORD: a row for each file, sorted, with its path relative to site-packages."""
+    rows: Iterable[tuple[str, str, str]] = (
+        (posixpath.relpath(path, site_packages), file.hash, str(file.content.size)) for path, file in files.items()
+    )
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(sorted([*rows, (posixpath.relpath(own, site_packages), "", "")]))
+    return text.getvalue().encode()
