@@ -100,12 +100,12 @@ class ZipMember:
             BadInput: while reading, when the content isn't what was declared.
         """
         with refusing(str(self.path)), self.path.open("rb") as stream:
-            yield from _content(stream, str(self.path), self.entry)
+            yield from zip_content(stream, str(self.path), self.entry)
 
     def raw(self) -> Iterator[bytes]:
         """The same as it is stored, unchecked."""
         with refusing(str(self.path)), self.path.open("rb") as stream:
-            yield from _raw(stream, str(self.path), self.entry)
+            yield from zip_raw(stream, str(self.path), self.entry)
 
 
 def _find_directory(stream: BinaryIO, name: str) -> tuple[int, int, int, int, bytes]:

@@ -127,7 +127,9 @@ def assemble(spec: ImageSpec, origins: Origins, *, epoch: int, where: str, compr
     stages: list[_Stage] = []
     for described in spec.stages:
         start = stages[described.base] if isinstance(described.base, int) else None
-        base = origins.base(described.base) if isinstance(described.base, BaseImage) else (start.base if start else None)
+        base = (
+            origins.base(described.base) if isinstance(described.base, BaseImage) else (start.base if start else None)
+        )
         stage = _Stage(described, base, origins, epoch, where, compression, start)
         for step in described.steps:
             stage.do(step, stages)
@@ -170,9 +172,7 @@ class _Stage:
             self._add_environment(step)
         elif isinstance(step, Copy):
             tree = self._tree_of(step, stages)
-            placed = place(
-                step, tree, epoch=self._epoch, where=self._where, is_folder=self._is_folder, read=self._read
-            )
+            placed = place(step, tree, epoch=self._epoch, where=self._where, is_folder=self._is_folder, read=self._read)
             self._add(step, [*self._new(placed.parents), *self._unless_there(placed.nodes)])
         else:
             self.history.append((step.text, ()))
@@ -207,16 +207,16 @@ class _Stage:
                 nodes = tuple(n if n.kind == "symlink" else replace(n, mode=step.mode or 0) for n in nodes)
             names = ", ".join(f"{wheel.file.name} {wheel.file.version}" for wheel in each.wheels)
             nodes = nodes if number else (*parents, *nodes)
-            parts.append(Part(f"{step.text} # {names or 'pyvenv.cfg'}", nodes, each.wheels, self._key(nodes, each.wheels)))
+            parts.append(
+                Part(f"{step.text} # {names or 'pyvenv.cfg'}", nodes, each.wheels, self._key(nodes, each.wheels))
+            )
             self.tree |= {node.path: node for node in nodes}
         self.environments.append(environment)
         self.history.append((step.text, tuple(parts)))
 
     def _key(self, nodes: Iterable[Node], wheels: Iterable[InstalledWheel]) -> Digest:
         """Of a layer of wheels: what is in a wheel's file follows from the wheel and the path."""
-        described = [
-            [n.path, n.kind, n.mode, n.mtime, n.uid, n.gid, n.target, _of_content(n)] for n in nodes
-        ]
+        described = [[n.path, n.kind, n.mode, n.mtime, n.uid, n.gid, n.target, _of_content(n)] for n in nodes]
         wheel_digests = [str(wheel.file.digest) for wheel in wheels]
         return Digest.of_bytes(canonical_json([self._compression.decided_by(), wheel_digests, described]))
 

@@ -1,0 +1,341 @@
+"""From a project to its image: the source, the lock and the base that an image is a function of, and the record of them."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from reprobuild import __version__, attest, lockfile, project, source, wheel
+from reprobuild.attest import Json
+from reprobuild.digest import Digest
+from reprobuild.errors import BadInput, LockMissing
+from reprobuild.files import remove_tree, scratch_folder
+from reprobuild.image import base as bases
+from reprobuild.image import dockerfile as dockerfiles
+from reprobuild.image import environment as environments
+from reprobuild.image.assembler import Assembly, Image, Origins, assemble, write
+from reprobuild.image.base import Base, Documents
+from reprobuild.image.context import Context, Tree
+from reprobuild.image.dockerfile import BaseImage
+from reprobuild.image.environment import Environment
+from reprobuild.image.target import platforms_of, target_of
+from reprobuild.index import Index, LockedFile
+from reprobuild.lockfile import Lockfile
+from reprobuild.oci.layer import Compression
+from reprobuild.oci.layout import Layout
+from reprobuild.oci.memo import Memo
+from reprobuild.oci.model import Descriptor, Index as ImageIndex, Platform
+from reprobuild.oci.reference import Reference
+from reprobuild.oci.tree import OnDisk
+from reprobuild.progress import SILENT, Observer
+from reprobuild.project import Config, ImageSettings
+from reprobuild.sandbox import USUAL, Surroundings
+from reprobuild.source import Source
+
+DOCKERFILE = "images/{name}/Dockerfile"
+LOCK = "images/{name}/requirements.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What a user chooses for one build, beside what the project says.
+
+    Attributes:
+        platforms: empty for those that the project names.
+        target: a stage of the Dockerfile; empty for the last.
+    """
+
+    platforms: tuple[Platform, ...] = ()
+    build_args: Mapping[str, str] = field(default_factory=dict)
+    target: str = ""
+    compression: Compression = Compression.SPLICE
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """Everything that an image is a function of, but its base and its wheels, which are named by digest in here.
+
+    Attributes:
+        folder: the project in the export.
+        own: the project's own wheel, where the image has it.
+    """
+
+    name: str
+    exported: Source
+    folder: Path
+    config: Config
+    settings: ImageSettings
+    dockerfile: Path
+    lock: Lockfile | None
+    own: Path | None
+    choices: Choices
+
+    @property
+    def platforms(self) -> tuple[Platform, ...]:
+        """What it is built for."""
+        return self.choices.platforms or platforms_of(self.settings)
+
+
+@contextmanager
+def opened(
+    exported: Source,
+    name: str,
+    choices: Choices,
+    index: Index,
+    scratch: Path,
+    *,
+    sandbox: str | None = None,
+    surroundings: Surroundings = USUAL,
+    observer: Observer = SILENT,
+) -> Iterator[Definition]:
+    """Unpack an export, read what it says of an image, and build the wheel that goes into it.
+
+    Raises:
+        BadInput: the project has no such image.
+        LockMissing: the image has no lock.
+        BuildFailed, …: its own wheel can't be built.
+    """
+    with scratch_folder(scratch, "context-") as context:
+        source.place(exported, context, "sorted")
+        remove_tree(context / ".git")  # it was put there for backends that ask git for a version
+        folder = context / exported.subdirectory
+        config = project.load(folder, "the source")
+        settings = _settings(config, name)
+        dockerfile, lock = folder / DOCKERFILE.format(name=name), folder / LOCK.format(name=name)
+        if not dockerfile.is_file():
+            raise BadInput(
+                f"The source has no {DOCKERFILE.format(name=name)}.",
+                "Write it and commit it; every FROM gets a digest.",
+            )
+        own = None
+        if settings.selection.project:
+            own = _own_wheel(exported, index, scratch, sandbox, surroundings, observer)
+        locked = lockfile.read(lock) if lock.is_file() else None
+        yield Definition(name, exported, folder, config, settings, dockerfile, locked, own, choices)
+
+
+def _settings(config: Config, name: str) -> ImageSettings:
+    for each in config.images:
+        if each.selection.name == name:
+            return each
+    names = ", ".join(each.selection.name for each in config.images)
+    raise BadInput(
+        f"The project has no image {name!r}.",
+        f"It has {names}." if names else f"Add [tool.reprobuild.images.{name}] to pyproject.toml.",
+    )
+
+
+def _own_wheel(
+    exported: Source,
+    index: Index,
+    scratch: Path,
+    sandbox: str | None,
+    surroundings: Surroundings,
+    observer: Observer,
+) -> Path:
+    with scratch_folder(scratch, "own-") as folder:
+        inputs = wheel.resolve(exported, folder, index, python=None, observer=observer)
+    made, _, _ = wheel.make(
+        inputs,
+        index,
+        scratch / "own",
+        kind=sandbox or inputs.config.wheel.sandbox,
+        surroundings=surroundings,
+        observer=observer,
+    )
+    return made
+
+
+def assembled(
+    definition: Definition,
+    platform: Platform,
+    index: Index,
+    registry_of: Callable[[Reference], Documents],
+    tree_of: Callable[[BaseImage], Tree],
+    observer: Observer = SILENT,
+) -> Assembly:
+    """What the image is for one platform; nothing is written but the cache.
+
+    Raises:
+        BadInput, LockStale: the Dockerfile can't be assembled, or names an image without a digest.
+        IndexFailed, RegistryFailed, DigestMismatch: a wheel or a base can't be had.
+    """
+    epoch, where = definition.exported.epoch, str(definition.dockerfile.relative_to(definition.folder))
+    known: dict[str, Base] = {}
+
+    def base_of(image: BaseImage) -> Base:
+        if image.reference not in known:
+            observer.step(f"looking up {image.reference}")
+            known[image.reference] = bases.fetch(Reference.parse(image.reference), image.platform, registry_of)
+        return known[image.reference]
+
+    def environment_of(prefix: str, base: Base | None) -> Environment:
+        if base is None:
+            raise BadInput(f"{where}: an environment needs a base with a Python.", "Begin FROM an image that has one.")
+        if definition.lock is None:
+            raise LockMissing(
+                f"The source has no {LOCK.format(name=definition.name)}.", "Run `reprobuild lock` and commit it."
+            )
+        observer.step("fetching and reading the locked wheels")
+        target = target_of(definition.settings, base.config, platform, prefix)
+        return environments.assemble(definition.lock, target, index, definition.own)
+
+    spec = dockerfiles.resolve(
+        dockerfiles.parse(definition.dockerfile.read_text(encoding="utf-8"), where),
+        lambda image: base_of(image).config,
+        platform=platform,
+        epoch=epoch,
+        build_args=definition.choices.build_args,
+        target=definition.choices.target,
+    )
+    context = Context.open(definition.folder, definition.dockerfile, epoch)
+    origins = Origins(context, base_of, tree_of, environment_of)
+    return assemble(spec, origins, epoch=epoch, where=where, compression=definition.choices.compression)
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """An image that was built, for one platform or several.
+
+    Attributes:
+        top: of the one manifest, or of the index of all.
+        images: one a platform, each with its record.
+    """
+
+    name: str
+    top: Descriptor
+    images: tuple[tuple[Image, Json], ...]
+
+
+def build(
+    definition: Definition,
+    store: Layout,
+    index: Index,
+    registry_of: Callable[[Reference], Documents],
+    tree_of: Callable[[BaseImage], Tree],
+    *,
+    memo: Memo | None,
+    is_there: Callable[[Descriptor], bool] = lambda _: False,
+    observer: Observer = SILENT,
+) -> Built:
+    """Write an image's own layers, configs, manifests and, for several platforms, their index into a store.
+
+    Args:
+        memo: layers that were made before; None to make all of them again.
+        is_there: whether a layer needn't be written.
+
+    Raises:
+        BadInput, …: as :func:`assembled` and :func:`assembler.write`.
+    """
+    images = []
+    for platform in definition.platforms:
+        assembly = assembled(definition, platform, index, registry_of, tree_of, observer)
+        image = write(
+            assembly,
+            store,
+            compression=definition.choices.compression,
+            memo=memo,
+            is_there=is_there,
+            observer=observer,
+        )
+        images.append((image, record_of(definition, image)))
+    if len(images) == 1:
+        top = images[0][0].descriptor
+    else:
+        together = ImageIndex.make([image.descriptor for image, _ in images])
+        top = store.put_document(together.descriptor.media_type, together.raw)
+    return Built(definition.name, top, tuple(images))
+
+
+# --- the record ----------------------------------------------------------------------------------------
+
+
+def record_of(definition: Definition, image: Image) -> Json:
+    """The image's provenance: an unsigned Statement v1 that names every input by digest."""
+    exported, choices = definition.exported, definition.choices
+    external: Json = {
+        "source": {"kind": exported.kind, "uri": exported.uri, "subdirectory": exported.subdirectory},
+        "sourceDateEpoch": exported.epoch,
+        "image": definition.name,
+        "platform": str(image.assembly.platform),
+        "target": choices.target,
+        "buildArguments": dict(choices.build_args),
+        "compression": choices.compression.value,
+    }
+    targets = [each.target for each in image.assembly.environments]
+    internal: Json = {
+        "engine": "assembler",
+        "layers": choices.compression.decided_by(),
+        "environments": [
+            {"python": each.python, "interpreter": each.executable, "platform": each.platform, "prefix": each.prefix}
+            for each in targets
+        ],
+    }
+    return attest.provenance(
+        attest.descriptor({"sha256": image.manifest.descriptor.digest.hex}, name=definition.name),
+        build_type=attest.IMAGE_BUILD_TYPE,
+        external=external,
+        internal=internal,
+        dependencies=[*_inputs(definition), *_base(image.assembly), *_files(definition, image.assembly)],
+        builder_version={"reprobuild": __version__},
+    )
+
+
+def _inputs(definition: Definition) -> Iterator[Json]:
+    exported = definition.exported
+    yield attest.descriptor(exported.digests, name="source", uri=exported.uri, annotations={"role": "source"})
+    yield _file(definition, definition.dockerfile, "dockerfile")
+    for path in (
+        definition.dockerfile.with_name(f"{definition.dockerfile.name}.dockerignore"),
+        definition.folder / ".dockerignore",
+    ):
+        if path.is_file():
+            yield _file(definition, path, "dockerignore")
+            break
+    if definition.lock:
+        yield _file(definition, definition.folder / LOCK.format(name=definition.name), "lock")
+
+
+def _file(definition: Definition, path: Path, role: str) -> Json:
+    digest, name = Digest.of_file(path), path.relative_to(definition.folder).as_posix()
+    return attest.descriptor({"sha256": digest.hex}, name=name, annotations={"role": role})
+
+
+def _base(assembly: Assembly) -> Iterator[Json]:
+    if assembly.base:
+        reference, manifest = assembly.base.reference, assembly.base.manifest.descriptor.digest
+        yield attest.descriptor(
+            {manifest.algorithm: manifest.hex},
+            name=str(replace(reference, digest=None)),
+            uri=f"docker://{reference}",
+            annotations={"role": "base", "platform": str(assembly.base.config.platform)},
+        )
+
+
+def _files(definition: Definition, assembly: Assembly) -> Iterator[Json]:
+    """The wheels, and what was copied out of the context."""
+    seen: set[LockedFile] = set()
+    for each in (each for environment in assembly.environments for each in environment.wheels):
+        if each.file not in seen:
+            seen.add(each.file)
+            role = "own-wheel" if each.own else "wheel"
+            uri = "" if each.own else f"pkg:pypi/{each.file.name}@{each.file.version}"
+            digests = {each.file.digest.algorithm: each.file.digest.hex}
+            yield attest.descriptor(digests, name=each.file.filename, uri=uri, annotations={"role": role})
+    contents = (node.content for part in assembly.parts for node in part.nodes)
+    paths = {content.path for content in contents if isinstance(content, OnDisk)}
+    for path in sorted(paths):
+        if path.is_relative_to(definition.folder):
+            yield _file(definition, path, "context")
+
+
+def exported_of(where: Path, scratch: Path, *, allow_dirty: bool) -> Source:
+    """The source of a project's images: its commit, as for wheels."""
+    return source.open_source(where, scratch, allow_dirty=allow_dirty, epoch=source.epoch_from_environment(os.environ))
+
+
+def temporary() -> Path:
+    """Where scratch folders go."""
+    return Path(tempfile.gettempdir())
