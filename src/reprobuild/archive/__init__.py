@@ -23,7 +23,7 @@ from reprobuild.archive.model import (
     clean_name,
     refusing,
 )
-from reprobuild.archive.tarred import Member, decompressed, extract_tar, open_tar, stream_kind, unpack, write_tar
+from reprobuild.archive.tarred import Member, decompressed, extract_tar, open_tar, stream_kind, unpack, write_tar, zstd
 from reprobuild.archive.zipped import (
     DEFLATED,
     RATIO_LIMIT,
@@ -64,6 +64,7 @@ __all__ = [
     "write_tar",
     "zip_content",
     "zip_raw",
+    "zstd",
 ]
 
 
@@ -84,6 +85,7 @@ def open_archive(
     name: str = "the archive",
     names: Names = "portable",
     size_limit: int = SIZE_LIMIT,
+    kind: str | None = None,
 ) -> Iterator[Archive]:
     """Open a zip or tar file, or a seekable stream of one, and check everything that it declares.
 
@@ -91,6 +93,7 @@ def open_archive(
         source: a path, or a stream; ``name`` is then what messages call it.
         names: which member names and link targets are refused.
         size_limit: bytes that all members may claim together.
+        kind: what it has to be, such as ``tar.gz`` or ``tar.zst``; otherwise its bytes tell, and zstd isn't known.
 
     Raises:
         BadInput: it isn't an archive, is damaged, or holds a member that no honest archive has.
@@ -98,11 +101,12 @@ def open_archive(
     if isinstance(source, Path):
         with (
             _opened(source) as stream,
-            open_archive(stream, name=str(source), names=names, size_limit=size_limit) as archive,
+            open_archive(stream, name=str(source), names=names, size_limit=size_limit, kind=kind) as archive,
         ):
             yield archive
         return
-    kind = stream_kind(source)
+    source.seek(0)
+    kind = kind or stream_kind(source)
     if kind != "zip" and name.endswith((".whl", ".zip")):
         raise bad(name, f"is not a zip file, though its name ends in {Path(name).suffix}")
     if kind is None:

@@ -8,20 +8,17 @@ ustar can't say, and ends with two blocks of zeros.
 import hashlib
 import itertools
 import struct
-import sys
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
-from importlib import import_module
-from types import ModuleType
 from typing import BinaryIO, Protocol, Self, cast
 
-from reprobuild.archive import Inflater, refusing
+from reprobuild.archive import Inflater, refusing, zstd
 from reprobuild.digest import Digest
-from reprobuild.errors import BadInput, ToolMissing, WriteFailed, shown
+from reprobuild.errors import BadInput, WriteFailed, shown
 from reprobuild.oci.model import OCI_LAYER, Descriptor
 from reprobuild.oci.splice import Splicer, even
 from reprobuild.oci.tree import Content, Deflated, Node
@@ -65,20 +62,6 @@ class Compression(Enum):
         if self is Compression.ZSTD:
             known |= {"level": ZSTD_LEVEL, "zstd": zstd().zstd_version}
         return known
-
-
-def zstd() -> ModuleType:
-    """The zstd library: Python's own from 3.14 on, before that its backport.
-
-    Raises:
-        ToolMissing: it isn't installed.
-    """
-    try:
-        return import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
-    except ImportError as error:
-        raise ToolMissing(
-            "There is no zstd library here.", "Install reprobuild[zstd] instead of reprobuild."
-        ) from error
 
 
 @dataclass(frozen=True, slots=True)
