@@ -21,7 +21,7 @@ from reprobuild.digest import Digest
 from reprobuild.errors import BadInput
 from reprobuild.progress import SILENT, Observer, size_text
 
-__all__ = ["CAUSES", "Cause", "Difference", "Hint", "Level", "Verdict", "causes_json", "compare"]
+__all__ = ["CAUSES", "Cause", "Difference", "Findings", "Hint", "Level", "Verdict", "causes_json", "compare"]
 
 _KEPT_FRAMING = 5  # differences kept of one field, such as the time of every entry
 _KEPT_CONTENT = 200
@@ -114,7 +114,7 @@ def compare(left: Path, right: Path, *, hints: Sequence[Hint] = (), observer: Ob
     if kinds[0] != kinds[1]:
         reason = f"{left} is {_words(kinds[0])}, {right} is {_words(kinds[1])}"
         return replace(identical, level=Level.NOT_COMPARABLE, reason=reason)
-    found, wheels = _Found(), False
+    found, wheels = Findings(), False
     with ExitStack() as stack:
         if kinds[0] is None:
             x, y = (stack.enter_context(path.open("rb")) for path in (left, right))
@@ -180,7 +180,7 @@ def _framing(left: Path, right: Path, kind: str) -> Difference:
     return Difference((), f"bytes at {at:#x}", a, b, level=Level.CONTAINER)
 
 
-class _Found:
+class Findings:
     """Differences, of which it keeps a few of each field and cause, and counts the rest."""
 
     def __init__(self) -> None:
@@ -189,6 +189,7 @@ class _Found:
         self._counts: Counter[tuple[str, str | None, Level]] = Counter()
 
     def extend(self, differences: Iterable[Difference]) -> None:
+        """Take in some more."""
         for each in differences:
             self.level = max(self.level, each.level, key=lambda level: level.rank)
             key = (_family(each.field), each.cause, each.level)
@@ -198,6 +199,7 @@ class _Found:
 
     @property
     def omitted(self) -> tuple[tuple[str, int], ...]:
+        """For each field, how many more there were."""
         more: Counter[str] = Counter()
         for (name, _, level), count in self._counts.items():
             more[name] += max(0, count - _kept(level))

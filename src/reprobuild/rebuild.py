@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from reprobuild import guilty, interpreter, lockfile, process, source
-from reprobuild.attest import WheelRecord
+from reprobuild.attest import Record, WheelRecord
 from reprobuild.causes import cause_of
 from reprobuild.compare import Difference, Hint, Level, Verdict, compare
 from reprobuild.digest import Digest
@@ -135,7 +135,7 @@ def verify(
     record = read_record(wheel)
     with scratch_folder(Path(tempfile.gettempdir()), "reprobuild-") as scratch:
         observer.step("exporting the source that the record names")
-        exported = _source_of(record, where, scratch)
+        exported = source_of(record, where, scratch)
         index = Index(where if where.is_dir() else Path.cwd(), observer=observer)
         inputs, lock = _inputs_of(record, exported, scratch, python)
         _require_unchanged(record, inputs)
@@ -216,7 +216,13 @@ def read_record(wheel: Path) -> WheelRecord:
 # --- from a record back to a build's inputs ----------------------------------------------------------
 
 
-def _source_of(record: WheelRecord, where: Path, scratch: Path) -> source.Source:
+def source_of(record: Record, where: Path, scratch: Path) -> source.Source:
+    """The source that a record names, exported again.
+
+    Raises:
+        RecordUnusable: it doesn't say which.
+        SourceUnusable: another source is at ``where``.
+    """
     described = record.dependency("source")
     digests = record.digests(described)
     parameters = record.external.get("source")
@@ -310,14 +316,14 @@ def _require_unchanged(record: WheelRecord, inputs: Inputs) -> None:
     own = record.dependency("interpreter")
     listed[:] = [own if each["annotations"]["role"] == "interpreter" else each for each in listed]
     try:
-        where = _differing(record.statement, wanted)
+        where = differing(record.statement, wanted)
     except RecursionError as error:
         raise RecordUnusable("The record is nested too deeply.", _CHANGED) from error
     if where:
         raise RecordUnusable(f"The record says of {where!r} something else than the source and its lock do.", _CHANGED)
 
 
-def _differing(said: Any, wanted: Any, where: str = "") -> str:  # noqa: ANN401 - JSON
+def differing(said: Any, wanted: Any, where: str = "") -> str:  # noqa: ANN401 - JSON
     """Where two JSON values first differ; empty for nowhere."""
     if isinstance(said, dict) and isinstance(wanted, dict):
         inner = ((key, said.get(key, ...), wanted.get(key, ...)) for key in sorted(said.keys() | wanted.keys()))
@@ -325,7 +331,7 @@ def _differing(said: Any, wanted: Any, where: str = "") -> str:  # noqa: ANN401 
         inner = ((str(at), *pair) for at, pair in enumerate(zip_longest(said, wanted, fillvalue=...)))
     else:
         return "" if said == wanted else where
-    return next((found for key, a, b in inner if (found := _differing(a, b, f"{where}.{key}".lstrip(".")))), "")
+    return next((found for key, a, b in inner if (found := differing(a, b, f"{where}.{key}".lstrip(".")))), "")
 
 
 def _locked_file(record: WheelRecord, part: dict[str, Any]) -> LockedFile:

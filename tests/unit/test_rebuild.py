@@ -148,13 +148,13 @@ def test_a_renamed_wheel_is_not_the_one_in_the_record(wheel, tmp_path):
 )
 def test_a_source_without_its_kind_or_time_is_no_source(tmp_path, external):
     with pytest.raises(RecordUnusable, match="what kind of source and which epoch"):
-        rebuild._source_of(record(external=external), tmp_path, tmp_path)
+        rebuild.source_of(record(external=external), tmp_path, tmp_path)
 
 
 @pytest.mark.parametrize("commit", ["", "HEAD", "--output=x", "0" * 39, "0" * 40 + "\0", "\u0661" * 40, "G" * 40])
 def test_a_commit_is_named_by_its_number(tmp_path, commit):
     with pytest.raises(RecordUnusable, match=r"doesn't name the commit|has no digest"):
-        rebuild._source_of(record(source={"digest": {"gitCommit": commit}}), tmp_path, tmp_path)
+        rebuild.source_of(record(source={"digest": {"gitCommit": commit}}), tmp_path, tmp_path)
 
 
 def test_another_source_is_refused_with_both_names(tmp_path):
@@ -163,7 +163,7 @@ def test_another_source_is_refused_with_both_names(tmp_path):
     (tmp_path / "scratch").mkdir()
     changed = record(external={"source": {"kind": "folder"}}, source={"digest": {"sha256": "0" * 64}})
     with pytest.raises(SourceUnusable, match=f"the record names sha256 {'0' * 64}, but this is sha256 ") as caught:
-        rebuild._source_of(changed, tmp_path / "project", tmp_path / "scratch")
+        rebuild.source_of(changed, tmp_path / "project", tmp_path / "scratch")
     assert "--project" in caught.value.remedy
 
 
@@ -405,7 +405,7 @@ def test_the_source_is_opened_as_the_record_says(monkeypatch, tmp_path, kind, co
         return replace(inputs().source, digests=digests)
 
     monkeypatch.setattr(source, "open_source", open_source)
-    rebuild._source_of(record(external={"source": {"kind": kind}}, source={"digest": digests}), tmp_path, tmp_path)
+    rebuild.source_of(record(external={"source": {"kind": kind}}, source={"digest": digests}), tmp_path, tmp_path)
     assert opened == {"allow_dirty": kind == "dirty", "commit": commit, "epoch": 1_700_000_000}
 
 
@@ -495,7 +495,7 @@ def test_whatever_stands_in_a_record_no_step_ends_in_a_traceback(path, value):
         rebuild._hints(read, USUAL, PYTHON)
         for part in read.dependencies("build-requirement"):
             rebuild._require_locked([rebuild._locked_file(read, part)], parse(LOCK, "x"), PYTHON, "")
-        rebuild._source_of(read, Path("/nonexistent"), Path("/nonexistent"))
+        rebuild.source_of(read, Path("/nonexistent"), Path("/nonexistent"))
 
 
 # --- what is built again, and what is said of it -------------------------------------------------------
@@ -537,7 +537,7 @@ def verify(tmp_path, monkeypatch):
         if lock is not None:
             (tmp_path / "constraints.txt").write_text(lock)
         read = (inputs().config, tmp_path / "constraints.txt")
-        monkeypatch.setattr(rebuild, "_source_of", lambda *_: inputs().source)
+        monkeypatch.setattr(rebuild, "source_of", lambda *_: inputs().source)
         monkeypatch.setattr(rebuild, "read_export", lambda *_: read)
         monkeypatch.setattr(rebuild, "_interpreter_of", lambda _: PYTHON)
         return rebuild.verify(built, tmp_path, **options), seen

@@ -21,7 +21,7 @@ from reprobuild.image.environment import Environment, InstalledWheel
 from reprobuild.image.plan import LARGEST_LAYER, MOST_LAYERS, plan
 from reprobuild.oci.layer import Compression, Layer, write_layer
 from reprobuild.oci.layout import Layout
-from reprobuild.oci.memo import Memo
+from reprobuild.oci.memo import layer_key, recall, remember
 from reprobuild.oci.model import OCI_CONFIG, Descriptor, Json, Manifest, Platform
 from reprobuild.oci.tree import Node, Text
 from reprobuild.progress import SILENT, Observer
@@ -217,8 +217,8 @@ class _Stage:
     def _key(self, nodes: Iterable[Node], wheels: Iterable[InstalledWheel]) -> Digest:
         """Of a layer of wheels: what is in a wheel's file follows from the wheel and the path."""
         described = [[n.path, n.kind, n.mode, n.mtime, n.uid, n.gid, n.target, _of_content(n)] for n in nodes]
-        wheel_digests = [str(wheel.file.digest) for wheel in wheels]
-        return Digest.of_bytes(canonical_json([self._compression.decided_by(), wheel_digests, described]))
+        parts = [str(Digest.of_bytes(canonical_json(described))), *(str(wheel.file.digest) for wheel in wheels)]
+        return layer_key(self._compression, parts)
 
     def _made(self, step: Folder) -> list[Node]:
         path = step.path.strip("/")
@@ -299,14 +299,14 @@ def write(
     store: Layout,
     *,
     compression: Compression,
-    memo: Memo | None,
+    remembering: bool = True,
     is_there: Callable[[Descriptor], bool] = lambda _: False,
     observer: Observer = SILENT,
 ) -> Image:
     """Write an image's own layers, its config and its manifest; not the base's layers.
 
     Args:
-        memo: the layers that were made before; None to make all of them again.
+        remembering: whether what is known of layers that were made before counts.
         is_there: whether a layer is where the image goes to, and so needn't be in the store.
 
     Raises:
@@ -315,15 +315,15 @@ def write(
     """
 
     def made(part: Part) -> tuple[Layer, bool]:
-        known = memo.find(part.key) if memo and part.key else None
+        known = recall(part.key) if remembering and part.key else None
         if known and (store.has(known.descriptor.digest) or is_there(known.descriptor)):
             return known, True
         observer.step(f"writing the layer {part.title}")
         with store.new_blob() as (stream, put):
             layer = write_layer(part.nodes, stream, compression, diff_id=known.diff_id if known else None)
             put(layer.descriptor.digest)
-        if memo and part.key:
-            memo.keep(part.key, layer)
+        if part.key:
+            remember(part.key, layer)
         return layer, known is not None
 
     with process.workers(os.cpu_count() or 1) as pool:

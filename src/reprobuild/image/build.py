@@ -1,4 +1,4 @@
-"""From a project to its image: the source, the lock and the base that an image is a function of, and the record of them."""
+"""From a project to its image: the source, lock and base that it is a function of, and the record of them."""
 
 import os
 import tempfile
@@ -25,8 +25,8 @@ from reprobuild.index import Index, LockedFile
 from reprobuild.lockfile import Lockfile
 from reprobuild.oci.layer import Compression
 from reprobuild.oci.layout import Layout
-from reprobuild.oci.memo import Memo
-from reprobuild.oci.model import Descriptor, Index as ImageIndex, Platform
+from reprobuild.oci.model import Descriptor, Platform
+from reprobuild.oci.model import Index as ImageIndex
 from reprobuild.oci.reference import Reference
 from reprobuild.oci.tree import OnDisk
 from reprobuild.progress import SILENT, Observer
@@ -137,14 +137,14 @@ def _own_wheel(
 ) -> Path:
     with scratch_folder(scratch, "own-") as folder:
         inputs = wheel.resolve(exported, folder, index, python=None, observer=observer)
-    made, _, _ = wheel.make(
-        inputs,
-        index,
-        scratch / "own",
-        kind=sandbox or inputs.config.wheel.sandbox,
-        surroundings=surroundings,
-        observer=observer,
-    )
+        made, _, _ = wheel.make(
+            inputs,
+            index,
+            scratch / "own",
+            kind=sandbox or inputs.config.wheel.sandbox,
+            surroundings=surroundings,
+            observer=observer,
+        )
     return made
 
 
@@ -216,14 +216,14 @@ def build(
     registry_of: Callable[[Reference], Documents],
     tree_of: Callable[[BaseImage], Tree],
     *,
-    memo: Memo | None,
+    remembering: bool = True,
     is_there: Callable[[Descriptor], bool] = lambda _: False,
     observer: Observer = SILENT,
 ) -> Built:
     """Write an image's own layers, configs, manifests and, for several platforms, their index into a store.
 
     Args:
-        memo: layers that were made before; None to make all of them again.
+        remembering: whether layers that were made before needn't be made again.
         is_there: whether a layer needn't be written.
 
     Raises:
@@ -236,7 +236,7 @@ def build(
             assembly,
             store,
             compression=definition.choices.compression,
-            memo=memo,
+            remembering=remembering,
             is_there=is_there,
             observer=observer,
         )

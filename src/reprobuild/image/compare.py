@@ -1,0 +1,167 @@
+"""Two images: which layer differs, and in it which wheel, file and field; without unpacking either."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from reprobuild.compare import Findings, Verdict
+from reprobuild.contents import archive_differences
+from reprobuild.difference import Difference, Level
+from reprobuild.oci.model import Descriptor, ImageConfig, Json, Manifest
+from reprobuild.oci.rootfs import open_layer
+from reprobuild.progress import SILENT, Observer
+
+_QUOTED = 96
+#: What the config says again of the layers, which are compared themselves.
+_OF_LAYERS = ("rootfs", "history")
+
+
+@dataclass(frozen=True, slots=True)
+class Readable:
+    """An image for one platform, wherever it lies.
+
+    Attributes:
+        where: what messages call it.
+        blob: where a layer lies on this machine; it is fetched if need be.
+    """
+
+    where: str
+    manifest: Manifest
+    config: ImageConfig
+    blob: Callable[[Descriptor], Path]
+
+    @property
+    def size(self) -> int:
+        """Bytes of everything that it consists of."""
+        return sum(each.size for each in (self.manifest.descriptor, self.manifest.config, *self.manifest.layers))
+
+    @property
+    def layers(self) -> tuple["_Layer", ...]:
+        """Its layers, lowest first."""
+        told = [each for each in self.config.document.get("history") or [] if not each.get("empty_layer")]
+        texts = [str(each.get("created_by", "")) for each in told] if len(told) == len(self.manifest.layers) else []
+        pairs = zip_longest(self.manifest.layers, self.config.diff_ids)
+        return tuple(
+            _Layer(number, descriptor, str(diff_id), texts[number] if texts else "")
+            for number, (descriptor, diff_id) in enumerate(pairs)
+            if descriptor is not None
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    number: int
+    descriptor: Descriptor
+    diff_id: str
+    text: str
+
+    @property
+    def title(self) -> str:
+        """What to call it: its wheels, or its step."""
+        what = self.text.partition(" # ")[2] or self.text
+        return f"layer {self.number}" + (f" ({what[:_QUOTED]})" if what else "")
+
+    @property
+    def subject(self) -> str:
+        """The same of another version of it: its step, and the names of its wheels."""
+        step, _, wheels = self.text.partition(" # ")
+        return f"{step} {' '.join(each.split(' ')[0] for each in wheels.split(', '))}"
+
+
+def compare_images(left: Readable, right: Readable, observer: Observer = SILENT) -> Verdict:
+    """Compare two images: the manifests' raw bytes are the verdict, all else says why they aren't the same.
+
+    Raises:
+        BadInput: a layer is damaged.
+        RegistryFailed, …: one that differs can't be fetched.
+    """
+    one, two = left.manifest.descriptor.digest, right.manifest.descriptor.digest
+    verdict = Verdict(Level.IDENTICAL, one, two, left.size, right.size)
+    if one == two:
+        return verdict
+    found = Findings()
+    for pair in _aligned(left.layers, right.layers):
+        found.extend(_layer_differences(left, right, *pair, observer))
+    ours, theirs = (
+        {key: value for key, value in each.config.document.items() if key not in _OF_LAYERS} for each in (left, right)
+    )
+    found.extend(_value_differences("config", ours, theirs))
+    found.extend(_value_differences("manifest", left.manifest.annotations, right.manifest.annotations))
+    if not found.differences:
+        found.extend(_history_differences(left.config.document, right.config.document))
+    if not found.differences:
+        found.extend([Difference(("manifest",), "bytes", str(one), str(two), level=Level.CONTAINER)])
+    return replace(verdict, level=found.level, differences=tuple(found.differences), omitted=found.omitted)
+
+
+def _aligned(left: Sequence[_Layer], right: Sequence[_Layer]) -> Iterator[tuple[_Layer | None, _Layer | None]]:
+    """Layers that are each other's counterpart; None for one that has none."""
+    matcher = SequenceMatcher(None, [each.diff_id for each in left], [each.diff_id for each in right], autojunk=False)
+    for kind, i1, i2, j1, j2 in matcher.get_opcodes():
+        if kind == "equal":
+            yield from zip(left[i1:i2], right[j1:j2], strict=True)
+            continue
+        inner = SequenceMatcher(
+            None, [each.subject for each in left[i1:i2]], [each.subject for each in right[j1:j2]], autojunk=False
+        )
+        for what, a1, a2, b1, b2 in inner.get_opcodes():
+            ours, theirs = left[i1 + a1 : i1 + a2], right[j1 + b1 : j1 + b2]
+            together = zip_longest(ours, theirs) if what in ("equal", "replace") else ()
+            yield from together
+            if not together:
+                yield from ((each, None) for each in ours)
+                yield from ((None, each) for each in theirs)
+
+
+def _layer_differences(
+    left: Readable, right: Readable, ours: _Layer | None, theirs: _Layer | None, observer: Observer
+) -> Iterator[Difference]:
+    if ours is None or theirs is None:
+        there = ours or theirs
+        if there is not None:
+            sides = ("present", "absent") if ours else ("absent", "present")
+            yield Difference((there.title,), "missing", *sides)
+        return
+    if ours.descriptor.digest == theirs.descriptor.digest:
+        if ours.descriptor.media_type != theirs.descriptor.media_type:
+            types = ours.descriptor.media_type, theirs.descriptor.media_type
+            yield Difference((ours.title,), "media type", *types, level=Level.CONTAINER)
+        return
+    if ours.diff_id == theirs.diff_id:
+        a_type, b_type = (f"{each.descriptor.media_type}, {each.descriptor.size:,} bytes" for each in (ours, theirs))
+        yield Difference((ours.title,), "compression", a_type, b_type, "compression", level=Level.CONTAINER)
+        return
+    observer.step(f"comparing {ours.title}")
+    with (
+        open_layer(left.blob(ours.descriptor), name=f"{left.where}: {ours.title}") as a,
+        open_layer(right.blob(theirs.descriptor), name=f"{right.where}: {theirs.title}") as b,
+    ):
+        some = False
+        for each in archive_differences(a, b, (), observer=observer):
+            some = True
+            yield replace(each, path=(ours.title, *each.path))
+    if not some:
+        yield Difference((ours.title,), "tar", ours.diff_id, theirs.diff_id, level=Level.CONTAINER)
+
+
+def _value_differences(where: str, left: Any, right: Any) -> Iterator[Difference]:  # noqa: ANN401 - JSON
+    """Each value that differs, by its place."""
+    if isinstance(left, Mapping) and isinstance(right, Mapping):
+        for key in sorted({*left, *right}):
+            yield from _value_differences(f"{where}.{key}", left.get(key), right.get(key))
+    elif left != right:
+        top, _, rest = where.partition(".")
+        yield Difference((top,), rest, _quoted(left), _quoted(right), level=Level.METADATA)
+
+
+def _history_differences(left: Json, right: Json) -> Iterator[Difference]:
+    for key in _OF_LAYERS:
+        if left.get(key) != right.get(key):
+            yield Difference(("config",), key, _quoted(left.get(key)), _quoted(right.get(key)), level=Level.METADATA)
+
+
+def _quoted(value: object) -> str:
+    return "absent" if value is None else str(value)[:_QUOTED]
