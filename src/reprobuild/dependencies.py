@@ -17,10 +17,9 @@ from packaging.utils import canonicalize_name, is_normalized_name
 from packaging.version import Version
 
 from reprobuild.digest import Digest
-from reprobuild.errors import BadInput, shown
+from reprobuild.errors import BadInput, redacted, shown
 from reprobuild.files import read_text
 from reprobuild.lockfile import logical_lines
-from reprobuild.places import redacted
 from reprobuild.project import requirement_of
 
 _T = TypeVar("_T")
@@ -169,20 +168,20 @@ class _Requirements:
             if value.partition("[")[0].strip() in _HERE:
                 self._own.append(value)
             else:
-                yield Dependency(redacted(value, ()), "", where=where, why_not=_NOT_RELEASED["editable"])
+                yield Dependency(redacted(value), "", where=where, why_not=_NOT_RELEASED["editable"])
         elif name in ("-c", "--constraint") and value:
             self._notes.append("Constraints (-c) are not read: what they alone pin is not pinned here.")
         elif name in _ABOUT_PLACES:
             self._notes.append("The lock names indexes of its own; those that uv is configured with are asked.")
         elif name not in _IGNORED:
-            raise BadInput(f"{where}: {redacted(content, ())!r} is no option of a requirements file.", _REMEDY)
+            raise BadInput(f"{where}: {redacted(content)!r} is no option of a requirements file.", _REMEDY)
 
 
 def _requirement(content: str, where: str) -> Dependency:
     declared, *rest = re.split(r"\s(?=--?[a-z])", content, maxsplit=1)
     declared = declared.strip()
     hashes = frozenset(_digest(each, where) for each in _HASH.findall(rest[0] if rest else ""))
-    elsewhere = Dependency(redacted(declared, ()), "", where=where, why_not="a URL or a path")
+    elsewhere = Dependency(redacted(declared), "", where=where, why_not="a URL or a path")
     if _LOCAL.match(declared):  # such a name may look like a package's
         return elsewhere
     try:

@@ -4,6 +4,8 @@ A function of this library either returns or raises a :class:`ReprobuildError`. 
 one into its message and its exit code, and nothing else does.
 """
 
+import re
+from collections.abc import Iterable
 from enum import IntEnum
 
 
@@ -24,6 +26,7 @@ class ExitCode(IntEnum):
     RECORD_UNUSABLE = 11
     SANDBOX_UNAVAILABLE = 12
     WRITE_FAILED = 13
+    REGISTRY_FAILED = 14
     DIFFERS_CONTAINER = 20
     DIFFERS_METADATA = 21
     DIFFERS_PAYLOAD = 22
@@ -47,6 +50,7 @@ EXIT_CODE_MEANINGS: dict[ExitCode, str] = {
     ExitCode.RECORD_UNUSABLE: "the build record is missing, malformed or about another wheel",
     ExitCode.SANDBOX_UNAVAILABLE: "the sandbox kind that was asked for doesn't work on this machine",
     ExitCode.WRITE_FAILED: "a result can't be written: disk full, no permission",
+    ExitCode.REGISTRY_FAILED: "an image registry can't be reached, refuses, or lacks what was asked for",
     ExitCode.DIFFERS_CONTAINER: "differs: same members and modes, another zip, tar or gzip framing",
     ExitCode.DIFFERS_METADATA: "differs: only in metadata (dist-info)",
     ExitCode.DIFFERS_PAYLOAD: "differs: in what gets installed",
@@ -59,6 +63,15 @@ def shown(text: object, limit: int = 200) -> str:
     """A text from a file that nobody vouches for, cut to as many characters as a message can hold."""
     words = str(text)
     return words if len(words) <= limit else f"{words[:limit]}…"
+
+
+def redacted(text: str, hidden: Iterable[str] = ()) -> str:
+    """A text of a tool's or a server's without the user information and the query of URLs, and without secrets."""
+    text = re.sub(r"(\w://)[^\s/'\"`]*@", r"\1…@", text)
+    text = re.sub(r"(\w://[^\s?'\"`]+)\?[^\s'\"`)]+", r"\1?…", text)
+    for secret in hidden:
+        text = text.replace(secret, "…")
+    return text
 
 
 class ReprobuildError(Exception):
@@ -148,3 +161,9 @@ class WriteFailed(ReprobuildError):
     """A result can't be written."""
 
     exit_code = ExitCode.WRITE_FAILED
+
+
+class RegistryFailed(ReprobuildError):
+    """An image registry can't be reached, refuses, or lacks what was asked for."""
+
+    exit_code = ExitCode.REGISTRY_FAILED

@@ -16,7 +16,7 @@ from packaging.version import Version
 
 from reprobuild import backend, lockfile, places, process, sdistfile, source, toolchain
 from reprobuild.digest import Digest
-from reprobuild.errors import BadInput, BuildFailed, IndexFailed, LockStale, SourceUnusable
+from reprobuild.errors import BadInput, BuildFailed, IndexFailed, LockStale, SourceUnusable, redacted
 from reprobuild.files import read_text, scratch_folder, write_atomically
 from reprobuild.index import Index, LockedFile
 from reprobuild.interpreter import Interpreter
@@ -409,14 +409,14 @@ class _Resolver:
         secrets = places.secrets(self.settings)
 
         def on_line(line: str) -> None:
-            self.observer.line(places.redacted(line, secrets))
+            self.observer.line(redacted(line, secrets))
 
         links = [self.stand_ins.folder] if self.stand_ins else []  # --find-links would hide those of the variable
         environment = process.tool_environment({"TMPDIR": str(temporary), **places.paths_from_here(*links)})
         try:
             process.run(argv, env=environment, cwd=self.settings, stdin=stdin.encode(), on_line=on_line)
         except process.ToolFailed as error:
-            raise _uv_failed(places.redacted(error.output.strip(), secrets)) from None
+            raise _uv_failed(redacted(error.output.strip(), secrets)) from None
 
 
 class _StandIns:

@@ -91,15 +91,6 @@ def secrets(project: Path) -> tuple[str, ...]:
     return tuple(sorted({each for each in found if len(each) > 3}, key=len, reverse=True))  # "x" is in every text
 
 
-def redacted(text: str, hidden: Iterable[str]) -> str:
-    """A text of uv's or of a backend's without the user information and the query of URLs, and without secrets."""
-    text = re.sub(r"(\w://)[^\s/'\"`]*@", r"\1…@", text)
-    text = re.sub(r"(\w://[^\s?'\"`]+)\?[^\s'\"`)]+", r"\1?…", text)
-    for secret in hidden:
-        text = text.replace(secret, "…")
-    return text
-
-
 @dataclass(frozen=True, slots=True)
 class _Settings:
     """A table of uv's settings, the folder that paths in it are relative to, and its name in messages."""

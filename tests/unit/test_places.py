@@ -5,8 +5,8 @@ from urllib.parse import urlsplit
 import pytest
 from pypi_simple import PYPI_SIMPLE_ENDPOINT
 
-from reprobuild.errors import BadInput
-from reprobuild.places import Place, configured, paths_from_here, redacted, secrets
+from reprobuild.errors import BadInput, redacted
+from reprobuild.places import Place, configured, paths_from_here, secrets
 
 DEFAULT = Place(PYPI_SIMPLE_ENDPOINT, flat=False)
 OWN, OTHER = "https://own.example/simple", "https://other.example/simple"
