@@ -1,8 +1,8 @@
 """What COPY copies: the build context and other trees, by Docker's rules.
 
-Sources: the Dockerfile reference and, where that is silent, BuildKit's copier (tonistiigi/fsutil, ``copy``). One thing
-differs on purpose: a file of the context has mode 755 or 644, by its owner's execute bit, because the other bits are the
-umask of whoever made the checkout. ``--chmod`` says otherwise.
+Sources: the Dockerfile reference and, where that is silent, BuildKit's copier (tonistiigi/fsutil, ``copy``).
+One thing differs on purpose: a file of the context has mode 755 or 644, by its owner's execute bit, because the
+other bits are the umask of whoever made the checkout. ``--chmod`` says otherwise.
 """
 
 import os
@@ -104,7 +104,7 @@ class Context:
             if not self._seen(path, is_folder=stat.S_ISDIR(state.st_mode)):
                 return None
             if stat.S_ISLNK(state.st_mode):
-                return Node(path, "symlink", 0o777, self._epoch, target=_utf8(os.readlink(where), where))
+                return Node(path, "symlink", 0o777, self._epoch, target=_utf8(str(where.readlink()), where))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
@@ -139,10 +139,12 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """What a COPY adds, each in the order of its paths. Of a folder that is there already nothing changes.
+    """What a COPY adds, each in the order of its paths.
 
     Attributes:
-        parents: the destination and the folders above it, which needn't be there yet.
+        parents: the folders above the nodes that are made where they aren't there yet; one that is there, or a link to
+            one, stays as it is.
+        nodes: what is copied, over whatever is there. A folder keeps what is in it.
     """
 
     parents: tuple[Node, ...]
@@ -155,7 +157,7 @@ def place(
     *,
     epoch: int,
     where: str,
-    is_folder: Callable[[str], bool],
+    follow: Callable[[str], tuple[str, bool]],
     read: Callable[[str], bytes | None],
 ) -> Placed:
     """Carry out a COPY or ADD.
@@ -164,15 +166,15 @@ def place(
         tree: where it copies from.
         epoch: nothing is younger, in seconds since 1970.
         where: the Dockerfile, for messages.
-        is_folder: whether a path is a folder, or a link to one, in the image so far. It is asked only where it matters:
-            for one file whose destination doesn't end with a slash.
+        follow: where a path leads in the image so far, each link followed, and whether a folder is there. It is asked
+            only where that matters: for one file whose destination doesn't end with a slash.
         read: a file of the image so far, for the user and group that ``--chown`` names; None if it isn't there.
 
     Raises:
         BadInput: a source is missing, or can't be what the destination is.
     """
     placing = _Placing(step, tree, epoch, where, owner_of(step.owner, read, f"{where}:{step.line}"))
-    placing.run(is_folder)
+    placing.run(follow)
     target = step.destination.strip("/")
     folders = placing.folders - placing.found.keys() - {""}
     made = [_folder(path, epoch, placing.owner or (0, 0)) for path in sorted(folders, key=_order)]
@@ -233,13 +235,13 @@ class _Placing:
     def fail(self, reason: str, remedy: str = "") -> NoReturn:
         raise BadInput(f"{self.where}:{self.step.line}: {reason}", remedy)
 
-    def run(self, is_folder: Callable[[str], bool]) -> None:
+    def run(self, follow: Callable[[str], tuple[str, bool]]) -> None:
         sources = [each for pattern in self.step.sources for each in self._matching(pattern)]
         files = [each for each in sources if each[1].kind != "directory"]
         target = self.step.destination.strip("/")
         into = self.step.destination.endswith("/") or len(files) < len(sources)
-        if files or self.step.inline:
-            into = into or is_folder(target)
+        if not into and (files or self.step.inline):
+            target, into = follow(target)
         if not into and len(files) + len(self.step.inline) > 1:
             self.fail(f"Several files can't become {self.step.destination}.", "End the destination with a slash.")
         if sources or self.step.inline:
@@ -308,10 +310,13 @@ class _Placing:
             if not match:
                 self.fail(f"{shown(pattern)!r} is no pattern.", "Write a hyphen in brackets as \\-.")
             low, high = (each and each[-1] for each in match.groups())
-            if not high or low <= high:
-                found += re.escape(low) + (f"-{re.escape(high)}" if high else "")
+            if high and low > high:
+                self.fail(
+                    f"{shown(pattern)!r} is no pattern: {low}-{high} is empty.", "Write the range from low to high."
+                )
+            found += re.escape(low) + (f"-{re.escape(high)}" if high else "")
             text = text[match.end() :]
-        return found or r"^\s\S"
+        return found
 
     def _followed(self, path: str) -> Node | None:
         """What is at a path once every link in it is followed, as if the tree were the whole file system."""

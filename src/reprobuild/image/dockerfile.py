@@ -1,6 +1,6 @@
 """A Dockerfile as frozen values: what it says, and what that means for one target and platform.
 
-Sources: the Dockerfile reference, and where that is silent BuildKit's frontend (``frontend/dockerfile``), v0.13 to v0.24.
+Sources: the Dockerfile reference and, where that is silent, BuildKit's frontend (``frontend/dockerfile``).
 """
 
 import difflib
@@ -524,11 +524,15 @@ def resolve(
     plan = _plan(dockerfile, variables, target, platform, contexts)
     places = {number: place for place, number in enumerate(plan.order)}
     done: list[StageSpec] = []
+    makings: list[_Making] = []
     for number in plan.order:
         stage, base = dockerfile.stages[number], plan.bases[number]
-        start = done[places[base]] if isinstance(base, int) else None
         making = _Making(dockerfile, variables, given)
-        making.begin(stage, config_of(base) if isinstance(base, BaseImage) else None, start)
+        if isinstance(base, int):
+            making.go_on(makings[places[base]])
+        else:
+            making.begin(stage, config_of(base) if base else None)
+        makings.append(making)
         for each in stage.instructions:
             origin = _origin(dockerfile, each, number, platform, contexts)
             making.do(each, places[origin] if isinstance(origin, int) else origin)
@@ -558,17 +562,20 @@ class _Making:
         self._arguments: dict[str, str] = {}
         self._has_cmd = False
 
-    def begin(self, stage: Stage, config: ImageConfig | None, earlier: StageSpec | None) -> None:
-        """Take over the settings of an image or of an earlier stage; those of scratch if there is neither."""
+    def begin(self, stage: Stage, config: ImageConfig | None) -> None:
+        """Take over the settings of an image, or those of scratch."""
         if config:
             self.settings = _copied(config.settings)
             self.author = str(config.document.get("author") or "")
-        elif earlier:
-            self.settings, self.author = _copied(earlier.settings), earlier.author
         else:
             self.settings = {"Env": [f"PATH={DEFAULT_PATH}"], "WorkingDir": "/"}
         if self.settings.pop("OnBuild", None):
             self._dockerfile.fail(stage.line, "The base has ONBUILD triggers.", _OTHER_ENGINE)
+
+    def go_on(self, earlier: "_Making") -> None:
+        """Take over the settings and the arguments of another stage."""
+        self.settings, self.author = _copied(earlier.settings), earlier.author
+        self._arguments = dict(earlier._arguments)
 
     def do(self, each: Instruction, origin: int | str | BaseImage | None) -> None:
         """Carry out one instruction."""
@@ -616,8 +623,9 @@ class _Making:
         self.settings["Labels"] = {**(self.settings.get("Labels") or {}), **dict(self._pairs(each))}
 
     def _workdir(self, each: Instruction) -> None:
-        path = self._absolute(self._only(each), keep_slash=False)
-        self.settings["WorkingDir"] = path
+        word = self._only(each)
+        path = self._absolute(word, keep_slash=False)
+        self.settings["WorkingDir"] = word if word.startswith("/") else path
         if path == "/":
             self.steps.append(Step(each.text, each.line))
         else:
@@ -641,7 +649,7 @@ class _Making:
 
     def _stopsignal(self, each: Instruction) -> None:
         name = self._only(each)
-        numbered = name.isascii() and name.isdecimal() and 0 < int(name) < 65
+        numbered = re.fullmatch(r"0*[1-9][0-9]{0,5}", name)
         if not numbered and name.upper().removeprefix("SIG") not in _SIGNALS:
             self._dockerfile.fail(each.line, f"{shown(name)!r} is no signal.", "Write it like SIGTERM.")
         self.settings["StopSignal"] = name
@@ -652,12 +660,12 @@ class _Making:
         self.settings["Shell"] = list(each.args)
 
     def _cmd(self, each: Instruction) -> None:
-        self.settings["Cmd"] = self._command(each)
+        self._set_command("Cmd", each)
         self.settings["ArgsEscaped"] = True
         self._has_cmd = True
 
     def _entrypoint(self, each: Instruction) -> None:
-        self.settings["Entrypoint"] = self._command(each)
+        self._set_command("Entrypoint", each)
         if not self._has_cmd:
             self.settings.pop("Cmd", None)
 
@@ -748,10 +756,13 @@ class _Making:
             self._dockerfile.fail(each.line, f"A name in {each.name} is empty.")
         return pairs
 
-    def _command(self, each: Instruction) -> list[str]:
-        if each.json:
-            return list(each.args)
-        return [*(self.settings.get("Shell") or _SHELL), " ".join(each.args)]
+    def _set_command(self, key: str, each: Instruction) -> None:
+        shell = [] if each.json else self.settings.get("Shell") or _SHELL
+        command = [*shell, *each.args]
+        if command:
+            self.settings[key] = command
+        else:
+            self.settings.pop(key, None)
 
     def _absolute(self, path: str, *, keep_slash: bool) -> str:
         """A path from the working directory on; it keeps its last slash where that says it is a folder."""
@@ -793,6 +804,7 @@ class _Making:
 
     def _duration(self, text: str, flag: str, line: int) -> int:
         """Nanoseconds (Go's time.ParseDuration)."""
+        text = text.removeprefix("+")
         if text in ("", "0"):
             return 0
         length = sum(float(number) * _NANOSECONDS[unit] for number, unit in _DURATION.findall(text))
