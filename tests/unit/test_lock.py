@@ -189,6 +189,11 @@ def test_a_release_that_nobody_has_ends_in_a_complaint(resolver, tmp_path):
         settled(resolver, tmp_path, {"demo": {"1.0": ""}}, ["demo>1"])
 
 
+def test_a_release_whose_name_gets_too_long_is_passed_over(resolver, tmp_path):
+    text, _ = settled(resolver, tmp_path, {"demo": {"1.0": "", f"2{'.0' * 118}": ""}}, ["demo"])
+    assert "demo==1.0" in text
+
+
 def test_what_is_named_is_not_limited_in_time(resolver, tmp_path):
     _, index = settled(resolver, tmp_path, {"demo": {"1.0": ""}}, ["demo"], constraints="Demo==1.0\n")
     assert index.limits == {"demo": ""}

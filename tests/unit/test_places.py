@@ -6,7 +6,7 @@ import pytest
 from pypi_simple import PYPI_SIMPLE_ENDPOINT
 
 from reprobuild.errors import BadInput
-from reprobuild.places import Place, configured, paths_from_here, redacted, secrets
+from reprobuild.places import Place, configured, paths_from_here, redacted, refuse_no_binary, secrets
 
 DEFAULT = Place(PYPI_SIMPLE_ENDPOINT, flat=False)
 OWN, OTHER = "https://own.example/simple", "https://other.example/simple"
@@ -148,6 +148,19 @@ def test_files_can_be_switched_off(project, monkeypatch):
     (project / "uv.toml").write_text(f'index-url = "{OTHER}"')
     monkeypatch.setenv("UV_NO_CONFIG", "1")
     assert urls(project) == [PYPI_SIMPLE_ENDPOINT]
+
+
+@pytest.mark.parametrize(
+    "text", ["no-binary-package = ['demo']", "no-binary = true", "[pip]\nno-binary = ['demo']"], ids=lambda text: text
+)
+@pytest.mark.parametrize("where", ["uv.toml", "../uv.toml", "../../home/.config/uv/uv.toml"])
+def test_a_uv_that_builds_whatever_it_is_told_is_refused(project, text, where):
+    path = project / where
+    path.parent.mkdir(parents=True, exist_ok=True)
+    refuse_no_binary(project)
+    path.write_text(text)
+    with pytest.raises(BadInput, match=r"no-binary.* whoever requires them"):
+        refuse_no_binary(project)
 
 
 def test_no_index_leaves_the_flat_places(project):
