@@ -245,6 +245,7 @@ def test_paths_in_variables_are_absolute_for_a_uv_elsewhere(monkeypatch, tmp_pat
     monkeypatch.setenv("UV_CONFIG_FILE", "own.toml")
     found = {"UV_FIND_LINKS": f"{tmp_path}/a b,/c,{OWN}", "UV_CONFIG_FILE": f"{tmp_path}/own.toml"}
     assert paths_from_here() == found
+    assert paths_from_here(Path("links"))["UV_FIND_LINKS"] == f"{tmp_path}/links,{tmp_path}/a b,/c,{OWN}"
 
 
 def test_without_a_home_there_are_no_settings_in_it(project, monkeypatch):

@@ -92,6 +92,18 @@ def test_what_an_sdist_requires_is_read_and_not_run(tmp_path, files, expected):
     assert [path.name for path in tmp_path.iterdir()] == ["demo-1.0.tar.gz"]
 
 
+def test_what_is_no_file_or_no_text_is_no_error(tmp_path):
+    sdist = tmp_path / "demo-1.0.tar.gz"
+    with tarfile.open(sdist, "w:gz") as tar:
+        link = tarfile.TarInfo("demo-1.0/PKG-INFO")
+        link.type, link.linkname = tarfile.SYMTYPE, "elsewhere"
+        tar.addfile(link)
+        member = tarfile.TarInfo("demo-1.0/demo.egg-info/requires.txt")
+        member.size = 7
+        tar.addfile(member, io.BytesIO(b"\xff\xfe\nsix"[-7:].rjust(7, b"\n")))
+    assert [str(each) for each in sdistfile.requires_to_run(sdist, tmp_path)] == ["six"]
+
+
 def test_an_sdist_that_requires_without_end_is_bad_input(tmp_path):
     sdist = tmp_path / "demo-1.0.tar.gz"
     with tarfile.open(sdist, "w:gz") as tar:
