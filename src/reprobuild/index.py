@@ -145,8 +145,8 @@ class Index:
             name: normalised.
             before: only files that were uploaded before this time (RFC 3339) count; empty for all.
         """
-        found: dict[str, str] = {}
-        usable = set()
+        found: dict[Version, str] = {}
+        usable: set[Version] = set()
         limit = datetime.fromisoformat(before) if before else None
         for offer in self._offered(name):
             if limit and not (offer.place.flat or _is_older(offer.uploaded, limit)):
@@ -154,11 +154,11 @@ class Index:
             if offer.filename.endswith(".whl"):
                 _, version, _, tags = parse_wheel_filename(offer.filename)
                 if not tags.isdisjoint(interpreter.tag_ranks):
-                    usable.add(str(version))
+                    usable.add(version)
             elif not (offer.package and offer.package.is_yanked):
                 version = parse_sdist_filename(offer.filename)[1]
-                found[str(version)] = (offer.package and offer.package.requires_python) or ""
-        return {version: found[version] for version in found if version not in usable}
+                found[version] = (offer.package and offer.package.requires_python) or ""
+        return {str(version): found[version] for version in found if version not in usable}
 
     def fetch(self, files: Sequence[LockedFile], destination: Path) -> None:
         """Put files into a folder, each checked against its digest on the way.

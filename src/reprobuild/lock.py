@@ -132,7 +132,9 @@ def as_of(
 
     Raises:
         BuildFailed, BadInput, IndexFailed: as :func:`make`.
+        BadInput: uv is configured to build some packages whatever it is told.
     """
+    places.refuse_no_binary(settings)
     wanted = replace(config, build_requires=(*config.build_requires, *known.pins))
     everything = Upgrade(everything=True)
     index = Index(settings, observer=observer)
@@ -468,7 +470,8 @@ class _StandIns:
         for name in new:
             before = "" if name in self._timeless else self._when
             found = self._index.without_wheel(name, self._interpreter, before)
-            self._waiting[name] = sorted(found.items(), key=lambda item: _preferred(item[0]))
+            fitting = [item for item in found.items() if sdistfile.fits(name, item[0])]
+            self._waiting[name] = sorted(fitting, key=lambda item: _preferred(item[0]))
         return self._offer(new) or self._offer(names)
 
     def _offer(self, names: Iterable[str]) -> bool:
@@ -486,7 +489,10 @@ class _StandIns:
     def _read(self, name: str, version: str) -> None:
         sdist = self._index.sdist_of(name, version)
         self._index.fetch([sdist], self._scratch)
-        requires = sdistfile.requires_to_run(self._scratch / sdist.filename, self._scratch)
+        try:
+            requires = sdistfile.requires_to_run(self._scratch / sdist.filename, self._scratch)
+        except BadInput as error:  # another guess may do without it
+            raise BuildFailed(error.reason, error.remedy) from error
         sdistfile.write_stand_in(self.folder, name, version, self._unread.pop((name, version)), requires)
         self._sdists[name, version] = sdist
 

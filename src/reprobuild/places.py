@@ -83,6 +83,26 @@ def paths_from_here(*links: Path) -> dict[str, str]:
     return {name: value for name, value in variables.items() if value}
 
 
+def refuse_no_binary(project: Path) -> None:
+    """Make sure that ``--no-build`` holds: for a package that uv's ``no-binary`` names, uv builds in spite of it.
+
+    Raises:
+        BadInput: uv, run in ``project``, would.
+    """
+    for settings in _from_files(project.resolve()):
+        for where, key in (
+            (settings, "no-binary"),
+            (settings, "no-binary-package"),
+            (settings.part("pip"), "no-binary"),
+        ):
+            if where.table.get(key):
+                raise BadInput(
+                    f"{settings.name}: uv's setting {key} has packages built from their sdists, on this machine and "
+                    "outside of any sandbox, whoever requires them.",
+                    "Take it out, or have UV_CONFIG_FILE name a file without it.",
+                )
+
+
 def secrets(project: Path) -> tuple[str, ...]:
     """What must not be shown of the credentials of :func:`configured`, as it is and as a URL has it."""
     logins = [place.credentials for place in configured(project) if place.credentials]

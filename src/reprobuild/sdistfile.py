@@ -15,6 +15,10 @@ from reprobuild.errors import BadInput
 from reprobuild.files import TEXT_LIMIT, scratch_folder
 from reprobuild.project import build_requires, requirement_of
 
+#: Beyond this many characters reading requirements would take minutes.
+_REQUIRES_LIMIT = 1 << 19
+_NAME_LIMIT = 255
+
 
 def requires_to_build(path: Path) -> tuple[Requirement, ...]:
     """``[build-system].requires`` of an sdist (PEP 518), or where it has none what uv builds such an sdist with.
@@ -38,22 +42,30 @@ def requires_to_run(path: Path, scratch: Path) -> tuple[Requirement, ...]:
     be read is left out, and so is what is asked for by URL.
 
     Raises:
-        BadInput: it is not an archive.
+        BadInput: it is not an archive, or requires more than any project does.
     """
     with scratch_folder(scratch, "sdist-") as folder, open_archive(path, names="posix") as archive:
         told = folder / "of.egg-info"
         told.mkdir()
-        for entry in archive.entries:
+        for entry in sorted(archive.entries, key=_depth):  # an sdist's tests may hold another sdist's egg-info
             top = entry.name.count("/") == 1 and _last(entry) == "PKG-INFO"
             beside = entry.name.endswith(".egg-info/requires.txt")
             if (top or beside) and entry.kind == "file" and not (told / _last(entry)).exists():
                 (told / _last(entry)).write_text(_text(archive, entry), encoding="utf-8")
-        return tuple(_readable(PathDistribution(told).requires or ()))
+        texts = PathDistribution(told).requires or []
+    if sum(map(len, texts)) > _REQUIRES_LIMIT:
+        raise BadInput(f"{path.name} has more than {_REQUIRES_LIMIT} characters of requirements.")
+    return tuple(_readable(texts))
 
 
 def stand_in(folder: Path, name: str, version: str) -> Path:
     """Where :func:`write_stand_in` writes."""
     return folder / f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
+
+
+def fits(name: str, version: str) -> bool:
+    """Whether a file can have the name that a stand-in would have, which is longer than the sdist's."""
+    return len(stand_in(Path(), name, version).name) <= _NAME_LIMIT
 
 
 def write_stand_in(
@@ -80,6 +92,10 @@ def write_stand_in(
 
 def _at_the_top(archive: Archive) -> Iterator[Entry]:
     return (entry for entry in archive.entries if entry.name.count("/") == 1 and entry.kind == "file")
+
+
+def _depth(entry: Entry) -> int:
+    return entry.name.count("/")
 
 
 def _last(entry: Entry) -> str:

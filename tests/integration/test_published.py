@@ -260,6 +260,22 @@ def test_no_code_of_build_requirements_runs_outside_of_the_sandbox(reprobuild: C
     assert not escaped.exists()
 
 
+def test_no_setting_of_uvs_lets_code_of_build_requirements_out(reprobuild: Cli, tmp_path: Path) -> None:
+    """no-binary of a package counts above --no-build."""
+    links, escaped, here = tmp_path / "links", tmp_path / "escaped", tmp_path / "here"
+    evil = f"open({str(escaped)!r}, 'w')\ndef get_requires_for_build_wheel(*_): return []\n"
+    a_release(links, "demo_evil", [], evil)
+    a_release(links, "demo_victim", ["demo_evil"], "def build_wheel(*_): pass\n")
+    a_wheel(links, "demo_victim", "a = 1\n")
+    here.mkdir()
+    (here / "uv.toml").write_text("no-binary-package = ['demo_evil']\n")
+    environment = {"UV_FIND_LINKS": str(links)}
+    ended = reprobuild("verify-wheel", "demo_victim==1.0", cwd=here, env=environment, code=None)
+    assert not escaped.exists()
+    assert "uv.toml: uv's setting no-binary-package" in ended.stderr
+    assert ended.code == ExitCode.BAD_INPUT
+
+
 def test_a_build_requirement_that_has_an_sdist_alone(reprobuild: Cli, tmp_path: Path) -> None:
     """What it requires itself is learnt from its PKG-INFO, and it is built where the wheel is built."""
     links = tmp_path / "links"

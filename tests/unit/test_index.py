@@ -613,6 +613,8 @@ def test_releases_that_an_interpreter_would_have_to_build(index, server):
         {"filename": "demo-7.0-py3-none-any.whl", "upload-time": "2026-03-01T00:00:00Z"},
         {"filename": "demo-7.0.tar.gz"},
         {"filename": "demo-more-8.0.tar.gz"},
+        {"filename": "demo-9.0.tar.gz"},
+        {"filename": "demo-9.0.0-py3-none-any.whl"},
     ]
     usual = {"url": "/x", "hashes": {}, "upload-time": "2026-01-01T00:00:00Z"}
     listed = [{**usual, **each} for each in files]

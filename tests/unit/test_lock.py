@@ -117,10 +117,12 @@ class Releases:
         self.releases = releases
         self.read = []
         self.limits = {}
+        self.pythons = {}
+        self.runs = 0
 
     def without_wheel(self, name, interpreter, before):
         self.limits[name] = before
-        return dict.fromkeys(self.releases.get(name, ()), "")
+        return {version: self.pythons.get(version, "") for version in self.releases.get(name, ())}
 
     def sdist_of(self, name, version):
         self.read.append(f"{name}=={version}")
@@ -135,9 +137,10 @@ class Releases:
                 tar.addfile(member, io.BytesIO(text))
 
 
-def settled(resolver, tmp_path, releases, wants, constraints=""):
+def settled(resolver, tmp_path, releases, wants, constraints="", pythons=()):
     """What the real uv makes of some requirements, without the network."""
     index = Releases(releases)
+    index.pythons.update(pythons)
     known = lock.Known((), "2020-01-01T00:00:00Z", constraints)
     stand_ins = lock._StandIns(cast("Index", index), resolver.interpreter, tmp_path, known)
     target = tmp_path / "locked.txt"
@@ -146,6 +149,7 @@ def settled(resolver, tmp_path, releases, wants, constraints=""):
     argv += ["--annotation-style", "split", "--no-annotate"]
 
     def run():
+        index.runs += 1
         # Without an index uv knows of no sdist, and so it doesn't say that it would have to build one.
         try:
             process.run(argv, cwd=tmp_path, env=process.tool_environment({}), stdin="\n".join(wants).encode())
@@ -184,9 +188,32 @@ def test_older_releases_are_offered_when_the_newest_do_not_do(resolver, tmp_path
     assert index.read == ["demo==2.0"]
 
 
+def test_an_old_release_is_reached_in_few_runs(resolver, tmp_path):
+    _, index = settled(resolver, tmp_path, {"demo": {f"{minor}.0": "" for minor in range(60)}}, ["demo<1"])
+    assert index.runs <= 10
+
+
+def test_a_release_for_another_python_is_passed_over(resolver, tmp_path):
+    pythons = {"2.0": ">=99"}
+    text, index = settled(resolver, tmp_path, {"demo": {"1.0": "", "2.0": ""}}, ["demo"], pythons=pythons)
+    assert "demo==1.0" in text
+    assert index.read == ["demo==1.0"]
+
+
+def test_requirements_without_end_are_given_up(resolver, tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "_RESOLUTIONS", 3)
+    with pytest.raises(BuildFailed, match="too many releases without a wheel"):
+        settled(resolver, tmp_path, {"a": {"1": "b\n"}, "b": {"1": "c\n"}, "c": {"1": ""}}, ["a"])
+
+
 def test_a_release_that_nobody_has_ends_in_a_complaint(resolver, tmp_path):
     with pytest.raises(BuildFailed, match="can't resolve"):
         settled(resolver, tmp_path, {"demo": {"1.0": ""}}, ["demo>1"])
+
+
+def test_a_release_whose_name_gets_too_long_is_passed_over(resolver, tmp_path):
+    text, _ = settled(resolver, tmp_path, {"demo": {"1.0": "", f"2{'.0' * 118}": ""}}, ["demo"])
+    assert "demo==1.0" in text
 
 
 def test_what_is_named_is_not_limited_in_time(resolver, tmp_path):

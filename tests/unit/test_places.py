@@ -6,7 +6,7 @@ import pytest
 from pypi_simple import PYPI_SIMPLE_ENDPOINT
 
 from reprobuild.errors import BadInput, redacted
-from reprobuild.places import Place, configured, paths_from_here, secrets
+from reprobuild.places import Place, configured, paths_from_here, refuse_no_binary, secrets
 
 DEFAULT = Place(PYPI_SIMPLE_ENDPOINT, flat=False)
 OWN, OTHER = "https://own.example/simple", "https://other.example/simple"
@@ -150,6 +150,19 @@ def test_files_can_be_switched_off(project, monkeypatch):
     assert urls(project) == [PYPI_SIMPLE_ENDPOINT]
 
 
+@pytest.mark.parametrize(
+    "text", ["no-binary-package = ['demo']", "no-binary = true", "[pip]\nno-binary = ['demo']"], ids=lambda text: text
+)
+@pytest.mark.parametrize("where", ["uv.toml", "../uv.toml", "../../home/.config/uv/uv.toml"])
+def test_a_uv_that_builds_whatever_it_is_told_is_refused(project, text, where):
+    path = project / where
+    path.parent.mkdir(parents=True, exist_ok=True)
+    refuse_no_binary(project)
+    path.write_text(text)
+    with pytest.raises(BadInput, match=r"no-binary.* whoever requires them"):
+        refuse_no_binary(project)
+
+
 def test_no_index_leaves_the_flat_places(project):
     (project / "uv.toml").write_text(f"no-index = true\n{TOML}")
     assert urls(project) == [(project / "wheels").as_uri(), "file:///opt/wheels"]
@@ -232,6 +245,7 @@ def test_paths_in_variables_are_absolute_for_a_uv_elsewhere(monkeypatch, tmp_pat
     monkeypatch.setenv("UV_CONFIG_FILE", "own.toml")
     found = {"UV_FIND_LINKS": f"{tmp_path}/a b,/c,{OWN}", "UV_CONFIG_FILE": f"{tmp_path}/own.toml"}
     assert paths_from_here() == found
+    assert paths_from_here(Path("links"))["UV_FIND_LINKS"] == f"{tmp_path}/links,{tmp_path}/a b,/c,{OWN}"
 
 
 def test_without_a_home_there_are_no_settings_in_it(project, monkeypatch):

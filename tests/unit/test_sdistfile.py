@@ -73,8 +73,15 @@ def test_a_zip_is_an_sdist_too(tmp_path):
         ),
         ({"tests/PKG-INFO": "Requires-Dist: six\n", "setup.py": "raise SystemExit\n"}, []),
         ({"PKG-INFO": "Requires-Dist: a @ file:///etc\nRequires-Dist: ()\nRequires-Dist: six\n"}, ["six"]),
+        ({"tests/data/a.egg-info/requires.txt": "no\n", "src/b.egg-info/requires.txt": "six\n"}, ["six"]),
     ],
-    ids=["PKG-INFO", "requires.txt", "neither", "a URL and nonsense"],
+    ids=[
+        "PKG-INFO",
+        "requires.txt",
+        "neither",
+        "a URL and nonsense",
+        "another sdist in its tests",
+    ],
 )
 def test_what_an_sdist_requires_is_read_and_not_run(tmp_path, files, expected):
     sdist = tmp_path / "demo-1.0.tar.gz"
@@ -83,6 +90,26 @@ def test_what_an_sdist_requires_is_read_and_not_run(tmp_path, files, expected):
             add(tar, name, text)
     assert sorted(map(str, sdistfile.requires_to_run(sdist, tmp_path))) == expected
     assert [path.name for path in tmp_path.iterdir()] == ["demo-1.0.tar.gz"]
+
+
+def test_what_is_no_file_or_no_text_is_no_error(tmp_path):
+    sdist = tmp_path / "demo-1.0.tar.gz"
+    with tarfile.open(sdist, "w:gz") as tar:
+        link = tarfile.TarInfo("demo-1.0/PKG-INFO")
+        link.type, link.linkname = tarfile.SYMTYPE, "elsewhere"
+        tar.addfile(link)
+        member = tarfile.TarInfo("demo-1.0/demo.egg-info/requires.txt")
+        member.size = 7
+        tar.addfile(member, io.BytesIO(b"\xff\xfe\nsix"[-7:].rjust(7, b"\n")))
+    assert [str(each) for each in sdistfile.requires_to_run(sdist, tmp_path)] == ["six"]
+
+
+def test_an_sdist_that_requires_without_end_is_bad_input(tmp_path):
+    sdist = tmp_path / "demo-1.0.tar.gz"
+    with tarfile.open(sdist, "w:gz") as tar:
+        add(tar, "demo.egg-info/requires.txt", "a>1\n" * 300_000)
+    with pytest.raises(BadInput, match=r"demo-1\.0\.tar\.gz has more than 524288 characters of requirements"):
+        sdistfile.requires_to_run(sdist, tmp_path)
 
 
 def test_a_stand_in_says_what_was_read(tmp_path):

@@ -34,6 +34,7 @@ _STANDARD = frozenset(
 #: Folders that are there too, but with another mode or owner, or whose content belongs to the kernel.
 _SPECIAL = frozenset("boot dev media proc root run sys tmp var/mail var/tmp".split())
 #: Links to other folders on a merged /usr, and the folders where they aren't.
+_LINKS = 40
 _AMBIGUOUS = frozenset("bin sbin lib lib32 lib64 libx32 var/run var/lock".split())
 
 
@@ -172,7 +173,7 @@ class _Stage:
             self._add_environment(step)
         elif isinstance(step, Copy):
             tree = self._tree_of(step, stages)
-            placed = place(step, tree, epoch=self._epoch, where=self._where, is_folder=self._is_folder, read=self._read)
+            placed = place(step, tree, epoch=self._epoch, where=self._where, follow=self._follow, read=self._read)
             self._add(step, [*self._new(placed.parents), *self._unless_there(placed.nodes)])
         else:
             self.history.append((step.text, ()))
@@ -251,9 +252,14 @@ class _Stage:
     def _is_there(self, path: str) -> bool:
         return path in self.tree or (self.base is not None and path in _STANDARD | _SPECIAL | _AMBIGUOUS)
 
-    def _is_folder(self, path: str) -> bool:
-        known = self.tree.get(path)
-        return known.kind == "directory" if known else not path or self._is_there(path)
+    def _follow(self, path: str) -> tuple[str, bool]:
+        """Where a path leads through links that this image has, and whether a folder is there."""
+        for _ in range(_LINKS):
+            known = self.tree.get(path)
+            if known is None or known.kind != "symlink":
+                return path, known.kind == "directory" if known else not path or self._is_there(path)
+            path = posixpath.normpath(posixpath.join("/", posixpath.dirname(path), known.target)).strip("/")
+        raise BadInput(f"{self._where}: /{path} is a link to itself.")
 
     def _read(self, path: str) -> bytes | None:
         known = self.tree.get(path)
