@@ -25,6 +25,7 @@ _COMMANDS = {
     "wheel": ("wheel", "wheel", "Build the project's wheel from its commit and its lock."),
     "verify-wheel": ("verify_wheel", "verify_wheel", "Make a wheel again elsewhere and compare the raw bytes."),
     "verify-wheels": ("verify_wheels", "verify_wheels", "Make every wheel that a lock pins again, and compare."),
+    "image": ("image", "image", "Build an image from its Dockerfile and its lock, without a daemon."),
     "diff": ("diff", "diff", "Compare two wheels, archives or files, and name what differs."),
     "doctor": ("doctor", "doctor", "Say what this machine has, and what each missing thing costs."),
 }

@@ -1,0 +1,134 @@
+"""One run of `reprobuild image`: from a project to wherever its image is to be."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from reprobuild.files import scratch_folder, write_atomically
+from reprobuild.image import outputs as places
+from reprobuild.image.build import Built, Choices, build, exported_of, opened, temporary
+from reprobuild.image.others import Others
+from reprobuild.image.outputs import DEFAULT_NAME, Moved, Output, Registries
+from reprobuild.index import Index
+from reprobuild.oci.layout import Layout, reachable
+from reprobuild.oci.model import Descriptor
+from reprobuild.oci.reference import Reference
+from reprobuild.progress import SILENT, Observer
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a run made.
+
+    Attributes:
+        places: where the image is now, in the words of the command line.
+        moved: what was pushed, if anything.
+    """
+
+    built: Built
+    places: tuple[str, ...]
+    moved: Moved | None
+
+
+@dataclass(frozen=True, slots=True)
+class Destinations:
+    """Where an image is to be; nothing at all means ``dist/NAME``, without the base's layers.
+
+    Attributes:
+        pushes: names in one repository.
+        load: the name for the Docker engine; empty to leave that alone.
+        plain_http: registries that are spoken with without encryption.
+    """
+
+    outputs: tuple[Output, ...] = ()
+    pushes: tuple[Reference, ...] = ()
+    load: str = ""
+    plain_http: tuple[str, ...] = ()
+
+    @property
+    def need_base(self) -> bool:
+        """Whether the base's layers have to be here."""
+        return bool(self.outputs or self.load)
+
+
+def make(
+    where: Path,
+    name: str,
+    choices: Choices,
+    to: Destinations,
+    *,
+    allow_dirty: bool = False,
+    sandbox: str | None = None,
+    observer: Observer = SILENT,
+) -> Made:
+    """Build an image and bring it to where it is to be.
+
+    Args:
+        where: the project's folder.
+        sandbox: the kind that the project's own wheel is built in.
+
+    Raises:
+        BadInput, …: as :func:`reprobuild.image.build.build` and the functions of ``outputs``. Nothing is tagged then.
+    """
+    registries = Registries(to.plain_http)
+
+    def is_there(layer: Descriptor) -> bool:
+        wanted = to.pushes if not to.need_base else ()
+        return bool(wanted) and all(registries.of(each).has_blob(each.repository, layer) for each in wanted)
+
+    with (
+        scratch_folder(temporary(), "reprobuild-image-") as scratch,
+        Others(registries.of, scratch, observer) as others,
+    ):
+        observer.step("exporting the source")
+        exported = exported_of(where, scratch, allow_dirty=allow_dirty)
+        index = Index(where, observer=observer)
+        store, named = _store(where, name, scratch, to)
+        with opened(exported, name, choices, index, scratch, sandbox=sandbox, observer=observer) as definition:
+            built = build(definition, store, index, registries.of, others.tree, is_there=is_there, observer=observer)
+            done, moved = _bring(built, store, named, to, registries, observer)
+    return Made(built, done, moved)
+
+
+def _bring(
+    built: Built, store: Layout, named: str, to: Destinations, registries: Registries, observer: Observer
+) -> tuple[tuple[str, ...], Moved | None]:
+    if to.need_base:
+        places.fetch_bases(built, store, registries, observer)
+    done = []
+    if named:
+        places.name_in_layout(built, store, named)
+        done.append(f"oci:{store.folder}:{named}")
+    for output in to.outputs:
+        done += _put(built, store, output)
+    if to.load:
+        places.load(built, store, to.load, observer)
+        done.append(f"docker:{to.load}")
+    moved = places.push(built, store, to.pushes, registries, observer) if to.pushes else None
+    return (*done, *(moved.tags if moved else ())), moved
+
+
+def _store(where: Path, name: str, scratch: Path, to: Destinations) -> tuple[Layout, str]:
+    """Where layers are written, and the image's name there: the layout that is asked for, else one that goes away."""
+    if to == replace(Destinations(), plain_http=to.plain_http):
+        dist = where / "dist"
+        if not dist.exists():  # or else the next build would find the tree changed
+            write_atomically(dist / ".gitignore", [b"*"])
+        return Layout(dist / name, create=True), DEFAULT_NAME
+    first = next((each for each in to.outputs if not each.archived), None)
+    if first:
+        return Layout(first.path, create=True), first.name
+    return Layout(scratch / "layout", create=True), ""
+
+
+def _put(built: Built, store: Layout, output: Output) -> list[str]:
+    if output.archived:
+        places.archive(built, store, output)
+        return [f"oci-archive:{output.path}:{output.name}"]
+    if output.path.absolute() != store.folder.absolute():
+        target = Layout(output.path, create=True)
+        for descriptor in reachable(store, built.top):
+            if not target.has(descriptor.digest):
+                target.put(descriptor.digest, store.chunks(descriptor))
+        places.name_in_layout(built, target, output.name)
+        return [f"oci:{output.path}:{output.name}"]
+    return []
