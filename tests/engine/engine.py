@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""A real registry and a real Docker engine for the tests, out of Debian's packages; nothing is installed on the machine.
+"""A real registry and a real Docker engine for the tests, out of Debian's packages, and nothing gets installed.
 
-The packages are unpacked in the user's cache, from the mirror that the machine's own apt is set up with; what runs keeps
-everything in one folder, listens on loopback or on a socket in that folder, and is ended by process id. Both happen once
-and are shared: every command waits for the lock of the folder that it changes. Needs Python 3.11 alone.
+The packages are unpacked in the user's cache, from the mirror that the machine's own apt is set up with. What runs
+keeps everything in one folder, listens on loopback or on a socket in that folder, and is ended by process id. Both
+happen once and are shared: a command waits for the lock of the folder that it changes. Needs Python 3.11 alone.
 
     engine.py up [--only registry|docker|tools]   unpack what is missing, start it, print what a shell has to export
     engine.py env                                 print that again
-    engine.py base busybox|debian                 make a base image and push it to the registry; prints its reference
+    engine.py layout busybox|debian               make a base image, as an OCI image layout; prints its folder
+    engine.py base busybox|debian                 push that to the registry; prints its reference
     engine.py status                              what runs; 0 when all that was started still does
     engine.py down [--purge]                      end it; --purge removes what was unpacked, too
 
@@ -104,9 +105,10 @@ def main() -> int:
     up = commands.add_parser("up")
     up.add_argument("--only", action="append", choices=["registry", "docker", "tools"], help="may be repeated")
     up.add_argument("--owner", type=int, help="end everything when this process is gone")
-    commands.add_parser("env")
-    base = commands.add_parser("base")
-    base.add_argument("name", choices=sorted(BASES))
+    for command in (up, commands.add_parser("env")):
+        command.add_argument("--json", action="store_true", help="not for a shell")
+    for name in ("layout", "base"):
+        commands.add_parser(name).add_argument("name", choices=sorted(BASES))
     commands.add_parser("status")
     down = commands.add_parser("down")
     down.add_argument("--purge", action="store_true")
@@ -125,31 +127,44 @@ def main() -> int:
 
 def run(options: argparse.Namespace) -> int:
     """One command; the exit code."""
+    said = ""
     if options.command == "up":
-        wanted = options.only or ["registry", "docker", "tools"]
-        check_machine(wanted)
-        with locked(state()):
-            for name in wanted:
-                unpacked(name)
-                START.get(name, lambda: None)()
-            if options.owner:
-                start_guard(options.owner)
-            update(wanted=sorted({*recorded().get("wanted", []), *wanted}))
-        sys.stdout.write(exports())
+        bring_up(options.only or ["registry", "docker", "tools"], options.owner)
+        said = exports(as_json=options.json)
     elif options.command == "env":
-        sys.stdout.write(exports())
+        said = exports(as_json=options.json)
+    elif options.command == "layout":
+        said = f"{base_image(options.name)}\n"
     elif options.command == "base":
-        sys.stdout.write(push(base_image(options.name), f"base/{options.name}") + "\n")
+        said = push(base_image(options.name), f"base/{options.name}") + "\n"
     elif options.command == "status":
         return status()
     elif options.command == "down":
-        with locked(state()):
-            stop_everything()
-        if options.purge:
-            shutil.rmtree(cache(), ignore_errors=True)
+        bring_down(purge=options.purge)
     elif options.command == "guard":
         guard_over(options.owner)
+    sys.stdout.write(said)
     return 0
+
+
+def bring_up(wanted: Sequence[str], owner: int | None) -> None:
+    """Unpack and start what is missing of some components."""
+    check_machine(wanted)
+    with locked(state()):
+        for name in wanted:
+            unpacked(name)
+            START[name]()
+        if owner:
+            start_guard(owner)
+        update(wanted=sorted({*recorded().get("wanted", []), *wanted}))
+
+
+def bring_down(*, purge: bool) -> None:
+    """End everything, and remove what was unpacked if asked."""
+    with locked(state()):
+        stop_everything()
+    if purge:
+        shutil.rmtree(cache(), ignore_errors=True)
 
 
 def say(text: str) -> None:
@@ -333,7 +348,9 @@ def write_programs(names: Sequence[str], into: Path, final: Path) -> None:
     (into / "bin").mkdir()
     there = final / "prefix"
     libraries = [f"{there}/{each}/x86_64-linux-gnu" for each in ("usr/lib", "lib")]
-    perl = [f"{there}/{each}" for each in ("usr/share/perl5", "usr/share/perl/5.36", "usr/lib/x86_64-linux-gnu/perl/5.36")]
+    perl = [
+        f"{there}/{each}" for each in ("usr/share/perl5", "usr/share/perl/5.36", "usr/lib/x86_64-linux-gnu/perl/5.36")
+    ]
     for name in names:
         found = [path for path in (into / "prefix").glob(f"**/{name}") if path.parent.name in {"bin", "sbin", "podman"}]
         if not found:
@@ -341,7 +358,7 @@ def write_programs(names: Sequence[str], into: Path, final: Path) -> None:
         program = there / found[0].relative_to(into / "prefix")
         script = into / "bin" / name
         script.write_text(
-            f"#!/bin/sh\nLD_LIBRARY_PATH={':'.join(libraries)} PERL5LIB={':'.join(perl)} exec {program} \"$@\"\n"
+            f'#!/bin/sh\nLD_LIBRARY_PATH={":".join(libraries)} PERL5LIB={":".join(perl)} exec {program} "$@"\n'
         )
         script.chmod(0o755)
 
@@ -370,7 +387,7 @@ def alive(pid: int, started: int) -> bool:
 def is_up(name: str) -> bool:
     """Whether what was started under a name still runs."""
     record = recorded().get(name)
-    return bool(record) and alive(record["pid"], record["started"])
+    return record is not None and alive(record["pid"], record["started"])
 
 
 def start(name: str, *command: str, env: Mapping[str, str] | None = None, **more: Any) -> None:
@@ -513,12 +530,16 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 def start_docker() -> None:
-    """Docker with containerd's image store and BuildKit; without a bridge, so that the machine's network stays as it is."""
+    """Docker with containerd's image store and BuildKit.
+
+    Without a bridge, so that the machine's network stays as it is: containers run with ``--network none`` or ``host``.
+    """
     if is_up("docker"):
         return
     folder = state()
     config = folder / "docker-config"
     (config / "cli-plugins").mkdir(parents=True, exist_ok=True)
+    (config / "config.json").write_text("{}\n")
     plugin = config / "cli-plugins" / "docker-buildx"
     plugin.unlink(missing_ok=True)
     plugin.symlink_to(unpacked("docker") / "prefix/usr/libexec/docker/cli-plugins/docker-buildx")
@@ -556,6 +577,8 @@ def write_tool_settings() -> None:
     )
     programs = unpacked("tools") / "bin"
     (folder / "containers.conf").write_text(
+        # podman's own limits are higher than root may set in a container without CAP_SYS_RESOURCE.
+        f'[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n'
         f'[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\nruntime = "runc"\n'
         f'conmon_path = ["{programs}/conmon"]\nhelper_binaries_dir = ["{programs}"]\n'
         f'static_dir = "{folder}/containers/static"\ntmp_dir = "{folder}/containers/tmp"\n'
@@ -583,8 +606,10 @@ def variables() -> dict[str, str]:
     return found
 
 
-def exports() -> str:
-    """The same for a shell."""
+def exports(*, as_json: bool) -> str:
+    """The same, by default for a shell."""
+    if as_json:
+        return json.dumps(variables()) + "\n"
     lines = [
         f"export {name}={shlex.quote(value)}" + (":$PATH" if name == "PATH" else "")
         for name, value in variables().items()
@@ -618,7 +643,7 @@ def base_image(name: str) -> Path:
     """The OCI image layout of a base, which is made if it isn't there; equal bytes for one state of the mirror."""
     check_machine(())
     make, settings = BASES[name]
-    recipe = "".join(map(inspect.getsource, (make, write_layout, write_layer)))
+    recipe = "".join(inspect.getsource(each) for each in (make, write_layout, write_layer))
     key = hashlib.sha256(f"{OWN} {EPOCH} {settings} {recipe}".encode()).hexdigest()[:12]
     folder = cache() / f"base-{name}-{key}"
     if folder.exists():
@@ -701,7 +726,7 @@ def write_layout(folder: Path, settings: Mapping[str, Any]) -> None:
         "os": "linux",
         "rootfs": {"type": "layers", "diff_ids": [diff_id]},
     }
-    manifest = {
+    manifest: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": write_json(folder, config, "application/vnd.oci.image.config.v1+json"),
