@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -9,6 +10,8 @@ import struct
 import subprocess
 import sys
 import tarfile
+import tempfile
+import uuid
 import zlib
 from dataclasses import dataclass
 from io import BytesIO
@@ -20,7 +23,7 @@ import pytest
 from reprobuild.sandbox import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 PROJECTS = Path(__file__).parent / "projects"
 #: When every commit of a test was made: 2026-10-01 12:00 UTC.
@@ -29,6 +32,10 @@ COMMITTED_AT = 1_790_856_000
 _INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_NATIVE_TLS")
 _CLEARED = ("UV_", "PIP_", "LC_", "REPROBUILD_", "GIT_", "XDG_", "SOURCE_DATE_EPOCH", "TZ", "LANG", "NETRC")
 _KEPT = ("GIT_SSL_CAINFO",)
+_ENGINE = Path(__file__).parent / "engine" / "engine.py"
+#: What the engine runs with: the environment of the test run, before any test gets its own.
+_ENGINE_ENVIRONMENT = dict(os.environ)
+_CANT_HERE = 3  # engine.py's exit code
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,90 @@ class MakeSdist(Protocol):
 
     def __call__(self, project: Path, out: Path) -> Path:
         """Write an sdist of a folder into another."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Say, before there are workers, where the engine of this test run lies; the first test that asks starts it."""
+    if not hasattr(config, "workerinput"):
+        # Docker's socket is in it, and a socket's path can't be long.
+        folder = tempfile.mkdtemp(prefix="reprobuild-engine-", dir="/tmp")
+        os.environ["REPROBUILD_ENGINE_STATE"] = _ENGINE_ENVIRONMENT["REPROBUILD_ENGINE_STATE"] = folder
+        os.environ["REPROBUILD_ENGINE_OWNER"] = _ENGINE_ENVIRONMENT["REPROBUILD_ENGINE_OWNER"] = str(os.getpid())
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave nothing running."""
+    if not hasattr(config, "workerinput"):
+        folder = Path(_ENGINE_ENVIRONMENT["REPROBUILD_ENGINE_STATE"])
+        if (folder / "engine.json").exists():
+            _engine("down")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _engine(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(_ENGINE), *arguments]
+    return subprocess.run(command, env=_ENGINE_ENVIRONMENT, capture_output=True, text=True, timeout=600, check=False)
+
+
+def _from_engine(*arguments: str) -> str:
+    """What the engine prints; where it can't run the test is skipped, or fails if it has to run there."""
+    done = _engine(*arguments)
+    if done.returncode == 0:
+        return done.stdout.strip()
+    why = done.stderr.strip().removeprefix("engine: ")
+    if done.returncode != _CANT_HERE and _ENGINE_ENVIRONMENT.get("REPROBUILD_REQUIRE_ENGINE") == "1":
+        pytest.fail(f"the engine should work here (REPROBUILD_REQUIRE_ENGINE=1): {why}", pytrace=False)
+    return pytest.skip(f"no engine: {why}")
+
+
+def _engine_variables(component: str) -> dict[str, str]:
+    """Start a part of the engine, if no other worker has; the environment that its programs need."""
+    owner = _ENGINE_ENVIRONMENT["REPROBUILD_ENGINE_OWNER"]
+    found: dict[str, str] = json.loads(_from_engine("up", "--only", component, "--owner", owner, "--json"))
+    return {**found, "PATH": f"{found['PATH']}:{os.environ['PATH']}"}
+
+
+@pytest.fixture(scope="session")
+def registry() -> str:
+    """HOST:PORT of a real registry on loopback, shared by the whole test run, which begins with an empty one."""
+    return _engine_variables("registry")["REGISTRY"]
+
+
+@pytest.fixture
+def repository(registry: str) -> str:
+    """A repository of that registry that no other test uses: HOST:PORT/NAME."""
+    return f"{registry}/test/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(scope="session")
+def docker() -> dict[str, str]:
+    """The environment of the docker command, its SDK and containerd's ctr, for a real engine.
+
+    It has no network of its own: containers and builds run with ``--network none`` or ``host``.
+    """
+    return _engine_variables("docker")
+
+
+@pytest.fixture
+def tools() -> dict[str, str]:
+    """The environment of skopeo, umoci, buildah, podman and oras."""
+    variables = _engine_variables("tools")
+    policy = Path.home() / ".config" / "containers" / "policy.json"  # the home is this test's own
+    policy.parent.mkdir(parents=True, exist_ok=True)
+    policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
+    return variables
+
+
+@pytest.fixture(scope="session")
+def base_image(registry: str) -> Callable[[str], str]:
+    """Push a base image, ``busybox`` or ``debian`` (with Python), to the registry: HOST:PORT/NAME@DIGEST."""
+    return functools.cache(lambda name: _from_engine("base", name))
+
+
+@pytest.fixture(scope="session")
+def base_layout() -> Callable[[str], Path]:
+    """The OCI image layout of a base image, ``busybox`` or ``debian``; don't write there."""
+    return functools.cache(lambda name: Path(_from_engine("layout", name)))
 
 
 @pytest.fixture(scope="session")
