@@ -106,7 +106,7 @@ def test_damage_is_found_when_it_is_read(layout):
     with pytest.raises(DigestMismatch):
         list(layout.chunks(kept))
     with pytest.raises(DigestMismatch):
-        write_archive(layout, image, "", io.BytesIO())
+        write_archive(layout, image, {}, io.BytesIO())
     layout.path_of(kept.digest).write_bytes(b"short")
     with pytest.raises(BadInput, match="does not have its 20 bytes"):
         list(layout.chunks(kept))
@@ -142,7 +142,7 @@ def test_an_archive_is_the_same_whenever_and_wherever_it_is_made(tmp_path):
         for layer in order:
             layout.add(an_image(layout, layer), "latest" if layer == LAYER else "other")
         stream = io.BytesIO()
-        write_archive(layout, layout.find("latest"), "latest", stream)
+        write_archive(layout, layout.find("latest"), {REF_NAME: "latest"}, stream)
         archives.append(stream.getvalue())
     assert archives[0] == archives[1]
     with tarfile.open(fileobj=io.BytesIO(archives[0])) as tar:

@@ -12,7 +12,7 @@ from reprobuild.files import scratch_folder, write_atomically
 from reprobuild.image.base import Base
 from reprobuild.image.build import Built
 from reprobuild.image.store import add_record, artifact_of
-from reprobuild.oci.layout import Layout, write_archive
+from reprobuild.oci.layout import CONTAINERD_NAME, REF_NAME, Layout, write_archive
 from reprobuild.oci.model import Descriptor
 from reprobuild.oci.reference import Reference
 from reprobuild.oci.registry import Registry
@@ -120,7 +120,7 @@ def archive(built: Built, store: Layout, output: Output) -> None:
     with scratch_folder(output.path.parent, "reprobuild-") as scratch:
         partial = scratch / "image.tar"
         with partial.open("wb") as stream:
-            write_archive(store, built.top, output.name, stream)
+            write_archive(store, built.top, {REF_NAME: output.name}, stream)
             stream.flush()
             os.fsync(stream.fileno())
         for image, statement in built.images:
@@ -144,11 +144,13 @@ def load(built: Built, store: Layout, name: str, observer: Observer = SILENT) ->
         raise ToolMissing(
             "There is no Docker SDK here.", "Install reprobuild[docker] instead of reprobuild."
         ) from error
-    observer.step(f"loading {name} into the Docker engine")
+    reference = Reference.parse(name)
+    named = str(reference) if reference.tag else f"{reference}:latest"
+    observer.step(f"loading {named} into the Docker engine")
     with scratch_folder(store.folder.parent, "reprobuild-load-") as scratch:
         path = scratch / "image.tar"
         with path.open("wb") as stream:
-            write_archive(store, built.top, name, stream)
+            write_archive(store, built.top, {CONTAINERD_NAME: named, REF_NAME: reference.tag or "latest"}, stream)
         try:
             client: Any = docker.from_env(timeout=600)
             with path.open("rb") as stream:

@@ -8,7 +8,7 @@ import fcntl
 import os
 import secrets
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from io import BytesIO
@@ -23,6 +23,8 @@ from reprobuild.oci.model import DOCUMENT_LIMIT, INDEXES, MANIFESTS, Descriptor,
 
 #: The annotation by which a layout names what is in it.
 REF_NAME = "org.opencontainers.image.ref.name"
+#: The one by which containerd and Docker do.
+CONTAINERD_NAME = "io.containerd.image.name"
 _MARK = canonical_json({"imageLayoutVersion": "1.0.0"})
 _INDEX_LIMIT = DOCUMENT_LIMIT
 
@@ -200,13 +202,16 @@ class Placer:
         self._partial.replace(target)
 
 
-def write_archive(layout: Layout, image: Descriptor, name: str, stream: BinaryIO) -> None:
-    """One image of a layout as a tar (``oci-archive``), whose bytes are a function of the image and the name.
+def write_archive(layout: Layout, image: Descriptor, annotations: Mapping[str, str], stream: BinaryIO) -> None:
+    """One image of a layout as a tar (``oci-archive``), whose bytes are a function of the arguments.
+
+    Args:
+        annotations: of the image's entry in index.json, such as its name.
 
     Raises:
         BadInput, DigestMismatch: the layout lacks a blob, or one was damaged.
     """
-    named = replace(image, annotations={REF_NAME: name} if name else {})
+    named = replace(image, annotations=annotations)
     blobs = sorted(reachable(layout, image), key=lambda each: str(each.digest))
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for folder in ("blobs", *sorted({f"blobs/{each.digest.algorithm}" for each in blobs})):
