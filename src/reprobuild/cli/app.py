@@ -26,6 +26,7 @@ _COMMANDS = {
     "verify-wheel": ("verify_wheel", "verify_wheel", "Make a wheel again elsewhere and compare the raw bytes."),
     "verify-wheels": ("verify_wheels", "verify_wheels", "Make every wheel that a lock pins again, and compare."),
     "image": ("image", "image", "Build an image from its Dockerfile and its lock, without a daemon."),
+    "verify-image": ("verify_image", "verify_image", "Make an image again elsewhere and compare the raw bytes."),
     "diff": ("diff", "diff", "Compare two wheels, archives or files, and name what differs."),
     "doctor": ("doctor", "doctor", "Say what this machine has, and what each missing thing costs."),
 }

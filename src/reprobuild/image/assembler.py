@@ -23,7 +23,7 @@ from reprobuild.oci.layer import Compression, Layer, write_layer
 from reprobuild.oci.layout import Layout
 from reprobuild.oci.memo import layer_key, recall, remember
 from reprobuild.oci.model import OCI_CONFIG, Descriptor, Json, Manifest, Platform
-from reprobuild.oci.tree import Node, Text
+from reprobuild.oci.tree import WHEEL_TIME, Node, Text
 from reprobuild.progress import SILENT, Observer
 
 #: Folders that every Linux has, all of them root's with mode 755: what is put into them may say so again.
@@ -199,7 +199,7 @@ class _Stage:
         prefix = step.destination.rstrip("/")
         environment = self._origins.environment(prefix, self.base)
         uid, gid = owner_of(step.owner, self._read, where) or (0, 0)
-        parents = self._new(_folders_above(prefix.strip("/"), self._epoch))
+        parents = self._new(_folders_above(prefix.strip("/"), WHEEL_TIME))
         parts = []
         others = (len(self.base.manifest.layers) if self.base else 0) + len(self.history)
         for number, each in enumerate(plan(environment, others=others, largest=LARGEST_LAYER)):
@@ -226,8 +226,8 @@ class _Stage:
         uid, gid = owner_of(step.owner, self._read, f"{self._where}:{step.line}") or (0, 0)
         if not path or self._is_there(path):
             return []
-        made = Node(path, "directory", 0o755, self._epoch, uid, gid)
-        return [*self._new(_folders_above(path, self._epoch)), made]
+        # The time of a folder that nothing is in says nothing; with the epoch each commit would make another layer.
+        return [*self._new(_folders_above(path, WHEEL_TIME)), Node(path, "directory", 0o755, WHEEL_TIME, uid, gid)]
 
     def _new(self, folders: Iterable[Node]) -> list[Node]:
         """Those of some folders that have to be made, or that are known well enough to be named again."""
@@ -292,9 +292,9 @@ def _of_content(node: Node) -> str | int:
     return node.content.size if node.content else ""
 
 
-def _folders_above(path: str, epoch: int) -> list[Node]:
+def _folders_above(path: str, mtime: int) -> list[Node]:
     parts = path.split("/")
-    return [Node("/".join(parts[:n]), "directory", 0o755, epoch) for n in range(1, len(parts))]
+    return [Node("/".join(parts[:n]), "directory", 0o755, mtime) for n in range(1, len(parts))]
 
 
 # --- writing -------------------------------------------------------------------------------------------

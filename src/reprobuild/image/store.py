@@ -1,15 +1,29 @@
 """Where a finished image lies, and the records that lie beside it."""
 
+import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from reprobuild import attest
+from reprobuild.archive import extract_tar
 from reprobuild.attest import ImageRecord, Json
 from reprobuild.errors import BadInput, RecordUnusable
 from reprobuild.image.compare import Readable
 from reprobuild.oci.layout import Layout
-from reprobuild.oci.model import INDEXES, OCI_EMPTY, Descriptor, ImageConfig, Index, Manifest
+from reprobuild.oci.model import (
+    DOCUMENT_LIMIT,
+    INDEXES,
+    MANIFESTS,
+    OCI_EMPTY,
+    Descriptor,
+    ImageConfig,
+    Index,
+    Manifest,
+)
+from reprobuild.oci.reference import Reference
+from reprobuild.oci.registry import Registry
 
 #: The artifact type of a record, and the media type of its one layer (in-toto attestation framework, "Media types").
 STATEMENT = "application/vnd.in-toto+json"
@@ -107,3 +121,97 @@ def record_of(place: Place, image: Readable) -> ImageRecord:
             "`reprobuild image` writes one beside it; copy an image together with its referrers.",
         )
     return about[0]
+
+
+# --- found by name -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class InRegistry:
+    """A repository of a registry as a place; layers that are asked for go to a layout."""
+
+    registry: Registry
+    repository: str
+    layout: Layout
+
+    def read(self, descriptor: Descriptor) -> bytes:
+        if descriptor.size > DOCUMENT_LIMIT:
+            raise BadInput(f"{descriptor.digest} has {descriptor.size} bytes: too many for a {descriptor.media_type}.")
+        if descriptor.media_type in (*INDEXES, *MANIFESTS):
+            return self.registry.manifest(self.repository, str(descriptor.digest))[1]
+        return b"".join(self.registry.blob(self.repository, descriptor))
+
+    def path_of(self, descriptor: Descriptor) -> Path:
+        if not self.layout.has(descriptor.digest):
+            self.layout.put(descriptor.digest, self.registry.blob(self.repository, descriptor))
+        return self.layout.path_of(descriptor.digest)
+
+    def referrers(self, subject: Descriptor) -> tuple[Manifest, ...]:
+        listed = self.registry.referrers(self.repository, subject.digest)
+        wanted = (each for each in listed if each.artifact_type in ("", STATEMENT) and each.media_type in MANIFESTS)
+        found = (Manifest.read(self.read(each), f"the referrer {each.digest}") for each in wanted)
+        return tuple(each for each in found if each.subject and each.subject.digest == subject.digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An image that was found by what a user calls it.
+
+    Attributes:
+        beside: the archive that it was in, whose records lie beside it.
+    """
+
+    where: str
+    place: Place
+    top: Descriptor
+    beside: Path | None = None
+
+    @property
+    def images(self) -> tuple[Readable, ...]:
+        """One a platform."""
+        return images_of(self.place, self.top, self.where)
+
+    def record(self, image: Readable) -> ImageRecord:
+        """The record of one of its images.
+
+        Raises:
+            RecordUnusable: there is none.
+        """
+        if self.beside is None:
+            return record_of(self.place, image)
+        own = [f".{str(image.config.platform).replace('/', '-')}", ""]
+        for path in (self.beside.with_name(f"{self.beside.name}{each}.intoto.json") for each in own):
+            if path.is_file():
+                record = ImageRecord(path.read_bytes(), str(path))
+                if record.subject == image.manifest.descriptor.digest:
+                    return record
+        raise RecordUnusable(f"There is no record of {image.where} beside {self.beside}.", "Keep the two together.")
+
+
+def find(text: str, registry_of: Callable[[Reference], Registry], scratch: Path) -> Found:
+    """The image that a user means: ``oci:DIR[:NAME]``, ``oci-archive:FILE[:NAME]``, a folder, a .tar, or a name.
+
+    Args:
+        scratch: where an archive is unpacked, and layers of a registry go.
+
+    Raises:
+        BadInput: there is no such image.
+        RegistryFailed: the registry can't be asked.
+    """
+    kind, colon, rest = text.partition(":")
+    path, _, name = rest.partition(":") if colon and kind in ("oci", "oci-archive") else (text, "", "")
+    if kind == "oci-archive" or Path(path).is_file():
+        target = scratch / f"archive-{secrets.token_hex(4)}"
+        target.mkdir()
+        with Path(path).open("rb") as stream:
+            extract_tar(stream, target)
+        layout = Layout(target)
+        return Found(text, InLayout(layout), layout.find(name), beside=Path(path))
+    if kind == "oci" or Path(path).is_dir():
+        layout = Layout(Path(path))
+        return Found(text, InLayout(layout), layout.find(name))
+    reference = Reference.parse(text.removeprefix("docker://"))
+    registry = registry_of(reference)
+    media_type, raw = registry.manifest(reference.repository, reference.target)
+    place = InRegistry(registry, reference.repository, Layout(scratch / "fetched", create=True))
+    return Found(str(reference), place, Descriptor.of(media_type, raw))

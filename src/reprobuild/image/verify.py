@@ -1,0 +1,218 @@
+"""Making an image again from what its record names, elsewhere, and comparing the raw bytes."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from reprobuild.attest import ImageRecord, Json
+from reprobuild.compare import Verdict
+from reprobuild.errors import BadInput, RecordUnusable
+from reprobuild.files import scratch_folder
+from reprobuild.image.assembler import Image
+from reprobuild.image.build import Choices, Definition, build, opened, temporary
+from reprobuild.image.compare import Readable, compare_images
+from reprobuild.image.others import Others
+from reprobuild.image.outputs import Registries
+from reprobuild.image.store import InLayout, find, images_of
+from reprobuild.index import Index
+from reprobuild.oci.layer import Compression
+from reprobuild.oci.layout import Layout
+from reprobuild.oci.model import Platform
+from reprobuild.progress import SILENT, Observer
+from reprobuild.rebuild import differing, source_of
+from reprobuild.sandbox import USUAL, Surroundings
+from reprobuild.variations import USUAL_NAMES, VARIATIONS
+
+_CHANGED = "The record was changed after the build: don't trust it."
+_OTHER_UMASK = 0o077
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What came of making an image for one platform again.
+
+    Attributes:
+        notes: what was other than at the first build, and may have mattered.
+        varied: what was made different while the project's own wheel was built.
+    """
+
+    platform: Platform
+    verdict: Verdict
+    varied: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def verify(
+    text: str,
+    where: Path,
+    *,
+    plain_http: tuple[str, ...] = (),
+    sandbox: str | None = None,
+    observer: Observer = SILENT,
+) -> tuple[Checked, ...]:
+    """Make an image again, each platform of it, and compare manifest, config and layers.
+
+    Args:
+        text: the image, as :func:`reprobuild.image.store.find` has it.
+        where: the folder of the project that it was built from.
+        plain_http: registries that are spoken with without encryption.
+
+    Raises:
+        RecordUnusable: an image has no record, or one that says something else than the source does.
+        SourceUnusable, …: the image can't be made again.
+    """
+    registries = Registries(plain_http)
+    with scratch_folder(temporary(), "reprobuild-verify-") as scratch:
+        given = find(text, registries.of, scratch)
+        checked = []
+        for number, image in enumerate(given.images):
+            folder = scratch / str(number)
+            folder.mkdir()
+            record = given.record(image)
+            checked.append(_check(image, record, where, folder, registries, sandbox, observer))
+        return tuple(checked)
+
+
+def _check(
+    image: Readable,
+    record: ImageRecord,
+    where: Path,
+    scratch: Path,
+    registries: Registries,
+    sandbox: str | None,
+    observer: Observer,
+) -> Checked:
+    observer.step("exporting the source that the record names")
+    exported = source_of(record, where, scratch)
+    name, choices = _choices(record)
+    index = Index(where, observer=observer)
+    store = Layout(scratch / "again", create=True)
+    around, varied = _surroundings()
+    with (
+        _umask(_OTHER_UMASK),
+        Others(registries.of, scratch, observer) as others,
+        opened(
+            exported, name, choices, index, scratch, sandbox=sandbox, surroundings=around, observer=observer
+        ) as made,
+    ):
+        built = build(made, store, index, registries.of, others.tree, remembering=False, observer=observer)
+        ((again, statement),) = built.images
+        notes = _require_unchanged(record, statement)
+        (readable,) = images_of(InLayout(store), again.descriptor, "the one made again")
+        verdict = compare_images(image, readable, observer)
+    return Checked(again.assembly.platform, verdict, _varied(made, again, varied), notes)
+
+
+def _choices(record: ImageRecord) -> tuple[str, Choices]:
+    """The image's name and what its user chose, from a record.
+
+    Raises:
+        RecordUnusable: it doesn't say.
+    """
+    external = record.external
+    arguments = external.get("buildArguments")
+    if not isinstance(arguments, dict) or not all(isinstance(each, str) for each in arguments.values()):
+        raise RecordUnusable("The record doesn't say which build arguments the image was built with.", _CHANGED)
+    try:
+        return record.text(external, "image"), Choices(
+            platforms=(Platform.parse(record.text(external, "platform")),),
+            build_args=arguments,
+            target=record.text(external, "target"),
+            compression=Compression(record.text(external, "compression")),
+        )
+    except (BadInput, ValueError) as error:
+        raise RecordUnusable(f"The record names a choice that isn't known: {error}.", _CHANGED) from error
+
+
+def _surroundings() -> tuple[Surroundings, tuple[str, ...]]:
+    """Those of the project's own wheel: everything differs but the umask, which is held (docs/adr/0005)."""
+    names = tuple(name for name in USUAL_NAMES if name != "umask" and not VARIATIONS[name].why_not())
+    around = USUAL
+    for name in names:
+        around = VARIATIONS[name].change(around)
+    return around, names
+
+
+def _varied(made: Definition, again: Image, varied: tuple[str, ...]) -> tuple[str, ...]:
+    own = made.own is not None and any(environment.wheels for environment in again.assembly.environments)
+    return ("path", "umask", *(name for name in varied if name != "path" and own))
+
+
+@contextmanager
+def _umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def _require_unchanged(record: ImageRecord, statement: Json) -> tuple[str, ...]:
+    """A record names the inputs that the source, its lock and its base have, to the last key.
+
+    Free is what no source tells: where it can be had, the version of the builder, and the libraries that it used. The
+    project's own wheel is compared as part of its layer.
+
+    Returns:
+        notes on what of the free things is different.
+    """
+    said = record.statement
+    predicate, theirs = statement["predicate"], said["predicate"]
+    notes = []
+    for key, mine, other in (
+        ("builder", predicate["runDetails"], theirs.get("runDetails")),
+        ("libraries", predicate["buildDefinition"]["internalParameters"], record.internal),
+    ):
+        if mine != other:
+            notes.append(f"{key}: another one than at the first build")
+    predicate["runDetails"] = theirs.get("runDetails")
+    predicate["buildDefinition"]["internalParameters"] = record.internal
+    statement["subject"] = said["subject"]
+    source = record.external.get("source")
+    uri = source.get("uri") if isinstance(source, dict) else None
+    predicate["buildDefinition"]["externalParameters"]["source"]["uri"] = uri
+    listed = predicate["buildDefinition"]["resolvedDependencies"]
+    own = {each.get("name"): each for each in record.dependencies("own-wheel")}
+    for number, each in enumerate(listed):
+        if each["annotations"]["role"] == "own-wheel":
+            listed[number] = own.get(each["name"], each)
+        if each["annotations"]["role"] == "source":
+            given = record.dependency("source").get("uri")
+            listed[number] = {key: value for key, value in {**each, "uri": given}.items() if value is not None}
+    if where := differing(said, statement):
+        raise RecordUnusable(f"The record says of {where!r} something else than the source does.", _CHANGED)
+    return tuple(notes)
+
+
+def compare_named(
+    left: str, right: str, platform: str, plain_http: tuple[str, ...], observer: Observer = SILENT
+) -> Verdict:
+    """Compare two images by what a user calls them.
+
+    Args:
+        platform: which image of an index is meant; may be empty where there is only one.
+
+    Raises:
+        BadInput: there is no such image, or which platform is meant isn't clear.
+    """
+    registries = Registries(plain_http)
+    with scratch_folder(temporary(), "reprobuild-diff-") as scratch:
+        for side in ("left", "right"):
+            (scratch / side).mkdir()
+        ours = _one(find(left, registries.of, scratch / "left").images, platform, left)
+        theirs = _one(find(right, registries.of, scratch / "right").images, platform, right)
+        return compare_images(ours, theirs, observer)
+
+
+def _one(images: tuple[Readable, ...], platform: str, text: str) -> Readable:
+    wanted = Platform.parse(platform) if platform else None
+    found = [each for each in images if wanted is None or each.config.platform.suits(wanted)]
+    if len(found) != 1:
+        has = ", ".join(str(each.config.platform) for each in images)
+        raise BadInput(
+            f"{text} has {len(found)} images{f' for {platform}' if platform else ''}; it has {has}.",
+            "Name one with --platform.",
+        )
+    return found[0]
