@@ -70,9 +70,9 @@ class Registry:
         sleep: Callable[[float], None] | None = None,
     ) -> None:
         self.host = host
-        plain = is_loopback(host) if plain_http is None else plain_http
-        self._base = f"{'http' if plain else 'https'}://{_HOSTS.get(host, host)}/v2"
-        self._transport = Transport(plain=plain, silence=silence, clock=clock, sleep=sleep)
+        scheme = "http" if plain_http or (plain_http is None and is_loopback(host)) else "https"
+        self._base = f"{scheme}://{_HOSTS.get(host, host)}/v2"
+        self._transport = Transport(plain=bool(plain_http), silence=silence, clock=clock, sleep=sleep)
         self._login = Login(host, self._transport)
 
     # --- reading -----------------------------------------------------------------------------------
