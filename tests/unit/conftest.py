@@ -108,7 +108,11 @@ def _error(status, code):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    known: FakeRegistry
+
+    @property
+    def known(self):
+        assert isinstance(self.server, _Server)
+        return self.server.known
 
     def handle_one(self):
         known = self.known
@@ -119,7 +123,8 @@ class _Handler(BaseHTTPRequestHandler):
         asked = Asked(self.command, self.path, parse_qs(parts.query), dict(self.headers.items()), body)
         known.asked.append(asked)
         if fault.answer:
-            return self.reply(*fault.answer, Fault("", "", pause=0))
+            status, headers, content = fault.answer
+            return self.reply(status, headers, content, Fault("", ""))
         status, headers, content = self.right_answer(asked, parts.path, fault)
         if fault.cut_body_after is not None or fault.lose_answer:
             return self.hang_up()
@@ -243,6 +248,14 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    known: FakeRegistry
+
+    def handle_error(self, request, client_address):
+        """Say nothing of a connection that the client gave up."""
+
+
 @pytest.fixture
 def make_registry(monkeypatch, tmp_path):
     """Makes a registry on a port of this machine; no proxy, and no credentials of this machine's user."""
@@ -253,13 +266,10 @@ def make_registry(monkeypatch, tmp_path):
     running = []
 
     def make(context=None):
-        server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {}))
+        server = _Server(("127.0.0.1", 0), _Handler)
         if context:
             server.socket = context.wrap_socket(server.socket, server_side=True)
-        server.daemon_threads = True
-        known = FakeRegistry(server.server_port)
-        server.RequestHandlerClass.known = known
-        server.handle_error = lambda *_: None  # a connection that the client gave up
+        server.known = known = FakeRegistry(server.server_port)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         running.append((server, thread))

@@ -1,5 +1,6 @@
 import base64
 import json
+import traceback
 from urllib.parse import parse_qs
 
 import pytest
@@ -28,8 +29,13 @@ def keep(path, **table):
     path.write_text(json.dumps(table))
 
 
-def login(user="somebody", password="s3cret"):  # noqa: S107 - not a secret
+def login(user="somebody", password="s3cret"):
     return {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+
+def user_for(registry, repository):
+    found = credentials_for(registry, repository)
+    return found and found.user
 
 
 @pytest.fixture
@@ -84,40 +90,48 @@ def test_the_file_that_is_named_comes_first_and_hides_the_others(homes, docker, 
     docker(auths={"registry.example": login("docker"), "other.example": login("docker")})
     keep(homes / "own.json", auths={"registry.example": login("own")})
     monkeypatch.setenv("REGISTRY_AUTH_FILE", str(homes / "own.json"))
-    assert credentials_for("registry.example", "a").user == "own"
+    assert user_for("registry.example", "a") == "own"
     assert credentials_for("other.example", "a") is None
 
 
 @pytest.mark.parametrize("key", ["https://index.docker.io/v1/", "index.docker.io", "docker.io"])
 def test_dockers_own_registry_has_names_of_its_own(docker, key):
     docker(auths={key: login()})
-    assert credentials_for("docker.io", "library/debian").user == "somebody"
+    assert user_for("docker.io", "library/debian") == "somebody"
 
 
 @pytest.mark.parametrize("key", ["https://registry.example:5000/v1/", "http://registry.example:5000"])
 def test_older_files_have_urls(docker, key):
     docker(auths={"https://registry.example/": login("other"), key: login()})
-    assert credentials_for("registry.example:5000", "a").user == "somebody"
+    assert user_for("registry.example:5000", "a") == "somebody"
 
 
 def test_podman_has_credentials_for_parts(homes, monkeypatch):
     keys = {"registry.example": "all", "registry.example/team": "team", "registry.example/team/app": "app"}
     keep(homes / ".config/containers/auth.json", auths={key: login(user) for key, user in keys.items()})
-    users = [credentials_for("registry.example", name).user for name in ("x", "team/x", "team/app", "team/app/y")]
+    users = [user_for("registry.example", name) for name in ("x", "team/x", "team/app", "team/app/y")]
     assert users == ["all", "team", "app", "app"]
 
 
 def test_tokens_are_read(docker):
     docker(auths={"a.example": {"identitytoken": "t"}, "b.example": {"registrytoken": "r"}, "c.example": {}})
-    assert credentials_for("a.example", "a") == Credentials(identity_token="t")  # noqa: S106 - not a secret
-    assert credentials_for("b.example", "a") == Credentials(registry_token="r")  # noqa: S106 - not a secret
+    assert credentials_for("a.example", "a") == Credentials(identity_token="t")
+    assert credentials_for("b.example", "a") == Credentials(registry_token="r")
     assert credentials_for("c.example", "a") is None
 
 
 @pytest.mark.parametrize(
     "content",
-    ["{s3cret", "[]", '{"auths": []}', '{"auths": {"r.example": {"auth": "s3cret!"}}}', '{"credHelpers": 3}']
-    + ['{"auths": {"r.example": {"auth": "czNjcmV0"}}}', '{"credsStore": "../../bin/s3cret"}', "[" * 100_000],
+    [
+        "{s3cret",
+        "[]",
+        "[" * 100_000,
+        '{"auths": [1]}',
+        '{"credHelpers": 3}',
+        '{"credsStore": "../../bin/s3cret"}',
+        '{"auths": {"r.example": {"auth": "s3cret!"}}}',
+        '{"auths": {"r.example": {"auth": "czNjcmV0"}}}',
+    ],
 )
 def test_a_malformed_file_is_named_and_not_shown(homes, content):
     path = homes / ".docker/config.json"
@@ -146,13 +160,13 @@ def test_a_helper_is_asked_over_its_input(docker, helper, table):
 def test_a_helper_may_have_an_identity_token(docker, helper):
     docker(credsStore="x")
     helper("x", """echo '{"Username": "<token>", "Secret": "t"}'""")
-    assert credentials_for("r.example", "a") == Credentials(identity_token="t")  # noqa: S106 - not a secret
+    assert credentials_for("r.example", "a") == Credentials(identity_token="t")
 
 
 def test_a_helper_that_knows_nothing_leaves_it_to_the_file(docker, helper):
     docker(credsStore="x", auths={"r.example": login()})
     helper("x", "echo 'credentials not found in native keychain'; exit 1")
-    assert credentials_for("r.example", "a").user == "somebody"
+    assert user_for("r.example", "a") == "somebody"
 
 
 @pytest.mark.parametrize(
@@ -171,10 +185,7 @@ def test_a_helper_that_fails_is_named_and_what_it_said_is_not_shown(docker, help
     helper("x", script)
     with pytest.raises(RegistryFailed, match=f"docker-credential-x.*{why}") as caught:
         credentials_for("r.example", "a")
-    error = caught.value
-    while error:
-        assert "s3cret" not in str(error)
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_helper_that_is_missing_is_named(docker):
@@ -259,8 +270,10 @@ def test_anonymous_token(served, registry):
 
 def test_token_for_a_user(served, registry, docker):
     docker(auths={served.host: login()})
-    wants_token(served, "one")
-    assert registry.put_blob("team/app", Descriptor.of(OCI_LAYER, b"x"), lambda _: iter([b"x"])) is not None
+    wants_token(served, "one", "two")
+    assert registry.put_blob("team/app", Descriptor.of(OCI_LAYER, b"x"), lambda _: iter([b"x"]))
+    scopes = [each.query["scope"][0] for each in served.asked_for("GET", "^/token")]
+    assert scopes == ["repository:team/app:pull", "repository:team/app:pull,push"]
     assert {each.headers["Authorization"] for each in served.asked_for("GET", "^/token")} == {BASIC}
 
 
@@ -358,7 +371,7 @@ def test_a_token_server_that_refuses_is_an_error(served, registry, docker):
     docker(auths={served.host: login()})
     wants_token(served)
     served.answer("GET", "^/token", 401)
-    with pytest.raises(RegistryFailed, match="asking for a token: 127.0.0.1 answered 401") as caught:
+    with pytest.raises(RegistryFailed, match=r"asking for a token: 127\.0\.0\.1 answered 401") as caught:
         registry.has_blob("team/app", BLOB)
     assert "docker login" in caught.value.remedy
 

@@ -405,13 +405,39 @@ def test_an_upload_is_taken_up_where_it_broke(served, registry, naps):
     served.fail("PATCH", "uploads", cut_body_after=1_200_000)
     served.fail("PATCH", "uploads", cut_body_after=800_000)
     begun = []
-    assert registry.put_blob("team/app", BLOB, lambda offset: begun.append(offset) or chunks_from(offset))
+
+    def chunks(offset):
+        begun.append(offset)
+        return chunks_from(offset)
+
+    assert registry.put_blob("team/app", BLOB, chunks)
     assert served.blobs["team/app"] == {str(BLOB.digest): DATA}
     assert begun == [0, 1_200_000, 2_000_000]
     ranges = [each.headers.get("Content-Range") for each in served.asked_for("PATCH")]
     assert ranges == [None, "1200000-2999999", "2000000-2999999"]
     assert len(served.asked_for("POST")) == 1
     assert len(naps) == 2
+
+
+@pytest.mark.parametrize("size", [1, 2, 1 << 16, (1 << 16) + 1])
+def test_blobs_of_any_size_go_up(served, registry, size):
+    data = DATA[:size]
+    assert registry.put_blob("team/app", Descriptor.of(OCI_LAYER, data), lambda offset: iter([data[offset:]]))
+    assert list(served.blobs["team/app"].values()) == [data]
+    assert len(served.asked) == 4
+
+
+@pytest.mark.parametrize("arrived", [0, 1, 2])
+def test_an_upload_of_which_hardly_anything_arrived(served, registry, arrived):
+    served.fail("PATCH", "uploads", cut_body_after=arrived)
+    assert registry.put_blob("team/app", BLOB, chunks_from)
+    assert served.blobs["team/app"] == {str(BLOB.digest): DATA}
+
+
+def test_a_registry_that_has_less_than_it_took_gets_the_rest(served, registry):
+    served.fail("PATCH", "uploads", answer=(202, {"Range": "0-999"}, b""))
+    assert registry.put_blob("team/app", BLOB, chunks_from)
+    assert served.blobs["team/app"] == {str(BLOB.digest): DATA}
 
 
 @pytest.mark.parametrize("status", [400, 404, 416])
