@@ -104,6 +104,7 @@ def test_a_url_is_not_shown():
         ("127.8.9.1", True),
         ("[::1]:5000", True),
         ("[::1]", True),
+        ("::1", True),
         ("127.0.0.1.example", False),
         ("localhost.example", False),
         ("128.0.0.1", False),
