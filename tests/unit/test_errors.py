@@ -30,6 +30,7 @@ def test_codes_are_what_scripts_rely_on():
         "RecordUnusable": 11,
         "SandboxUnavailable": 12,
         "WriteFailed": 13,
+        "RegistryFailed": 14,
         "NotComparable": 23,
     }
     assert (ExitCode.OK, ExitCode.INTERNAL, ExitCode.USAGE, ExitCode.INTERRUPTED) == (0, 1, 2, 130)

@@ -85,7 +85,8 @@ class Reference:
 
 def is_loopback(registry: str) -> bool:
     """Whether a host, with or without a port, is this machine by its name or address alone."""
-    host = re.sub(r":[0-9]+$", "", registry).strip("[]")
+    host = registry if registry.count(":") > 1 else registry.partition(":")[0]
+    host = host.partition("]")[0].removeprefix("[")
     with suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host.lower() == "localhost"

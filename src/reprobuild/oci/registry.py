@@ -70,9 +70,9 @@ class Registry:
         sleep: Callable[[float], None] | None = None,
     ) -> None:
         self.host = host
-        plain = is_loopback(host) if plain_http is None else plain_http
-        self._base = f"{'http' if plain else 'https'}://{_HOSTS.get(host, host)}/v2"
-        self._transport = Transport(plain=plain, silence=silence, clock=clock, sleep=sleep)
+        scheme = "http" if plain_http or (plain_http is None and is_loopback(host)) else "https"
+        self._base = f"{scheme}://{_HOSTS.get(host, host)}/v2"
+        self._transport = Transport(plain=bool(plain_http), silence=silence, clock=clock, sleep=sleep)
         self._login = Login(host, self._transport)
 
     # --- reading -----------------------------------------------------------------------------------
@@ -411,22 +411,21 @@ class _Upload:
         self._finish()
 
     def _find_place(self) -> None:
-        """Ask how far an upload has come that was dropped; begin another if the registry doesn't know it."""
-        if self._location:
-            try:
-                with self._request("GET", fine=(204, 202, 200)) as answer:
-                    self._take(answer)
-                    self.offset = _received(answer)
-            except Refused:
-                self._location = ""
-            else:
-                if self.offset <= self._descriptor.size:
-                    return
+        """Ask how far an upload has come that was dropped; begin another if the registry doesn't know."""
+        if self._location and self._ask_place():
+            return
         self.offset, self._location = 0, ""
         with self._request("POST", f"/{self._repository}/blobs/uploads/", body=b"", fine=(202,)) as answer:
             self._take(answer)
         if not self._location:
             raise RegistryFailed(f"{self._where}: the registry doesn't say where to.")
+
+    def _ask_place(self) -> bool:
+        with suppress(Refused), self._request("GET", fine=(204, 202, 200)) as answer:
+            self._take(answer)
+            self.offset = _received(answer)
+            return 0 < self.offset <= self._descriptor.size
+        return False
 
     def _send_rest(self) -> None:
         size = self._descriptor.size
@@ -434,11 +433,12 @@ class _Upload:
         headers = {"Content-Type": _OCTETS}
         if self.offset:  # the first of it is everywhere understood without
             headers["Content-Range"] = f"{self.offset}-{size - 1}"
-        with self._request("PATCH", headers=headers, body=rest, fine=(202, 201, 204)) as answer:
+        with self._request("PATCH", headers=headers, body=rest, fine=(202, 201, 204, 416)) as answer:
+            if answer.status == 416:
+                raise Dropped(f"{self._where}: the registry has another part of it than it said.")
             self._take(answer)
-            there = _received(answer) if "Range" in answer.headers else size
+            there = _received(answer) or size
         if there != size:
-            self.offset = there
             raise Dropped(f"{self._where}: {there} of {size} bytes arrived.")
         self.offset = size
 
@@ -495,7 +495,7 @@ def _first_byte(answer: Answer, where: str) -> int:
 
 
 def _received(answer: Answer) -> int:
-    """How many bytes of an upload a registry has; ``0-0`` is one byte, or as most have it none."""
+    """How many bytes of an upload a registry has; 0 if that isn't clear, as with ``0-0``, which is one byte or none."""
     found = re.fullmatch(r"(?:bytes=)?0-(\d{1,19})", answer.headers.get("Range", ""))
     last = int(found[1]) if found else 0
     return last + 1 if last else 0

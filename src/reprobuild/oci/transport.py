@@ -207,7 +207,6 @@ class Transport:
         from requests.adapters import HTTPAdapter  # noqa: PLC0415 - the same
 
         session = requests.Session()
-        session.verify = os.environ.get("SSL_CERT_FILE") or True  # the certificates that uv trusts
         session.auth = _unchanged  # else requests takes what netrc has, and puts it over what was asked for
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         for scheme in ("http://", "https://"):
@@ -297,6 +296,7 @@ class Transport:
                 url,
                 data=body,
                 headers={"Accept-Encoding": "identity", "User-Agent": "reprobuild", **headers},
+                verify=os.environ.get("SSL_CERT_FILE") or True,  # a session's own would give way to CURL_CA_BUNDLE
                 timeout=(connecting, silence * 5 if slow else silence),
                 allow_redirects=False,
                 stream=True,
