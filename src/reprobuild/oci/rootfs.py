@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO
 
@@ -140,6 +141,7 @@ class _Tree:
                 links += 1
                 if links > _LINKS:
                     raise BadInput(f"The links on the way to {shown(path)!r} go in a circle.", _UNSAFE)
+                self._steps += target.count("/")
                 parts.extendleft(reversed(target.split("/")))
                 if target.startswith("/"):
                     del way[1:]
@@ -165,5 +167,5 @@ class _Tree:
             path, place = waiting.pop()
             if place.found:
                 yield path, place.found
-            for name in sorted(place.below or (), reverse=True):
-                waiting.append((f"{path}/{name}" if path else name, (place.below or {})[name]))
+            below = sorted((place.below or {}).items(), key=itemgetter(0), reverse=True)
+            waiting += ((f"{path}/{name}" if path else name, each) for name, each in below)
