@@ -12,18 +12,20 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import pytest
-from backports import zstd
 
 from reprobuild.archive import open_archive
+from reprobuild.archive import zstd as zstd_library
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, WriteFailed
 from reprobuild.oci.layer import GZIP_LEVEL, Compression, tar_header, write_layer
 from reprobuild.oci.tree import WHEEL_TIME, Deflated, Node, OnDisk, Text, wheel_content
 
+zstd = zstd_library()
 each_compression = pytest.mark.parametrize("compression", Compression, ids=lambda each: each.value)
-#: Deflate streams that no compressor of this machine made: "hello, layers\n" * 9, in the fixed Huffman code; a stored block.
+#: A deflate stream that doesn't depend on the compressor of this machine, and what it holds.
 HELLO = bytes.fromhex("cb48cdc9c9d751c849ac4c2d2ae6caa0330f00")
 SENTENCE = b"hello, layers\n" * 9
 
@@ -66,7 +68,9 @@ def wheel(path, *members):
         if each.flags & 8:
             out += struct.pack("<4s3L", b"PK\7\10", crc, len(raw), size)
         sizes = (0xFFFFFFFF, 0xFFFFFFFF) if each.zip64 else (len(raw), size)
-        directory += struct.pack("<4s2B", b"PK\1\2", 45, 3) + struct.pack("<5H", *start) + struct.pack("<3L", crc, *sizes)
+        directory += (
+            struct.pack("<4s2B", b"PK\1\2", 45, 3) + struct.pack("<5H", *start) + struct.pack("<3L", crc, *sizes)
+        )
         directory += struct.pack("<5H2L", len(name), len(extra), 0, 0, 0, each.mode << 16, offset) + name + extra
     end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, len(members), len(members), len(directory), len(out), 0)
     path.write_bytes(out + directory + end)
@@ -94,6 +98,11 @@ def unpacked(data, compression):
     return zstd.decompress(data) if compression is Compression.ZSTD else gzip.decompress(data)
 
 
+def held(tar, name):
+    """The content of a file in a tar."""
+    return tar.extractfile(name).read()
+
+
 def sample(folder):
     """Nodes of every kind, and a wheel whose bytes are the same everywhere."""
     path = wheel(
@@ -118,7 +127,7 @@ def sample(folder):
 
 
 GOLDEN_TAR = "sha256:7cf14fc89e938a57369563143ab41281a47b5b77c4e53fbce4972a08a697abd4"
-GOLDEN_SPLICE = "sha256:0"
+GOLDEN_SPLICE = "sha256:7db1ecd566bc4ec2f5b71b928937e66bffd27f41864f84cf47541d09e3b3fcea"
 #: By the version of libzstd: a new one needs a look at what it changes for those who rebuild.
 GOLDEN_ZSTD = {"1.5.7": "sha256:359d3b2f70d641d7d753b1e7a6ddb9d580a0ba7a7616f829abf30738a9d0a7a4"}
 
@@ -181,7 +190,7 @@ def test_many_headers_in_a_row_are_cut_into_members():
     _, data = written([*nodes, Node("folder999/file", "file", 0o644, 0, content=Text(b"x" * 200_000))])
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         assert len(tar.getmembers()) == 1001
-        assert tar.extractfile("folder999/file").read() == b"x" * 200_000
+        assert held(tar, "folder999/file") == b"x" * 200_000
     assert data.count(b"\x1f\x8b\x08\0\0\0\0\0\0\xff") == 8  # one for each 64 KiB of headers, rounded up
 
 
@@ -195,7 +204,7 @@ def test_content_that_is_not_deflated_is_stored(tmp_path, diff_id):
     nodes = [*nodes_of(path, ""), Node("c", "file", 0o644, 0, content=OnDisk(tmp_path / "file", len(data)))]
     _, out = written(nodes, diff_id=diff_id)
     with tarfile.open(fileobj=io.BytesIO(out)) as tar:
-        assert [tar.extractfile(name).read() == data for name in "abc"] == [True] * 3
+        assert [held(tar, name) == data for name in "abc"] == [True] * 3
 
 
 HOSTILE = {
@@ -343,15 +352,10 @@ def test_pax_records_are_there_only_where_ustar_ends():
     assert info.name == "d" * 155 + "/" + "n" * 100
 
 
-class _Full(io.RawIOBase):
-    def write(self, data):
-        raise OSError(28, "No space left on device")
-
-
 @each_compression
 def test_a_full_disk_is_an_error_of_its_own(tmp_path, compression):
-    with pytest.raises(WriteFailed, match="No space"):
-        write_layer(sample(tmp_path), _Full(), compression)
+    with Path("/dev/full").open("wb", buffering=0) as full, pytest.raises(WriteFailed, match="No space"):
+        write_layer(sample(tmp_path), cast("BinaryIO", full), compression)
 
 
 def test_no_thread_is_left_behind(tmp_path):
@@ -374,7 +378,9 @@ def test_several_threads_may_read_one_wheel(tmp_path):
 MEASURED = """
 import resource, sys
 from pathlib import Path
+from typing import BinaryIO, cast
 from reprobuild.archive import open_archive
+from reprobuild.archive import zstd as zstd_library
 from reprobuild.oci.layer import Compression, write_layer
 from reprobuild.oci.tree import Node, wheel_content
 path = Path(sys.argv[1])
@@ -410,7 +416,11 @@ def test_other_tools_read_it(tmp_path, compression):
     path.write_bytes(data)
     subprocess.run(["gzip", "-t", str(path)], check=True)
     listed = subprocess.run(
-        ["tar", "-tzf", str(path)], check=True, capture_output=True, text=True, env={"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"}
+        ["tar", "-tzf", str(path)],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"},
     )
     names = {node.path + "/" * (node.kind == "directory") for node in sample(tmp_path)}
     assert listed.stderr == ""

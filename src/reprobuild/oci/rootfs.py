@@ -97,6 +97,8 @@ class _Tree:
         self._made = self._steps = 0
 
     def remove(self, folder: str, whiteout: str) -> None:
+        if whiteout.removeprefix(_WHITEOUT) in ("", ".", ".."):
+            raise BadInput(f"The layer has the whiteout {shown(whiteout)!r}, which names no file.", _UNSAFE)
         place = self._folder(folder)
         if place is None or place.below is None:
             return
@@ -112,7 +114,7 @@ class _Tree:
             return
         parent = self._folder(folder, make=True)
         if parent is None or parent.below is None:
-            raise BadInput(f"A layer puts {shown(found.entry.name)!r} under what is no folder.", _UNSAFE)
+            raise BadInput(f"The layer puts {shown(found.entry.name)!r} under what is no folder.", _UNSAFE)
         before = parent.below.get(name)
         if found.entry.kind != "directory":
             parent.below[name] = _Place(found, None)
