@@ -1,4 +1,5 @@
 import json
+import zlib
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -35,8 +36,8 @@ def test_what_was_remembered_is_known_again():
 
 def test_the_key_is_of_all_that_decides_the_bytes(monkeypatch):
     def keys():
-        parts = (["a", "b"], ["b", "a"], ["ab"], ["a"], [])
-        return [memo.layer_key(compression, each) for compression in Compression for each in parts]
+        parts = ("a b", "b a", "ab", "a", "")
+        return [memo.layer_key(compression, each.split()) for compression in Compression for each in parts]
 
     first = keys()
     assert len({*first}) == len(first)
@@ -44,7 +45,7 @@ def test_the_key_is_of_all_that_decides_the_bytes(monkeypatch):
     monkeypatch.setattr(layer, "LAYOUT_VERSION", layer.LAYOUT_VERSION + 1)
     assert not {*keys()} & {*first}
     monkeypatch.undo()
-    monkeypatch.setattr(layer.zlib, "ZLIB_RUNTIME_VERSION", "9")
+    monkeypatch.setattr(zlib, "ZLIB_RUNTIME_VERSION", "9")
     changed = [before != after for before, after in zip(first, keys(), strict=True)]
     assert changed == [False] * 5 + [True] * 5 + [False] * 5  # only gzip asks zlib
 
