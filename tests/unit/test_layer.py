@@ -275,7 +275,7 @@ class _Lying:
         _Lying(b"ab"),
         _Lying(b"ab", b"cd"),
         _Lying(),
-        _Lying(b"abc", deflated=Deflated(zlib.crc32(b"abcd"), 4, 9, [deflate(b"abcd")])),
+        _Lying(b"abc", deflated=Deflated(zlib.crc32(b"abcd"), 4, len(deflate(b"abcd")), [deflate(b"abcd")])),
         _Lying(b"abc", deflated=Deflated(zlib.crc32(b"abc"), 3, 9, [deflate(b"abc")])),
     ],
     ids=["short", "long", "empty", "another size", "another size of the stream"],
@@ -283,6 +283,41 @@ class _Lying:
 def test_refuses_content_of_another_size(content):
     with pytest.raises(BadInput, match="'m'"):
         written([Node("m", "file", 0o644, 0, content=content)])
+
+
+def test_a_stream_without_an_end_is_left_early():
+    taken = 0
+
+    def raw():
+        nonlocal taken
+        for _ in range(1000):
+            taken += 1
+            yield b"\0\xff\xff\0\0" + bytes(0xFFFF)  # a stored block, and more to come
+
+    content = _Lying(b"abc", deflated=Deflated(0, 3, 9, raw()))
+    with pytest.raises(BadInput, match="'m'"):
+        written([Node("m", "file", 0o644, 0, content=content)])
+    assert taken < 200
+
+
+def test_a_compressor_gets_even_pieces(monkeypatch):
+    class Recorder:
+        def __init__(self):
+            self.sizes = []
+
+        def compress(self, data):
+            self.sizes.append(len(data))
+            return data
+
+        def flush(self):
+            return b""
+
+    recorder = Recorder()
+    monkeypatch.setattr("reprobuild.oci.layer._compressor", lambda _: recorder)
+    nodes = [Node(name, "file", 0o644, 0, content=Text(b"x" * 70_001)) for name in "abc"]
+    layer, tar = written(nodes, Compression.GZIP)
+    assert layer.diff_id == Digest.of_bytes(tar)
+    assert recorder.sizes == [1 << 16] * 3 + [layer.tar_size - (3 << 16)]
 
 
 def file(path, **more):
