@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO
 
@@ -96,6 +97,8 @@ class _Tree:
         self._made = self._steps = 0
 
     def remove(self, folder: str, whiteout: str) -> None:
+        if whiteout.removeprefix(_WHITEOUT) in ("", ".", ".."):
+            raise BadInput(f"The layer has the whiteout {shown(whiteout)!r}, which names no file.", _UNSAFE)
         place = self._folder(folder)
         if place is None or place.below is None:
             return
@@ -111,7 +114,7 @@ class _Tree:
             return
         parent = self._folder(folder, make=True)
         if parent is None or parent.below is None:
-            raise BadInput(f"A layer puts {shown(found.entry.name)!r} under what is no folder.", _UNSAFE)
+            raise BadInput(f"The layer puts {shown(found.entry.name)!r} under what is no folder.", _UNSAFE)
         before = parent.below.get(name)
         if found.entry.kind != "directory":
             parent.below[name] = _Place(found, None)
@@ -140,6 +143,7 @@ class _Tree:
                 links += 1
                 if links > _LINKS:
                     raise BadInput(f"The links on the way to {shown(path)!r} go in a circle.", _UNSAFE)
+                self._steps += target.count("/")
                 parts.extendleft(reversed(target.split("/")))
                 if target.startswith("/"):
                     del way[1:]
@@ -165,5 +169,5 @@ class _Tree:
             path, place = waiting.pop()
             if place.found:
                 yield path, place.found
-            for name in sorted(place.below or (), reverse=True):
-                waiting.append((f"{path}/{name}" if path else name, (place.below or {})[name]))
+            below = sorted((place.below or {}).items(), key=itemgetter(0), reverse=True)
+            waiting += ((f"{path}/{name}" if path else name, each) for name, each in below)
