@@ -495,16 +495,44 @@ def _origin(
     return found
 
 
-def images(dockerfile: Dockerfile, contexts: Collection[str] = NAMED_CONTEXTS) -> Iterator[tuple[str, int, int]]:
-    """Every image that a Dockerfile starts or copies from, as the word for it, not expanded, with its lines."""
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """An image where a Dockerfile names it.
+
+    Attributes:
+        instruction: FROM or COPY.
+        word: as written.
+        name: with its variables replaced by the defaults of ARG.
+        line, end: the instruction's first and last line, from 1.
+    """
+
+    instruction: str
+    word: str
+    name: str
+    line: int
+    end: int
+
+
+def mentions(
+    dockerfile: Dockerfile, platform: Platform, contexts: Collection[str] = NAMED_CONTEXTS
+) -> Iterator[Mention]:
+    """Every image that any stage starts or copies from, in the order of the lines.
+
+    Raises:
+        BadInput: a FROM is empty without ``--build-arg``.
+    """
+    variables = global_arguments(dockerfile, platform, {}, "")
+    stages = {each.name for each in dockerfile.stages if each.name}
     for number, stage in enumerate(dockerfile.stages):
-        if stage.base != "scratch" and dockerfile.stage_named(stage.base, number) is None:
-            yield stage.base, stage.line, stage.end
+        name = dockerfile.expand(stage.base, variables, stage.line)
+        if not name:
+            dockerfile.fail(stage.line, f"FROM {stage.base} is empty.", "Give that ARG a default.")
+        if name != "scratch" and dockerfile.stage_named(name, number) is None:
+            yield Mention("FROM", stage.base, name, stage.line, stage.end)
         for each in stage.instructions:
-            name = _flags(dockerfile, each).get("from", "") if each.name == "COPY" else ""
-            known = name in contexts or name.isdecimal() or name.lower() in {one.name for one in dockerfile.stages}
-            if name and not known:
-                yield name, each.line, each.end
+            source = _flags(dockerfile, each).get("from", "") if each.name == "COPY" else ""
+            if source and source not in contexts and not source.isdecimal() and source.lower() not in stages:
+                yield Mention("COPY", source, source, each.line, each.end)
 
 
 # --- what each stage does ------------------------------------------------------------------------------
