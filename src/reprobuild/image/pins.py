@@ -184,11 +184,9 @@ def _find(dockerfile: Dockerfile, lines: list[str], mention: Mention) -> tuple[i
 
 
 def _find_digest(dockerfile: Dockerfile, lines: list[str], mention: Mention, digest: str) -> tuple[int, int]:
-    """The row and the column where a digest ends: behind the word for the image, or in the ARG that it comes from."""
-    if mention.word.endswith(digest):
-        return _find(dockerfile, lines, mention)
-    for each in dockerfile.arguments:
-        for row in range(each.line - 1, each.end):
+    """The row and the column where a digest ends: beside the image's name, or in the ARG that it comes from."""
+    for first, last in ((mention.line, mention.end), *((each.line, each.end) for each in dockerfile.arguments)):
+        for row in range(first - 1, last):
             if digest in lines[row] and not lines[row].lstrip().startswith("#"):
                 return row, lines[row].index(digest) + len(digest)
     where = f"{dockerfile.where}:{mention.line}"
