@@ -169,8 +169,9 @@ def drift(root: Path, locks: dict[str, str]) -> str:
     for name, text in locks.items():
         path = root / name
         present = read_text(path) if path.is_file() else ""
-        if present != text or not path.is_file():
-            lines = present.splitlines(keepends=True), text.splitlines(keepends=True)
+        wanted = text.replace("\r\n", "\n")  # a Dockerfile may have either, and keeps it
+        if present != wanted or not path.is_file():
+            lines = present.splitlines(keepends=True), wanted.splitlines(keepends=True)
             differences += difflib.unified_diff(*lines, f"{name} (on disk)", f"{name} (resolved)", n=1)
     return "".join(differences)
 

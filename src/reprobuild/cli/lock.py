@@ -1,5 +1,6 @@
 """`reprobuild lock`."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -8,6 +9,7 @@ from reprobuild import interpreter, project
 from reprobuild import lock as locks
 from reprobuild.cli.console import FOLDER, Console, output_options, plain, print_json
 from reprobuild.errors import ExitCode
+from reprobuild.image import pins
 
 
 @click.command(
@@ -24,6 +26,7 @@ Examples:
 @click.option("--upgrade", "-U", is_flag=True, help="Let the named packages move, or all of them, up to now.")
 @click.option("--exclude-newer", metavar="TIME", help="Only files uploaded before this time (RFC 3339, or a date).")
 @click.option("--pylock", is_flag=True, help="Write PEP 751 files too. That format holds URLs.")
+@click.option("--images/--no-images", default=True, help="Whether to ask registries for the images' digests.")
 @click.option("--python", metavar="PYTHON", help="The interpreter to ask the backend with: a version or a path.")
 @output_options
 def lock(
@@ -33,16 +36,18 @@ def lock(
     upgrade: bool,
     exclude_newer: str | None,
     pylock: bool,
+    images: bool,
     python: str | None,
     as_json: bool,
     quiet: bool,
     verbose: bool,
 ) -> None:
-    """Write constraints.txt, requirements.txt and each environment's lock.
+    """Write constraints.txt, requirements.txt, each environment's lock, and the digests in images/*/Dockerfile.
 
     constraints.txt holds the build requirements: [build-system].requires, what the backend asks for
     besides, and what sdists among these need. The others hold runtime requirements. All are exact and
     hashed, and name no index. The same lock comes out again until you upgrade: its header says as of when.
+    A Dockerfile gets the digest that each tag of a FROM or COPY --from has now; nothing else in it changes.
     """
     if names and not upgrade:
         raise click.UsageError(f"{names[0]!r}: names go with --upgrade; a project's folder with --project.")
@@ -58,6 +63,9 @@ def lock(
             pylock=pylock,
             observer=console,
         )
+        if images and any((config.root / path).is_file() for path in pins.paths(config)):
+            console.step("asking registries for the images' digests")
+            made |= pins.pinned(config, pins.digest_by(_manifest_of()))
     for name, near in locks.unknown(config.root, made, names).items():
         hint = f" Did you mean {near!r}?" if near else ""
         raise click.UsageError(f"No lock holds {name!r}, and no requirement names it.{hint}")
@@ -72,3 +80,19 @@ def lock(
             click.echo(f"{'wrote' if name in written else 'unchanged'} {plain(name)}")
     if drift:
         raise click.exceptions.Exit(ExitCode.LOCK_STALE)
+
+
+def _manifest_of() -> Callable[[str], tuple[str, bytes]]:
+    """What a registry has under a name; each registry is logged in to once."""
+    from reprobuild.oci.reference import Reference  # noqa: PLC0415 - the client is slow to import, and rarely needed
+    from reprobuild.oci.registry import Registry  # noqa: PLC0415 - the same
+
+    known: dict[str, Registry] = {}
+
+    def manifest_of(name: str) -> tuple[str, bytes]:
+        reference = Reference.parse(name)
+        if reference.registry not in known:
+            known[reference.registry] = Registry(reference.registry)
+        return known[reference.registry].manifest(reference.repository, reference.target)
+
+    return manifest_of

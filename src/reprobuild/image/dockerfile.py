@@ -4,6 +4,7 @@ Sources: the Dockerfile reference and, where that is silent, BuildKit's frontend
 """
 
 import difflib
+import json
 import posixpath
 import re
 import signal
@@ -48,6 +49,7 @@ _FLAGS: Mapping[str, Mapping[str, bool]] = {
     | dict.fromkeys(("checksum", "keep-git-dir", "unpack"), False),
     "HEALTHCHECK": dict.fromkeys(("interval", "timeout", "start-period", "start-interval", "retries"), True),
 }
+_LISTS = ("CMD", "ENTRYPOINT", "SHELL", "VOLUME", "HEALTHCHECK", "COPY", "ADD")
 _BOOLEAN = ("link", "parents", "keep-git-dir", "unpack")
 #: Build arguments that need no ARG: each of BuildKit's own that a build without RUN has no use for.
 _UNDECLARED = re.compile(r"SOURCE_DATE_EPOCH|BUILDKIT_\w+|(?i:(?:http|https|ftp|no|all)_proxy)")
@@ -289,6 +291,9 @@ def _instruction(dockerfile: Dockerfile, each: DockerfileInstruction) -> Instruc
         dockerfile.fail(each.start_line, "It has a NUL character or half a surrogate pair in it.")
     if each.name in ("COPY", "ADD") and not each.json and any(re.search(r"\s", word) for word in args):
         dockerfile.fail(each.start_line, "A name with a space is two names here.", f'Write {each.name} ["…", "…"].')
+    words = args[1:] if each.name == "HEALTHCHECK" else args
+    if each.name in _LISTS and not each.json and words and _begins_with_list(" ".join(words)):
+        dockerfile.fail(each.start_line, "Something stands after the JSON list.", "Take it away.")
     inline = tuple(
         Inline(one.name, chomp_heredoc_content(one.content) if one.chomp else one.content, one.expand)
         for one in each.heredocs
@@ -296,6 +301,15 @@ def _instruction(dockerfile: Dockerfile, each: DockerfileInstruction) -> Instruc
     return Instruction(
         each.name, tuple(each.flags), args, each.json, inline, each.start_line, each.end_line, each.original.strip()
     )
+
+
+def _begins_with_list(text: str) -> bool:
+    """Whether some BuildKits would take the list at the beginning and leave the rest."""
+    try:
+        value, _ = json.JSONDecoder().raw_decode(text)
+    except ValueError:
+        return False
+    return isinstance(value, list)
 
 
 def _is_text(word: str) -> bool:
@@ -481,16 +495,44 @@ def _origin(
     return found
 
 
-def images(dockerfile: Dockerfile, contexts: Collection[str] = NAMED_CONTEXTS) -> Iterator[tuple[str, int, int]]:
-    """Every image that a Dockerfile starts or copies from, as the word for it, not expanded, with its lines."""
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """An image where a Dockerfile names it.
+
+    Attributes:
+        instruction: FROM or COPY.
+        word: as written.
+        name: with its variables replaced by the defaults of ARG.
+        line, end: the instruction's first and last line, from 1.
+    """
+
+    instruction: str
+    word: str
+    name: str
+    line: int
+    end: int
+
+
+def mentions(
+    dockerfile: Dockerfile, platform: Platform, contexts: Collection[str] = NAMED_CONTEXTS
+) -> Iterator[Mention]:
+    """Every image that any stage starts or copies from, in the order of the lines.
+
+    Raises:
+        BadInput: a FROM is empty without ``--build-arg``.
+    """
+    variables = global_arguments(dockerfile, platform, {}, "")
+    stages = {each.name for each in dockerfile.stages if each.name}
     for number, stage in enumerate(dockerfile.stages):
-        if stage.base != "scratch" and dockerfile.stage_named(stage.base, number) is None:
-            yield stage.base, stage.line, stage.end
+        name = dockerfile.expand(stage.base, variables, stage.line)
+        if not name:
+            dockerfile.fail(stage.line, f"FROM {stage.base} is empty.", "Give that ARG a default.")
+        if name != "scratch" and dockerfile.stage_named(name, number) is None:
+            yield Mention("FROM", stage.base, name, stage.line, stage.end)
         for each in stage.instructions:
-            name = _flags(dockerfile, each).get("from", "") if each.name == "COPY" else ""
-            known = name in contexts or name.isdecimal() or name.lower() in {one.name for one in dockerfile.stages}
-            if name and not known:
-                yield name, each.line, each.end
+            source = _flags(dockerfile, each).get("from", "") if each.name == "COPY" else ""
+            if source and source not in contexts and not source.isdecimal() and source.lower() not in stages:
+                yield Mention("COPY", source, source, each.line, each.end)
 
 
 # --- what each stage does ------------------------------------------------------------------------------
@@ -559,7 +601,7 @@ class _Making:
         self._dockerfile = dockerfile
         self._global = arguments
         self._given = build_args
-        self._arguments: dict[str, str] = {}
+        self._variables: dict[str, str] = {}  # of ARG and ENV: the later one counts
         self._has_cmd = False
 
     def begin(self, stage: Stage, config: ImageConfig | None) -> None:
@@ -569,13 +611,14 @@ class _Making:
             self.author = str(config.document.get("author") or "")
         else:
             self.settings = {"Env": [f"PATH={DEFAULT_PATH}"], "WorkingDir": "/"}
+        self._variables = config.environment if config else {"PATH": DEFAULT_PATH}
         if self.settings.pop("OnBuild", None):
             self._dockerfile.fail(stage.line, "The base has ONBUILD triggers.", _OTHER_ENGINE)
 
     def go_on(self, earlier: "_Making") -> None:
         """Take over the settings and the arguments of another stage."""
         self.settings, self.author = _copied(earlier.settings), earlier.author
-        self._arguments = dict(earlier._arguments)
+        self._variables = dict(earlier._variables)
 
     def do(self, each: Instruction, origin: int | str | BaseImage | None) -> None:
         """Carry out one instruction."""
@@ -600,20 +643,13 @@ class _Making:
             value = self._given.get(name)
             if value is None:
                 value = self._global.get(name) if default is None else self._expanded(default, each.line)
-            if value is None:
-                continue
-            if self._environment.get(name, value) != value:
-                self._dockerfile.fail(
-                    each.line,
-                    f"ARG {name} comes after an ENV {name} with another value: which of them counts is told "
-                    "differently by different BuildKits.",
-                    "Rename one of the two.",
-                )
-            self._arguments[name] = value
+            if value is not None:
+                self._variables[name] = value
 
     def _env(self, each: Instruction) -> None:
         lines: list[str] = self.settings.get("Env") or []
         for name, value in self._pairs(each):
+            self._variables[name] = value
             new = f"{name}={value}"
             at = [n for n, line in enumerate(lines) if line.partition("=")[0] == name]
             lines = [*lines[: at[0]], new, *lines[at[0] + 1 :]] if at else [*lines, new]
@@ -730,14 +766,6 @@ class _Making:
 
     # What these share.
 
-    @property
-    def _environment(self) -> dict[str, str]:
-        return dict(line.split("=", 1) for line in self.settings.get("Env") or [] if "=" in line)
-
-    @property
-    def _variables(self) -> dict[str, str]:
-        return {**self._arguments, **self._environment}
-
     def _expanded(self, word: str, line: int) -> str:
         return self._dockerfile.expand(word, self._variables, line)
 
@@ -758,6 +786,8 @@ class _Making:
 
     def _set_command(self, key: str, each: Instruction) -> None:
         shell = [] if each.json else self.settings.get("Shell") or _SHELL
+        if not each.json and not each.args:
+            self._dockerfile.fail(each.line, f"{each.name} names nothing to run.", f"Write {each.name} [] for none.")
         command = [*shell, *each.args]
         if command:
             self.settings[key] = command
@@ -808,7 +838,7 @@ class _Making:
         if text in ("", "0"):
             return 0
         length = sum(float(number) * _NANOSECONDS[unit] for number, unit in _DURATION.findall(text))
-        if _DURATION.sub("", text) or not 10**6 <= length < 1 << 63:
+        if _DURATION.sub("", text) or (length and not 10**6 <= length < 1 << 63):
             self._dockerfile.fail(line, f"--{flag}={shown(text)} is no duration of a millisecond or more.")
         return round(length)
 

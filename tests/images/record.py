@@ -1,0 +1,88 @@
+"""Build every case of buildkit.json with the BuildKit of the docker on PATH, and write down what comes out.
+
+Run it by hand where a Docker engine with the containerd image store is: `python tests/images/record.py`.
+"""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+CASES = Path(__file__).with_name("buildkit.json")
+EPOCH = 1_700_000_000
+
+
+def make_context(folder, dockerfile, files):
+    """Write a build context: a text is a file's, `->target` a link's, and a list holds a text and a mode."""
+    for name, said in {**files, "Dockerfile": dockerfile}.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text, mode = said if isinstance(said, list) else (said, 0o644)
+        if text.startswith("->"):
+            path.symlink_to(text[2:])
+        else:
+            path.write_bytes(text.encode())
+            path.chmod(mode)
+
+
+def build(context):
+    """What BuildKit makes of a context: the words of an error, or the files and the settings."""
+    out = context.with_name("out.tar")
+    argv = ["docker", "buildx", "build", "--no-cache", "--network=none", "--provenance=false", "--progress=plain"]
+    argv += ["--platform=linux/amd64", f"--build-arg=SOURCE_DATE_EPOCH={EPOCH}"]
+    argv += [f"--output=type=oci,dest={out},rewrite-timestamp=true", str(context)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode:
+        return {"error": [line for line in done.stderr.splitlines() if "ERROR" in line][-1].rpartition(": ")[2]}
+    with tarfile.open(out) as image:
+
+        def blob(digest):
+            return image.extractfile(f"blobs/sha256/{digest.partition(':')[2]}").read()
+
+        manifest = json.loads(blob(json.load(image.extractfile("index.json"))["manifests"][0]["digest"]))
+        if "manifests" in manifest:
+            manifest = json.loads(blob(manifest["manifests"][0]["digest"]))
+        config = json.loads(blob(manifest["config"]["digest"]))
+        layers = [blob(layer["digest"]) for layer in manifest["layers"] or []]
+    found = {"tree": tree_of(layers), "settings": config["config"]}
+    return found | ({"author": config["author"]} if "author" in config else {})
+
+
+def tree_of(layers):
+    """One line for each thing in some layers, by its path."""
+    found = {}
+    for layer in layers:
+        with tarfile.open(fileobj=io.BytesIO(layer)) as members:
+            for member in members:
+                path = member.name.strip("/")
+                if ".wh." in path:
+                    raise ValueError(f"{path}: no case removes anything")
+                text = members.extractfile(member).read().decode() if member.isfile() else ""
+                kind = {tarfile.DIRTYPE: "folder", tarfile.SYMTYPE: "link", tarfile.REGTYPE: "file"}[member.type]
+                assert int(member.mtime) == EPOCH or kind == "folder", member
+                found[path] = f"{kind} {member.mode:o} {member.uid}:{member.gid} {member.linkname or text}".rstrip(" ")
+    return dict(sorted(found.items()))
+
+
+def main():
+    """Record each case that is named, or all."""
+    cases = json.loads(CASES.read_text(encoding="utf-8"))
+    for name, case in cases["cases"].items():
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            context = Path(folder) / "context"
+            context.mkdir()
+            make_context(context, case["dockerfile"], {**cases["files"], **case.get("files", {})})
+            case["buildkit"] = build(context)
+    text = json.dumps(cases, indent=1, ensure_ascii=False) + "\n"
+    CASES.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    os.umask(0o022)
+    main()

@@ -1,0 +1,148 @@
+import pytest
+
+from reprobuild import lock
+from reprobuild.digest import Digest, canonical_json
+from reprobuild.errors import BadInput
+from reprobuild.image import pins
+from reprobuild.image.pins import Moved, moved, pin
+from reprobuild.oci.model import OCI_INDEX, OCI_MANIFEST, Index
+from reprobuild.project import load
+
+OLD = "sha256:" + "0" * 64
+
+
+def digest_of(name):
+    return Digest.of_bytes(name.encode())
+
+
+def at(name):
+    return f"@{digest_of(name)}"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("FROM a:1", f"FROM a:1{at('a:1')}"),
+        (f"FROM a:1@{OLD}", f"FROM a:1{at('a:1')}"),
+        ("FROM a", f"FROM a:latest{at('a:latest')}"),
+        ("FROM host:5000/a/b", f"FROM host:5000/a/b:latest{at('host:5000/a/b:latest')}"),
+        (
+            "  from\t--platform=$TARGETPLATFORM  a:1\tas A  ",
+            f"  from\t--platform=$TARGETPLATFORM  a:1{at('a:1')}\tas A  ",
+        ),
+        ("FROM a:1 AS x\r\nFROM x\r\n", f"FROM a:1{at('a:1')} AS x\r\nFROM x\r\n"),
+        ('FROM "a:1"', f'FROM "a:1"{at("a:1")}'),
+        (f'FROM "a:1@{OLD}"', f'FROM "a:1{at("a:1")}"'),
+        ("FROM from", f"FROM from:latest{at('from:latest')}"),
+        ("FROM a AS a", f"FROM a:latest{at('a:latest')} AS a"),
+        ("# escape=`\nFROM `\n # a:1\n\n  a:1`\n  AS x", f"# escape=`\nFROM `\n # a:1\n\n  a:1{at('a:1')}`\n  AS x"),
+        ("\ufeffFROM a:1", f"\ufeffFROM a:1{at('a:1')}"),
+        ("ARG V=1\nFROM a:$V", f"ARG V=1\nFROM a:$V{at('a:1')}"),
+        ("ARG V=1\nFROM a:${V:-2}", f"ARG V=1\nFROM a:${{V:-2}}{at('a:1')}"),
+        (f"ARG V=1\nFROM a:$V@{OLD}", f"ARG V=1\nFROM a:$V{at('a:1')}"),
+        (f'ARG B="a:1@{OLD}"\nFROM $B\nFROM $B', f'ARG B="a:1{at("a:1")}"\nFROM $B\nFROM $B'),
+        (
+            "FROM scratch\nCOPY --link --from=a:1 --chown=1 x y",
+            f"FROM scratch\nCOPY --link --from=a:1{at('a:1')} --chown=1 x y",
+        ),
+        (
+            "FROM scratch\nCOPY <<EOF --from=a:1 /x\nFROM b:1\nEOF\nCOPY --from=a:1 <<E /x\nCOPY --from=a:1 x y\nE",
+            None,
+        ),
+    ],
+)
+def test_a_digest_is_put_behind_the_tag(before, after):
+    if after is None:  # flags come before words: what stands in a here-document is a text
+        after = before.replace("COPY --from=a:1 <<E", f"COPY --from=a:1{at('a:1')} <<E")
+    assert pin(before, digest_of) == after
+    assert pin(after, digest_of) == after
+    assert moved(after, digest_of) == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "FROM scratch",
+        f"FROM a@{OLD}",
+        "FROM scratch AS x\nFROM x\nCOPY --from=X a b\nCOPY --from=0 a b\nCOPY --from=environment / /opt/venv/",
+        "FROM scratch\nRUN --mount=from=a:1 x\nENV A='FROM b:1'\n# FROM c:1",
+    ],
+)
+def test_what_names_no_tag_of_an_image_stays(text):
+    assert pin(text, pytest.fail) == text
+
+
+def test_what_moved_is_told_with_its_line():
+    text = f"FROM a:1@{OLD}\n\nFROM b:1\nFROM c:1{at('c:1')}\n"
+    assert moved(text, digest_of) == (
+        Moved("a:1", 1, Digest.parse(OLD), digest_of("a:1")),
+        Moved("b:1", 3, None, digest_of("b:1")),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("FROM a:\\\n1", "D:1: a:1 can't be pinned where it stands"),
+        ('FROM scratch\nCOPY --from="a:1" x y', "D:2: a:1 can't be pinned where it stands"),
+        ("FROM a:$TARGETARCH", "another image on each platform"),
+        ("ARG B\nFROM $B", r"D:2: FROM \$B is empty"),
+        ("FROM a:1@sha256:12", "isn't sha256"),
+        (f"ARG D={OLD}\nFROM a:1@$D\nFROM b:1@$D", "can't be pinned in place"),
+        (f"ARG D={OLD[:40]}\nARG E={OLD[40:]}\nFROM a:1@$D$E", "nowhere in one piece"),
+        ("RUN x", "stands before|has no FROM"),
+    ],
+)
+def test_what_cannot_be_changed_in_place_is_refused(text, words):
+    with pytest.raises(BadInput, match=words):
+        pin(text, digest_of, "D")
+
+
+@pytest.fixture
+def config(tmp_path):
+    tables = "".join(f"[tool.reprobuild.images.{name}]\nproject = false\n" for name in ("one", "two", "three"))
+    (tmp_path / "pyproject.toml").write_text(f"{tables}[tool.reprobuild.environments.dev]\nproject = false\n")
+    for name in ("images/one", "images/two", "environments/dev"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "Dockerfile").write_bytes(
+            b"# one\r\nFROM a:1 # no comment\r\n".replace(b" # no comment", b"")
+        )
+    return load(tmp_path)
+
+
+def test_each_image_with_a_dockerfile_is_pinned_and_each_tag_asked_for_once(config):
+    asked = []
+
+    def resolve_digest(name):
+        asked.append(name)
+        return digest_of(name)
+
+    found = pins.pinned(config, resolve_digest)
+    wanted = f"# one\r\nFROM a:1{at('a:1')}\r\n"
+    assert found == {"images/one/Dockerfile": wanted, "images/two/Dockerfile": wanted}
+    assert asked == ["a:1"]
+    drift = lock.drift(config.root, found)
+    assert [line for line in drift.splitlines() if line[:1] in "+-" and line[:3] not in ("+++", "---")] == [
+        *("-FROM a:1", f"+FROM a:1{at('a:1')}") * 2
+    ]
+    assert lock.write(config.root, found) == list(found)
+    assert (config.root / "images/one/Dockerfile").read_bytes() == wanted.encode()
+    assert lock.drift(config.root, pins.pinned(config, resolve_digest)) == ""
+    assert lock.write(config.root, found) == []
+
+
+def test_a_dockerfile_that_is_not_text_is_refused(config):
+    (config.root / "images/two/Dockerfile").write_bytes(b"FROM \xff\n")
+    with pytest.raises(BadInput, match="images/two/Dockerfile is not UTF-8"):
+        pins.pinned(config, digest_of)
+
+
+def test_the_digest_is_that_of_the_bytes_that_the_registry_has():
+    raw = Index.make([]).raw + b"\n"
+    manifest = canonical_json({"config": {"mediaType": "x", "digest": OLD, "size": 1}, "layers": []})
+    answers = {"a:1": (OCI_INDEX, raw), "b:1": (OCI_MANIFEST, manifest), "c:1": (OCI_INDEX, b"<html>")}
+    resolve_digest = pins.digest_by(answers.__getitem__)
+    assert resolve_digest("a:1") == Digest.of_bytes(raw)
+    assert resolve_digest("b:1") == Digest.of_bytes(manifest)
+    with pytest.raises(BadInput, match="c:1 is not JSON"):
+        resolve_digest("c:1")
