@@ -215,8 +215,8 @@ def _made(data: bytes, *, executable: bool = False) -> InstalledFile:
 def _entry_points(wheel: WheelFile) -> Iterator[tuple[str, str, str]]:
     """Name, module and attribute of each script that the wheel wants written."""
     text = _entry_points_text(wheel)
-    # As importlib.metadata reads it, but what is there twice is refused.
-    parser = ConfigParser(delimiters=("=",), interpolation=None)
+    # As importlib.metadata reads it, where no section is the default of others; but what is there twice is refused.
+    parser = ConfigParser(delimiters=("=",), interpolation=None, default_section="")
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     try:
         parser.read_string(text)
