@@ -213,7 +213,7 @@ def _make_sdist_fixture() -> MakeSdist:
     return make_sdist
 
 
-@pytest.fixture(name="make_wheel")
+@pytest.fixture(scope="session", name="make_wheel")
 def _make_wheel_fixture() -> MakeWheel:
     """Wheels that have the same bytes everywhere."""
     return make_wheel

@@ -250,7 +250,7 @@ def _entry_points_text(wheel: WheelFile) -> str:
 
 
 def _record(files: Mapping[str, InstalledFile], site_packages: str) -> bytes:
-    """RECORD: a row for each file, sorted, with its path relative to site-packages; its own has neither hash nor size."""
+    """RECORD: a row for each file, sorted, the path relative to site-packages; its own has neither hash nor size."""
     rows = (
         (posixpath.relpath(path, site_packages), file.hash, str(file.content.size) if file.hash else "")
         for path, file in files.items()
