@@ -164,6 +164,32 @@ def test_installs_what_other_installers_install(tool, tmp_path):
             }
 
 
+@pytest.mark.parametrize(("machine", "version"), [("aarch64", "3.13"), ("x86_64", "3.12"), ("aarch64", "3.11")])
+def test_chooses_for_another_machine_what_uv_chooses(machine, version, tmp_path):
+    """The lock names the files of every platform; uv is told to install for that one."""
+    names = ["greenlet", "markupsafe", "msgpack", "ninja", "pyzmq", "tqdm"]
+    (tmp_path / "in.txt").write_text("\n".join(names))
+    run("uv", "pip", "compile", "--quiet", "--generate-hashes", "--no-deps", "--python-version", version, "--universal",
+        tmp_path / "in.txt", "--output-file", tmp_path / "lock.txt")  # fmt: skip
+    target = Target(version, "/usr/bin/python3", f"{machine}-manylinux_2_28", str(tmp_path / "venv"))
+    environment = assemble(lockfile.read(tmp_path / "lock.txt"), target, Index(tmp_path))
+    run("uv", "pip", "install", "--quiet", "--python-version", version, "--python-platform", target.platform,
+        "--no-deps", "--require-hashes", "--only-binary", ":all:", "--target", tmp_path / "uv",
+        "-r", tmp_path / "lock.txt")  # fmt: skip
+    root = f"{target.prefix}/lib/python{version}/site-packages".lstrip("/")
+    ours = {
+        node.path.removeprefix(f"{root}/"): b"".join(node.content.chunks())
+        for wheel in environment.wheels
+        for node in wheel.nodes
+        if node.content and node.path.startswith(root)
+    }
+    compiled = {path for path in ours if path.endswith((".so", ".dist-info/WHEEL"))}
+    assert len(compiled) > 10
+    for path in compiled:
+        assert ours[path] == (tmp_path / "uv" / path).read_bytes(), path
+    assert [wheel.file.name for wheel in environment.wheels] == names
+
+
 @pytest.fixture
 def environment_at(tmp_path):
     """A working environment of wheels with all that they require, and what it was made of."""

@@ -1,5 +1,3 @@
-import re
-
 import pytest
 from packaging.version import Version
 
@@ -44,9 +42,9 @@ def offer(offered, make_wheel):
 
 
 def lock_of(paths):
-    hashes = {}
+    hashes: dict[tuple[str, str], list[Digest]] = {}
     for path in paths:
-        name, version = re.match(r"(\w+)-(\d+\.\d+)", path.name).groups()
+        name, version = path.name.removesuffix(".tar.gz").split("-")[:2]
         hashes.setdefault((name, version), []).append(Digest.of_file(path))
     pins = [Pin(name, Version(version), None, tuple(sorted(found))) for (name, version), found in hashes.items()]
     return Lockfile(Digest.of_bytes(b""), tuple(pins), "")
@@ -207,7 +205,12 @@ def test_a_sound_wheel_is_hashed_once(offer, tmp_path, monkeypatch):
     lock = offer({"name": "a"})
     hashed = []
     original = wheelfile._hash
-    monkeypatch.setattr(wheelfile, "_hash", lambda *arguments: hashed.append(1) or original(*arguments))
+
+    def counted(*arguments):
+        hashed.append(1)
+        return original(*arguments)
+
+    monkeypatch.setattr(wheelfile, "_hash", counted)
     first = made(lock, tmp_path)
     assert len(hashed) == 3
     assert made(lock, tmp_path) == first
