@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import csv
 import functools
+import hashlib
 import json
 import os
 import shutil
@@ -12,9 +15,10 @@ import sys
 import tarfile
 import tempfile
 import uuid
+import zipfile
 import zlib
 from dataclasses import dataclass
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -171,6 +175,28 @@ def base_layout() -> Callable[[str], Path]:
     return functools.cache(lambda name: Path(_from_engine("layout", name)))
 
 
+class MakeWheel(Protocol):
+    """The fixture ``make_wheel``."""
+
+    def __call__(
+        self,
+        folder: Path,
+        members: Mapping[str, bytes | tuple[bytes, int]] | None = None,
+        *,
+        name: str = "demo",
+        version: str = "1.0",
+        tag: str = "py3-none-any",
+        metadata: str = "",
+        changed: Mapping[str, bytes] | None = None,
+    ) -> Path:
+        """Write a wheel.
+
+        Args:
+            members: content, or content and mode, by name; ``@info/`` and ``@data/`` stand for the wheel's own folders.
+            changed: what members hold in place of what RECORD says.
+        """
+
+
 @pytest.fixture(scope="session")
 def shared_caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of this test run, the same for every worker, for what is slow to fetch."""
@@ -278,6 +304,12 @@ def _make_sdist_fixture() -> MakeSdist:
     return make_sdist
 
 
+@pytest.fixture(scope="session", name="make_wheel")
+def _make_wheel_fixture() -> MakeWheel:
+    """Wheels that have the same bytes everywhere."""
+    return make_wheel
+
+
 @pytest.fixture(scope="session")
 def sandbox_kinds() -> dict[str, str]:
     """Each kind of sandbox, with why it doesn't work here (empty when it does)."""
@@ -335,6 +367,43 @@ def make_sdist(project: Path, out: Path) -> Path:
     target = out / f"{top}.tar.gz"
     target.write_bytes(_stored_gzip(packed.getvalue()))
     return target
+
+
+def make_wheel(
+    folder: Path,
+    members: Mapping[str, bytes | tuple[bytes, int]] | None = None,
+    *,
+    name: str = "demo",
+    version: str = "1.0",
+    tag: str = "py3-none-any",
+    metadata: str = "",
+    changed: Mapping[str, bytes] | None = None,
+) -> Path:
+    """A wheel, as :class:`MakeWheel` describes."""
+    stem = f"{name}-{version}"
+    said: dict[str, bytes | tuple[bytes, int]] = {
+        **(members if members is not None else {f"{name}.py": b"x = 1\n"}),
+        "@info/METADATA": f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\n{metadata}".encode(),
+        "@info/WHEEL": f"Wheel-Version: 1.0\nGenerator: a test\nRoot-Is-Purelib: true\nTag: {tag}\n".encode(),
+    }
+    rows = StringIO(newline="")
+    record = csv.writer(rows, lineterminator="\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{stem}-{tag}.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for key, value in {**said, "@info/RECORD": b""}.items():
+            content, mode = value if isinstance(value, tuple) else (value, 0o100644)
+            member = zipfile.ZipInfo(key.replace("@info", f"{stem}.dist-info").replace("@data", f"{stem}.data"))
+            member.external_attr = mode << 16
+            member.compress_type = zipfile.ZIP_DEFLATED
+            if key == "@info/RECORD":
+                record.writerow([member.filename, "", ""])
+                content = rows.getvalue().encode()
+            elif not key.endswith("/"):
+                digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+                record.writerow([member.filename, f"sha256={digest}", len(content)])
+            archive.writestr(member, (changed or {}).get(key, content))
+    return path
 
 
 def _stored_gzip(data: bytes) -> bytes:

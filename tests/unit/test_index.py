@@ -424,6 +424,43 @@ def test_a_damaged_file_in_the_cache_is_fetched_again(server, index, out, tmp_pa
     assert listener.warnings == [f"{WHEEL} was damaged in the cache and is fetched again."]
 
 
+def test_a_kept_file_is_fetched_once_and_checked_once(server, index, tmp_path, monkeypatch):
+    server.offer(WHEEL)
+    path = index().kept(locked(WHEEL))
+    assert path.read_bytes() == content(WHEEL)
+    assert path.name == WHEEL
+    server.answers.clear()
+    checks = []
+    original = Digest.check
+
+    def counted(*arguments):
+        checks.append(1)
+        return original(*arguments)
+
+    monkeypatch.setattr(Digest, "check", counted)
+    again = index()
+    assert [again.kept(locked(WHEEL)) for _ in range(3)] == [path] * 3
+    assert len(checks) == 1
+
+
+def test_a_damaged_file_is_not_handed_out_in_place(server, index):
+    server.offer(WHEEL)
+    path = index().kept(locked(WHEEL))
+    path.write_bytes(b"bit rot")
+    listener = Listener()
+    assert index(observer=listener).kept(locked(WHEEL)).read_bytes() == content(WHEEL)
+    assert len(listener.warnings) == 1
+
+
+def test_a_file_with_other_bytes_than_the_lock_names_is_not_handed_out(server, index):
+    server.offer(WHEEL)
+    server.answer(f"/files/{WHEEL}", b"something else")
+    one = index()
+    for _ in range(2):
+        with pytest.raises(DigestMismatch):
+            one.kept(locked(WHEEL))
+
+
 # --- failures --------------------------------------------------------------------------------------
 
 

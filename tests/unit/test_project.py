@@ -1,9 +1,11 @@
+import json
 from datetime import UTC, datetime
 
 import pytest
 from packaging.requirements import Requirement
 
 from reprobuild.errors import BadInput
+from reprobuild.oci.model import Platform
 from reprobuild.project import BuildSettings, Selection, check_time, load
 
 TOOL = "[tool.reprobuild]\n"
@@ -97,6 +99,60 @@ def test_everything_at_once(config):
         timeout=60,
         memory=4096,
     )
+
+
+def test_an_image_says_what_runs_it(config):
+    read = config(
+        """
+        [tool.reprobuild.images.serve]
+        project = false
+        python = "3.12"
+        interpreter = "/usr/bin/python3.12"
+        platforms = ["linux/amd64", "linux/arm64/v8"]
+        manylinux = "2_28"
+        [tool.reprobuild.images.train]
+        """
+    )
+    serve, train = read.images
+    assert (serve.selection, train.selection) == read.selections[1:]
+    assert serve.interpreter == "/usr/bin/python3.12"
+    assert serve.platforms == (Platform("linux", "amd64"), Platform("linux", "arm64", "v8"))
+    assert serve.manylinux == "2_28"
+    assert (train.interpreter, train.platforms, train.manylinux) == ("", (), "")
+
+
+@pytest.mark.parametrize(
+    "path", ["python3", "usr/bin/python3", "/usr/../python3", "/usr/bin/", "/usr/my python", "//x", "/a\nb"]
+)
+def test_an_images_interpreter_is_a_plain_absolute_path(refusal, path):
+    reason, remedy = refusal(TOOL + f"images.a.interpreter = {json.dumps(path)}")
+    assert reason == f"tool.reprobuild.images.a.interpreter: {path!r} is not an absolute path in plain letters."
+    assert "/usr/bin/python3.12" in remedy
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("platforms = ['linux']", "platforms: 'linux' is not a platform."),
+        ("platforms = ['linux/amd64', 'linux/amd64']", "platforms names one twice."),
+        ("platforms = 'linux/amd64'", "platforms is not a list of strings."),
+        ("manylinux = '2.28'", "manylinux: '2.28' is not a version of glibc."),
+        ("manylinux = 2", "manylinux is not a string."),
+        (
+            "manylinux = '2_28', platform = 'x86_64-manylinux_2_28'",
+            "has a platform, which names its manylinux already.",
+        ),
+        ("interpreter = 3", "interpreter is not a string."),
+    ],
+)
+def test_what_an_image_says_is_checked(refusal, settings, said):
+    assert said in refusal(TOOL + f"images.a = {{ {settings} }}")[0]
+
+
+@pytest.mark.parametrize("key", ["interpreter", "platforms", "manylinux"])
+def test_only_images_say_what_runs_them(refusal, key):
+    reason, _ = refusal(TOOL + f"environments.a.{key} = ''")
+    assert reason == f"[tool.reprobuild.environments.a] has no key {key!r}."
 
 
 def test_selections_are_environments_then_images(config):

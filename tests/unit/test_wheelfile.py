@@ -60,6 +60,30 @@ def test_reads_a_sound_wheel(tmp_path):
     assert len(wheel.entries) == 5
 
 
+def test_tells_what_record_and_metadata_say(tmp_path):
+    text = METADATA.replace(
+        "\n\n", "\nRequires-Dist: a>=1\nRequires-Python: >=3.9\nRequires-Dist:  b ; extra == 'x'\n\n"
+    )
+    members = files(**{f"{INFO}/METADATA": text.encode()})
+    wheel = read_wheel(wheel_at(tmp_path, members))
+    assert wheel.requires == ("a>=1", "b ; extra == 'x'")
+    assert wheel.requires_python == ">=3.9"
+    said = {name: row(name, data).split(",")[-2] for name, data in members.items()}
+    assert wheel.record == said
+
+
+def test_what_was_seen_before_is_not_hashed_again_but_read_with_care(tmp_path):
+    members = files()
+    record = record_of(members)
+    path = wheel_at(tmp_path, members | {"demo_app/__init__.py": b"x = 2\n"}, record=record)
+    with pytest.raises(BadInput, match="another sha256"):
+        read_wheel(path)
+    seen = Digest.of_bytes(b"the caller's word")
+    assert read_wheel(path, seen=seen).digest == seen
+    with pytest.raises(BadInput, match="RECORD omits"):
+        read_wheel(wheel_at(tmp_path, members | {"demo_app/more.py": b""}, record=record), seen=seen)
+
+
 @pytest.mark.parametrize("algorithm", ["sha384", "sha512"])
 def test_longer_hashes_are_fine(tmp_path, algorithm):
     assert read_wheel(wheel_at(tmp_path, record=record_of(files(), algorithm))).name == "demo-app"

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Literal
 
 from packaging.specifiers import SpecifierSet
-from packaging.version import Version
 
 from reprobuild import process
 from reprobuild.digest import Digest
@@ -206,7 +205,7 @@ def _sha256(content: Content) -> bytes:
 
 def _unmet(wheels: Sequence[WheelFile], target: Target) -> Iterator[str]:
     """What the wheels require, without extras, and the environment hasn't."""
-    versions: dict[str, Version] = {wheel.name: wheel.version for wheel in wheels}
+    versions = {str(wheel.name): wheel.version for wheel in wheels}
     markers = {**target.markers, "extra": ""}
     for wheel in wheels:
         who = f"{wheel.name} {wheel.version}"

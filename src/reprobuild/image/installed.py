@@ -14,7 +14,7 @@ import io
 import keyword
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from configparser import ConfigParser
 from configparser import Error as ConfigError
 from dataclasses import dataclass
@@ -93,15 +93,16 @@ def install(wheel: WheelFile, target: Target, *, requested: bool = False) -> dic
     Raises:
         BadInput: it has what can't be installed.
     """
-    files: dict[str, InstalledFile] = {}
+    site_packages = _site_packages(target)
+    record = f"{site_packages}/{wheel.dist_info}/RECORD"
+    files = {record: InstalledFile(Text(b""), executable=False, hash="")}
     for path, file in _files(wheel, target, requested=requested):
         if path in files:
             raise _bad(wheel, f"it has two files for {path!r}")
         if any(len(part.encode()) > _COMPONENT_LIMIT for part in path.split("/")):
             raise _bad(wheel, f"the name {shown(path)!r} is too long for a file system")
         files[path] = file
-    record = _record(files, _site_packages(target), f"{_site_packages(target)}/{wheel.dist_info}/RECORD")
-    files[f"{_site_packages(target)}/{wheel.dist_info}/RECORD"] = InstalledFile(Text(record), executable=False, hash="")
+    files[record] = InstalledFile(Text(_record(files, site_packages)), executable=False, hash="")
     return {path: files[path] for path in sorted(files)}
 
 
@@ -215,8 +216,8 @@ def _made(data: bytes, *, executable: bool = False) -> InstalledFile:
 def _entry_points(wheel: WheelFile) -> Iterator[tuple[str, str, str]]:
     """Name, module and attribute of each script that the wheel wants written."""
     text = _entry_points_text(wheel)
-    # As importlib.metadata reads it, but what is there twice is refused.
-    parser = ConfigParser(delimiters=("=",), interpolation=None)
+    # As importlib.metadata reads it, where no section is the default of others; but what is there twice is refused.
+    parser = ConfigParser(delimiters=("=",), interpolation=None, default_section="")
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     try:
         parser.read_string(text)
@@ -248,11 +249,12 @@ def _entry_points_text(wheel: WheelFile) -> str:
     return ""
 
 
-def _record(files: Mapping[str, InstalledFile], site_packages: str, own: str) -> bytes:
-    """RECORD: a row for each file, sorted, with its path relative to site-packages."""
-    rows: Iterable[tuple[str, str, str]] = (
-        (posixpath.relpath(path, site_packages), file.hash, str(file.content.size)) for path, file in files.items()
+def _record(files: Mapping[str, InstalledFile], site_packages: str) -> bytes:
+    """RECORD: a row for each file, sorted, the path relative to site-packages; its own has neither hash nor size."""
+    rows = (
+        (posixpath.relpath(path, site_packages), file.hash, str(file.content.size) if file.hash else "")
+        for path, file in files.items()
     )
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(sorted([*rows, (posixpath.relpath(own, site_packages), "", "")]))
+    csv.writer(text, lineterminator="\n").writerows(sorted(rows))
     return text.getvalue().encode()

@@ -60,7 +60,7 @@ def plan(
         BadInput: it doesn't fit.
     """
     own = [wheel for wheel in environment.wheels if wheel.own]
-    locked = [wheel for wheel in environment.wheels if not wheel.own]
+    locked = sorted((wheel for wheel in environment.wheels if not wheel.own), key=lambda each: each.file)
     room = most - others - 1 - len(own)
     if room < bool(locked):
         raise BadInput(
@@ -123,7 +123,8 @@ def _cut(group: Sequence[InstalledWheel], largest: int) -> Iterator[LayerPlan]:
             there.add(node.path)
             if wheel not in wheels[-1:]:
                 wheels.append(wheel)
-    yield LayerPlan(tuple(wheels), tuple(nodes[path] for path in sorted(nodes)))
+    if nodes:
+        yield LayerPlan(tuple(wheels), tuple(nodes[path] for path in sorted(nodes)))
 
 
 def _above(path: str, folders: Mapping[str, Node]) -> Iterator[Node]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from packaging.tags import Tag, compatible_tags, cpython_tags
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from reprobuild.errors import BadInput, shown
 from reprobuild.interpreter import ranked
@@ -24,6 +24,7 @@ _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 _OLDEST = {"x86_64": 5, "aarch64": 17}
 #: The names that some of glibc's versions had in wheels before PEP 600.
 _LEGACY = {5: "manylinux1", 12: "manylinux2010", 17: "manylinux2014"}
+_VERSION = re.compile(r"3\.[0-9]{1,3}(\.[0-9]{1,3}((a|b|rc)[0-9]{1,3})?)?")
 _PATH = re.compile(r"(/(?!\.\.?(/|$))[A-Za-z0-9._+-]+)+")
 _SHEBANG_LIMIT = 127  # what older kernels read of one
 #: Where official Python images have their interpreter, which is then the first folder of PATH.
@@ -50,12 +51,7 @@ class Target:
     prefix: str = PREFIX
 
     def __post_init__(self) -> None:
-        try:
-            version = Version(self.python)
-        except InvalidVersion as error:
-            raise BadInput(f"{shown(self.python)!r} is not a version of Python.", "Write it like 3.12.") from error
-        if version.release[0] != 3 or not 2 <= len(version.release) <= 3 or version.local or version.is_devrelease:
-            raise BadInput(f"An image can't have Python {shown(self.python)}.", "Write it like 3.12 or 3.12.7.")
+        _version(self.python)
         for what, path in (("interpreter", self.executable), ("environment", self.prefix)):
             if not _PATH.fullmatch(path):
                 raise BadInput(
@@ -109,11 +105,11 @@ class Target:
         return ranked(tags)
 
     def _platforms(self) -> Iterator[str]:
+        yield f"linux_{self.machine}"
         for minor in range(self._glibc, _OLDEST[self.machine] - 1, -1):
             yield f"manylinux_2_{minor}_{self.machine}"
             if minor in _LEGACY:
                 yield f"{_LEGACY[minor]}_{self.machine}"
-        yield f"linux_{self.machine}"
 
     @property
     def markers(self) -> dict[str, str]:
@@ -174,14 +170,19 @@ def _interpreter(settings: ImageSettings, base: ImageConfig) -> tuple[str, str]:
             f"both PYTHON_VERSION and a PATH that starts with {_OFFICIAL}.",
             f'Add python and interpreter to [{_where(settings)}], such as "3.12" and "/usr/bin/python3.12".',
         )
-    own = Target(version, _OFFICIAL + "/python", "x86_64-manylinux2014")
-    asked = Version(wanted) if wanted else Version(version)
-    if Version(version).release[: len(asked.release)] != asked.release:
+    own, asked = _version(version), _version(wanted or version)
+    if own.release[: len(asked.release)] != asked.release:
         raise BadInput(
             f"{_where(settings)}.python is {wanted}, and the base has Python {version}.",
             "Take another base, or lock for the Python that it has.",
         )
-    return version, named or f"{_OFFICIAL}/python{own.short}"
+    return version, named or f"{_OFFICIAL}/python{own.major}.{own.minor}"
+
+
+def _version(text: str) -> Version:
+    if not _VERSION.fullmatch(text):
+        raise BadInput(f"{shown(text)!r} is not a version of Python 3.", "Write it like 3.12 or 3.12.7.")
+    return Version(text)
 
 
 def _check_name(executable: str, python: str, settings: ImageSettings) -> None:
