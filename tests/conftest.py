@@ -153,14 +153,18 @@ def docker() -> dict[str, str]:
     return _engine_variables("docker")
 
 
+@pytest.fixture(scope="session")
+def _unpacked_tools() -> dict[str, str]:
+    return _engine_variables("tools")
+
+
 @pytest.fixture
-def tools() -> dict[str, str]:
+def tools(_unpacked_tools: dict[str, str]) -> dict[str, str]:
     """The environment of skopeo, umoci, buildah, podman and oras."""
-    variables = _engine_variables("tools")
     policy = Path.home() / ".config" / "containers" / "policy.json"  # the home is this test's own
     policy.parent.mkdir(parents=True, exist_ok=True)
     policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
-    return variables
+    return _unpacked_tools
 
 
 @pytest.fixture(scope="session")

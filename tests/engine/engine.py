@@ -104,6 +104,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up")
     up.add_argument("--only", action="append", choices=["registry", "docker", "tools"], help="may be repeated")
+    up.add_argument("--port", type=int, default=0, help="of the registry; without it, a free one")
     up.add_argument("--owner", type=int, help="end everything when this process is gone")
     for command in (up, commands.add_parser("env")):
         command.add_argument("--json", action="store_true", help="not for a shell")
@@ -129,7 +130,7 @@ def run(options: argparse.Namespace) -> int:
     """One command; the exit code."""
     said = ""
     if options.command == "up":
-        bring_up(options.only or ["registry", "docker", "tools"], options.owner)
+        bring_up(options.only or ["registry", "docker", "tools"], options.port, options.owner)
         said = exports(as_json=options.json)
     elif options.command == "env":
         said = exports(as_json=options.json)
@@ -147,13 +148,18 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def bring_up(wanted: Sequence[str], owner: int | None) -> None:
+def bring_up(wanted: Sequence[str], port: int, owner: int | None) -> None:
     """Unpack and start what is missing of some components."""
     check_machine(wanted)
     with locked(state()):
         for name in wanted:
             unpacked(name)
-            START[name]()
+            if name == "registry":
+                start_registry(port)
+            elif name == "docker":
+                start_docker()
+            else:
+                write_tool_settings()
         if owner:
             start_guard(owner)
         update(wanted=sorted({*recorded().get("wanted", []), *wanted}))
@@ -314,6 +320,7 @@ class Apt:
             "Dir::Cache::Archives": debs,
             "Acquire::Languages": "none",
             "Acquire::Retries": 3,
+            "Acquire::http::Timeout": 30,
             "APT::Sandbox::User": "root",
             "APT::Update::Error-Mode": "any",
             "APT::Get::List-Cleanup": "false",
@@ -489,13 +496,15 @@ def guard_over(owner: int) -> None:
 # --- The registry and Docker ------------------------------------------------------------------------------------------
 
 
-def start_registry() -> None:
-    """A registry at a free port of loopback, with an empty store."""
+def start_registry(wanted_port: int) -> None:
+    """A registry on loopback, with an empty store; 0 for any free port."""
     if is_up("registry"):
+        if wanted_port not in {0, recorded()["registry"]["port"]}:
+            raise Broken(f"the registry runs at another port: {registry_host()}")
         return
-    for attempt in (1, 2, 3):  # another program may take the port before the registry does
+    for attempt in (1, 2, 3):  # another program may take a free port before the registry does
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
+            probe.bind(("127.0.0.1", wanted_port))
             port = probe.getsockname()[1]
         settings = {
             "version": "0.1",
@@ -584,9 +593,6 @@ def write_tool_settings() -> None:
         f'static_dir = "{folder}/containers/static"\ntmp_dir = "{folder}/containers/tmp"\n'
         f'[engine.runtimes]\nrunc = ["{programs}/runc"]\n'
     )
-
-
-START = {"registry": start_registry, "docker": start_docker, "tools": write_tool_settings}
 
 
 def variables() -> dict[str, str]:
@@ -710,7 +716,11 @@ def make_debian(target: Path) -> None:
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 BASES = {
     "busybox": (make_busybox, {"Env": [f"PATH={PATH}"], "Cmd": ["/bin/sh"]}),
-    "debian": (make_debian, {"Env": [f"PATH={PATH}", "LANG=C.UTF-8"], "Cmd": ["/usr/bin/python3"]}),
+    # The version that this release of Debian has kept since it came out; said as Python's own images say it.
+    "debian": (
+        make_debian,
+        {"Env": [f"PATH={PATH}", "LANG=C.UTF-8", "PYTHON_VERSION=3.11.2"], "Cmd": ["/usr/bin/python3"]},
+    ),
 }
 
 

@@ -15,6 +15,7 @@ import subprocess
 import tarfile
 import zlib
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -209,6 +210,18 @@ def test_skopeo_copies_it_through_a_registry_unchanged(
     for blob in (back / "blobs" / "sha256").iterdir():
         assert blob.read_bytes() == (spliced.layout / "blobs" / "sha256" / blob.name).read_bytes()
     assert len([*(back / "blobs" / "sha256").iterdir()]) == 4
+
+
+def test_skopeo_unpacks_its_layers_for_an_older_format(
+    spliced: Spliced, tools: Mapping[str, str], tmp_path: Path
+) -> None:
+    """An archive for older engines holds layers uncompressed, so skopeo has to read them."""
+    target = tmp_path / "old.tar"
+    run("skopeo", "copy", f"oci:{spliced.layout}:latest", f"docker-archive:{target}:{NAME}", env=tools)
+    with tarfile.open(target) as tar:
+        (image,) = json.load(tar.extractfile("manifest.json") or BytesIO())
+        layer = (tar.extractfile(image["Layers"][-1]) or BytesIO()).read()
+    assert layer == spliced_layer()[1]
 
 
 def test_umoci_unpacks_it(spliced: Spliced, tools: Mapping[str, str], tmp_path: Path) -> None:
