@@ -1,0 +1,368 @@
+"""An image put together without its base: layers, config, manifest, and what decides them."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from packaging.version import Version
+
+from reprobuild.digest import Digest, canonical_json
+from reprobuild.errors import BadInput
+from reprobuild.image.assembler import Origins, assemble, write
+from reprobuild.image.base import Base, fetch
+from reprobuild.image.context import Context, Nodes
+from reprobuild.image.dockerfile import parse, resolve
+from reprobuild.image.environment import assemble as environment_of
+from reprobuild.image.target import Target
+from reprobuild.index import Index
+from reprobuild.lockfile import Lockfile, Pin
+from reprobuild.oci.layer import Compression
+from reprobuild.oci.layout import Layout
+from reprobuild.oci.model import DOCKER_LAYER, OCI_CONFIG, OCI_LAYER, Descriptor, ImageConfig, Manifest, Platform
+from reprobuild.oci.reference import Reference
+from reprobuild.oci.rootfs import open_layer
+from reprobuild.oci.tree import WHEEL_TIME, Node, Text
+
+EPOCH = 1_700_000_000
+AMD64 = Platform("linux", "amd64")
+BASE_CONFIG = {
+    "os": "linux",
+    "architecture": "amd64",
+    "config": {"Env": ["PATH=/usr/bin", "KEPT=1"], "Labels": {"org.opencontainers.image.version": "base"}},
+    "rootfs": {"type": "layers", "diff_ids": [f"sha256:{'a' * 64}"]},
+    "history": [{"created_by": "base"}, {"created_by": "ENV KEPT=1", "empty_layer": True}],
+}
+
+
+def a_base(config=None, media_type=DOCKER_LAYER):
+    raw = canonical_json(config or BASE_CONFIG)
+    layer = Descriptor(media_type, Digest("sha256", "b" * 64), 100)
+    manifest = Manifest.make(Descriptor.of(OCI_CONFIG, raw), [layer])
+    reference = Reference("own.example", "base", "1", manifest.descriptor.digest)
+    return Base(reference, manifest, ImageConfig.read(raw, "the base"))
+
+
+@pytest.fixture
+def context(tmp_path):
+    folder = tmp_path / "context"
+    folder.mkdir()
+    (folder / "app.py").write_text("print('app')\n")
+    return folder
+
+
+@pytest.fixture
+def locked(tmp_path, make_wheel, monkeypatch):
+    """A lock of two wheels in a folder of links."""
+    offered = tmp_path / "offered"
+    offered.mkdir()
+    monkeypatch.setenv("UV_NO_CONFIG", "1")
+    monkeypatch.setenv("UV_NO_INDEX", "1")
+    monkeypatch.setenv("UV_FIND_LINKS", str(offered))
+    monkeypatch.setenv("REPROBUILD_CACHE_DIR", str(tmp_path / "cache"))
+    wheels = [make_wheel(offered, name=name) for name in ("one", "two")]
+    pins = [
+        Pin(path.name.split("-")[0], Version(path.name.split("-")[1]), None, (Digest.of_file(path),)) for path in wheels
+    ]
+    return Lockfile(Digest.of_bytes(b""), tuple(pins), "")
+
+
+class Making:
+    """One build after the other, of whatever Dockerfile."""
+
+    def __init__(self, folder, context, lock):
+        self.folder, self.context, self.lock = folder, context, lock
+        self.base = a_base()
+        self.epoch = EPOCH
+        self.others = Nodes({})
+
+    def assembly(self, text, compression=Compression.SPLICE):
+        text = text.replace("FROM base", f"FROM {self.base.reference}")
+        spec = resolve(parse(text, "Dockerfile"), lambda _: self.base.config, platform=AMD64, epoch=self.epoch)
+        target = Target("3.12", "/usr/bin/python3.12", "x86_64-manylinux_2_28")
+        origins = Origins(
+            Context(self.context, self.epoch),
+            lambda _: self.base,
+            lambda _: self.others,
+            lambda prefix, _: environment_of(self.lock, replace(target, prefix=prefix), Index(self.folder)),
+        )
+        return assemble(spec, origins, epoch=self.epoch, where="Dockerfile", compression=compression)
+
+    def image(self, text, name="layout", compression=Compression.SPLICE, **more):
+        store = Layout(self.folder / name, create=True)
+        return write(self.assembly(text, compression), store, compression=compression, **more), store
+
+
+@pytest.fixture
+def making(tmp_path, context, locked):
+    return Making(tmp_path, context, locked)
+
+
+def files(image, store):
+    """What each layer holds: the entries by path."""
+    found = []
+    for layer in image.layers:
+        with open_layer(store.path_of(layer.descriptor.digest), name="layer") as archive:
+            found.append({entry.name: entry for entry in archive.entries})
+    return found
+
+
+WHOLE = """FROM base
+ENV A=b
+WORKDIR /srv/app
+COPY --from=environment / /opt/venv/
+COPY app.py .
+LABEL org.opencontainers.image.source=https://own.example/repo
+ENTRYPOINT ["/opt/venv/bin/python", "app.py"]
+"""
+
+
+def test_an_image_is_its_base_and_a_layer_for_each_step_that_adds_something(making):
+    image, store = making.image(WHOLE)
+    layers = files(image, store)
+    assert {entry.kind for entry in layers[0].values()} == {"directory"}
+    assert "srv/app" in layers[0]
+    assert "opt/venv/pyvenv.cfg" in layers[1]
+    assert "opt" in layers[1]
+    assert sum("one" in path for path in layers[2]) > 0 or sum("two" in path for path in layers[2]) > 0
+    assert [path for path, entry in layers[-1].items() if entry.kind == "file"] == ["srv/app/app.py"]
+    config = json.loads(store.read(image.config))
+    assert config["config"]["Env"] == ["PATH=/usr/bin", "KEPT=1", "A=b"]
+    assert config["config"]["WorkingDir"] == "/srv/app"
+    assert config["rootfs"]["diff_ids"] == [f"sha256:{'a' * 64}", *(str(layer.diff_id) for layer in image.layers)]
+    told = [each for each in config["history"] if not each.get("empty_layer")]
+    assert len(told) == len(config["rootfs"]["diff_ids"])
+    assert config["history"][:2] == BASE_CONFIG["history"]
+    assert config["created"] == "2023-11-14T22:13:20Z"
+    assert image.manifest.layers[0].media_type == f"{OCI_LAYER}+gzip"  # Docker's word for it, put into OCI's
+    assert image.manifest.annotations == {
+        "org.opencontainers.image.base.digest": str(making.base.reference.digest),
+        "org.opencontainers.image.base.name": "own.example/base:1",
+        "org.opencontainers.image.created": "2023-11-14T22:13:20Z",
+        "org.opencontainers.image.source": "https://own.example/repo",
+    }
+
+
+def test_an_image_is_the_same_wherever_and_in_whatever_order_it_is_made(making, monkeypatch):
+    first, _ = making.image(WHOLE, "one")
+    before = os.umask(0o077)
+    try:
+        monkeypatch.setenv("REPROBUILD_CACHE_DIR", str(making.folder / "other-cache"))
+        monkeypatch.setattr("os.cpu_count", lambda: 1)
+        second, _ = making.image(WHOLE, "two")
+    finally:
+        os.umask(before)
+    assert second.remembered == 0
+    assert first.manifest.raw == second.manifest.raw
+
+
+def test_what_was_made_before_is_not_made_again(making):
+    first, _ = making.image(WHOLE, "one")
+    second, store = making.image(WHOLE, "two")
+    third, _ = making.image(WHOLE, "three", remembering=False)
+    assert first.remembered == third.remembered == 0
+    assert second.remembered > 0
+    assert first.manifest.raw == second.manifest.raw == third.manifest.raw
+    for layer in second.layers:  # a remembered diff ID is still that of the bytes which were written
+        with open_layer(store.path_of(layer.descriptor.digest), name="layer") as archive:
+            assert archive.entries
+
+
+def test_what_is_where_the_image_goes_is_not_written(making):
+    first, _ = making.image(WHOLE, "one")
+    second, store = making.image(WHOLE, "two", is_there=lambda _: True)
+    assert first.manifest.raw == second.manifest.raw
+    assert [store.has(layer.descriptor.digest) for layer in second.layers].count(
+        True
+    ) == 2  # the context's, and WORKDIR
+
+
+def test_a_new_commit_of_the_app_changes_one_layer(making):
+    first, _ = making.image(WHOLE, "one")
+    (making.context / "app.py").write_text("print('changed')\n")
+    making.epoch += 1000
+    second, _ = making.image(WHOLE, "two")
+    same = [a.descriptor.digest == b.descriptor.digest for a, b in zip(first.layers, second.layers, strict=True)]
+    assert same == [True] * (len(same) - 1) + [False]
+
+
+@pytest.mark.parametrize("compression", list(Compression))
+def test_every_compression_holds_the_same_files(making, compression):
+    spliced, _ = making.image(WHOLE, "spliced")
+    other, store = making.image(WHOLE, "other", compression)
+    assert [layer.diff_id for layer in spliced.layers] == [layer.diff_id for layer in other.layers]
+    assert {each.media_type for each in other.manifest.layers[1:]} == {compression.media_type}
+    assert len(files(other, store)) == len(spliced.layers)
+
+
+def test_nothing_is_newer_than_the_epoch(making):
+    image, store = making.image(WHOLE)
+    times = {entry.seconds for each in files(image, store) for entry in each.values()}
+    assert times == {WHEEL_TIME, EPOCH}
+
+
+@pytest.mark.parametrize(
+    ("step", "paths"),
+    [
+        ("COPY app.py /opt/x/app.py", ["opt", "opt/x", "opt/x/app.py"]),
+        ("COPY app.py /tmp/app.py", ["tmp/app.py"]),  # 1777 in every base, and not to be 755 here
+        ("COPY app.py /root/", ["root/app.py"]),
+        ("COPY app.py /usr/local/bin", ["usr", "usr/local", "usr/local/bin", "usr/local/bin/app.py"]),
+        ("COPY app.py /deep", ["deep"]),
+        ("WORKDIR /tmp", None),
+        ("WORKDIR /", None),
+        ("WORKDIR /usr/local", None),
+        ("WORKDIR /work", ["work"]),
+    ],
+)
+def test_which_folders_are_named_again(making, step, paths):
+    image, store = making.image(f"FROM base\n{step}\n")
+    assert [sorted(each) for each in files(image, store)] == ([] if paths is None else [paths])
+
+
+@pytest.mark.parametrize("folder", ["/bin/", "/lib64/", "/var/run/"])
+def test_a_folder_that_is_a_link_in_most_images_is_refused(making, folder):
+    with pytest.raises(BadInput, match="is a link to another folder in most images"):
+        making.image(f"FROM base\nCOPY app.py {folder}\n")
+    making.image(f"FROM scratch\nCOPY app.py {folder}\n")
+
+
+def test_a_folder_keeps_its_owner_and_mode(making):
+    image, store = making.image(
+        "FROM base\nUSER 1000\nCOPY --chown=7:8 --chmod=700 . /srv/app/\nCOPY app.py /srv/app/b.py\n"
+    )
+    first, second = files(image, store)
+    assert first["srv/app/app.py"].owner.startswith("7:8 ")
+    assert first["srv/app/app.py"].mode == 0o700
+    assert "srv/app" not in second
+
+
+def test_a_stage_gives_files_to_another(making):
+    image, store = making.image(
+        "FROM base AS first\nCOPY app.py /made/here.py\nFROM base\nCOPY --from=first /made /srv/made\n"
+    )
+    (layer,) = files(image, store)
+    assert "srv/made/here.py" in layer
+    with pytest.raises(BadInput, match="may come from that stage's base"):
+        making.image("FROM base AS first\nFROM base\nCOPY --from=first /etc/passwd /srv/\n", "other")
+
+
+def test_a_stage_goes_on_from_another(making):
+    image, store = making.image("FROM base AS first\nCOPY app.py /srv/one\nFROM first\nCOPY app.py /srv/two\n")
+    assert [list(each)[-1] for each in files(image, store)] == ["srv/one", "srv/two"]
+    assert image.assembly.base == making.base
+
+
+def test_files_of_another_image(making):
+    making.others = Nodes({"usr/bin/tool": Node("usr/bin/tool", "file", 0o755, EPOCH + 5, content=Text(b"tool"))})
+    image, store = making.image(f"FROM base\nCOPY --from={making.base.reference} /usr/bin/tool /opt/tool\n")
+    assert files(image, store)[0]["opt/tool"].seconds == EPOCH
+
+
+def test_the_environment_is_copied_as_a_whole(making):
+    with pytest.raises(BadInput, match="is copied as a whole"):
+        making.image("FROM base\nCOPY --from=environment /bin /opt/venv/bin\n")
+
+
+def test_an_environment_can_belong_to_a_user(making):
+    image, store = making.image("FROM base\nCOPY --from=environment --chown=5:6 / /home/app/venv/\n")
+    owners = {entry.owner for each in files(image, store) for path, entry in each.items() if "venv" in path}
+    assert owners == {"5:6 :"}
+    whole, _ = making.image("FROM base\nCOPY --from=environment / /home/app/venv/\n", "other")
+    assert whole.remembered == 0  # it is another layer
+
+
+def test_too_many_layers_are_refused(making):
+    steps = "".join(f"COPY app.py /srv/{number}\n" for number in range(100))
+    with pytest.raises(BadInput, match="has 101 layers, more than 100"):
+        making.image(f"FROM base\n{steps}")
+
+
+def test_an_image_from_scratch(making):
+    image, store = making.image("FROM scratch\nCOPY app.py /bin/app\n")
+    assert sorted(files(image, store)[0]) == ["bin", "bin/app"]
+    assert image.manifest.annotations.keys() == {"org.opencontainers.image.created"}
+
+
+def test_a_base_whose_history_tells_nothing(making):
+    making.base = a_base({**BASE_CONFIG, "history": []})
+    image, store = making.image("FROM base\nCOPY app.py /srv/\n")
+    assert len(json.loads(store.read(image.config))["history"]) == 2
+
+
+def test_a_layer_that_may_not_be_passed_on_is_refused(making):
+    making.base = a_base(media_type="application/vnd.docker.image.rootfs.foreign.diff.tar.gzip")
+    with pytest.raises(BadInput, match="may not be passed on"):
+        making.image("FROM base\nCOPY app.py /srv/\n")
+
+
+# --- the base ------------------------------------------------------------------------------------------
+
+
+class Served:
+    def __init__(self, base):
+        self.documents = {str(base.manifest.descriptor.digest): base.manifest.raw}
+        self.config = base.config.raw
+        self.asked = 0
+
+    def manifest(self, repository, reference):
+        self.asked += 1
+        return "", self.documents[reference]
+
+    def blob(self, repository, descriptor):
+        self.asked += 1
+        return [self.config]
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("REPROBUILD_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_a_base_is_asked_for_once(cache):
+    base = a_base()
+    served = Served(base)
+    assert fetch(base.reference, AMD64, lambda _: served) == base
+    assert served.asked == 2
+    assert fetch(base.reference, AMD64, lambda _: served) == base
+    assert served.asked == 2
+    for path in cache.rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"damaged")
+    assert fetch(base.reference, AMD64, lambda _: served) == base
+    assert served.asked == 4
+
+
+@pytest.mark.parametrize(
+    ("config", "complaint"),
+    [
+        ({**BASE_CONFIG, "architecture": "arm64"}, "is for linux/arm64, not for linux/amd64"),
+        ({**BASE_CONFIG, "rootfs": {"diff_ids": []}}, "has 1 layers and 0 diff IDs"),
+        ({"os": "linux"}, "rootfs is not an object"),
+    ],
+)
+def test_a_base_that_contradicts_itself_is_refused(cache, config, complaint):
+    raw = canonical_json(config)
+    manifest = Manifest.make(Descriptor.of(OCI_CONFIG, raw), [Descriptor(DOCKER_LAYER, Digest("sha256", "b" * 64), 1)])
+    served = Served(a_base())
+    served.documents = {str(manifest.descriptor.digest): manifest.raw}
+    served.config = raw
+    with pytest.raises(BadInput, match=complaint):
+        fetch(Reference("own.example", "base", "", manifest.descriptor.digest), AMD64, lambda _: served)
+
+
+def test_a_base_without_a_digest_is_refused(cache):
+    with pytest.raises(BadInput, match="has no digest"):
+        fetch(Reference("own.example", "base", "1"), AMD64, lambda _: Served(a_base()))
+
+
+def test_the_path_of_a_context_says_nothing(making, tmp_path):
+    first, _ = making.image(WHOLE, "one")
+    other = tmp_path / "another-context"
+    making.context.rename(other)
+    making.context = Path(other)
+    (other / "app.py").chmod(0o600)
+    second, _ = making.image(WHOLE, "two")
+    assert first.manifest.raw == second.manifest.raw
