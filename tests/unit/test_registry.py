@@ -497,6 +497,19 @@ def test_what_is_read_must_have_the_size(served, registry, chunks):
     assert served.blobs == {}
 
 
+def test_what_is_read_may_not_go_on_for_ever(served, registry):
+    asked = []
+
+    def chunks(offset):
+        while len(asked) < 1000:
+            asked.append(offset)
+            yield DATA[:500_000]
+
+    with pytest.raises(BadInput, match="promised size"):
+        registry.put_blob("team/app", BLOB, chunks)
+    assert len(asked) == 7
+
+
 def test_a_disk_that_fails_is_not_the_registrys_fault(served, registry, naps):
     def chunks(offset):
         yield DATA[:100]

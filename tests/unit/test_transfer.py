@@ -133,6 +133,17 @@ def test_from_one_registry_to_another(served, remote, make_registry):
     assert other.asked_for("POST", "mount") == []
 
 
+def test_a_source_that_drops_everything_is_left_once(served, make_registry):
+    """The target doesn't begin again with what the source has given up."""
+    IMAGE.fill_registry(served, "team/app")
+    served.fail("GET", "blobs", cut_after=0, times=10**6)
+    other = make_registry()
+    source, target = (Remote(Registry(each.host, sleep=lambda _: None), "team/app") for each in (served, other))
+    with pytest.raises(RegistryFailed, match=rf"{served.host}/team/app: fetching the blob .* the connection broke"):
+        copy_image(source, target, IMAGE.root, workers=1)
+    assert len(served.asked_for("GET", "blobs")) == 6
+
+
 def test_within_a_registry_blobs_are_mounted(served, remote):
     IMAGE.fill_registry(served, "team/app")
     there = Remote(remote.registry, "other/app")
