@@ -179,6 +179,14 @@ def test_deflate_streams_are_taken_as_they_are(tmp_path):
     assert len(data) < sum(map(len, streams)) + 150 * (len(streams) + 1)
 
 
+def test_what_deflates_very_well_comes_back_whole(tmp_path):
+    large = bytes(5_000_000)
+    layer, data = written(nodes_of(wheel(tmp_path / "a.zip", Member("a", large, deflate(large), 8)), ""))
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        assert held(tar, "a") == large
+    assert layer.diff_id == Digest.of_bytes(gzip.decompress(data))
+
+
 def test_headers_cost_little():
     nodes = [Node(f"pkg/module{number}.py", "file", 0o644, WHEEL_TIME, content=Text(b"x")) for number in range(2000)]
     layer, _ = written(nodes)
