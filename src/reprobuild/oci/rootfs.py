@@ -16,8 +16,6 @@ from reprobuild.errors import BadInput, shown
 
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
-#: What every whiteout of AUFS's own housekeeping begins with; it means nothing in an image.
-_AUFS = ".wh..wh."
 #: Links that a path may go through, as in Linux.
 _LINKS = 40
 #: Parts of paths that are looked at, over all entries: far more than any image has, and a matter of seconds.
@@ -104,7 +102,7 @@ class _Tree:
             return
         if whiteout == _OPAQUE:
             place.below.clear()
-        elif not whiteout.startswith(_AUFS):
+        else:
             place.below.pop(whiteout.removeprefix(_WHITEOUT), None)
 
     def put(self, found: Found) -> None:
