@@ -1,8 +1,11 @@
 import pytest
+from click.testing import CliRunner
 
 from reprobuild import lock
+from reprobuild.cli import app
+from reprobuild.cli import lock as commands
 from reprobuild.digest import Digest, canonical_json
-from reprobuild.errors import BadInput
+from reprobuild.errors import BadInput, ExitCode
 from reprobuild.image import pins
 from reprobuild.image.pins import Moved, moved, pin
 from reprobuild.oci.model import OCI_INDEX, OCI_MANIFEST, Index
@@ -146,3 +149,40 @@ def test_the_digest_is_that_of_the_bytes_that_the_registry_has():
     assert resolve_digest("b:1") == Digest.of_bytes(manifest)
     with pytest.raises(BadInput, match="c:1 is not JSON"):
         resolve_digest("c:1")
+
+
+@pytest.fixture
+def lock_command(config, monkeypatch):
+    """`reprobuild lock` in a project of images alone, and a registry that has one tag."""
+    raw = Index.make([]).raw
+    monkeypatch.setattr(commands.interpreter, "find", lambda *_, **__: None)
+    monkeypatch.setattr(commands.locks, "make", lambda *_, **__: {})
+    monkeypatch.setattr(commands, "_manifest_of", lambda: {"a:1": (OCI_INDEX, raw)}.__getitem__)
+
+    def run(*options, code=0):
+        done = CliRunner().invoke(app.cli, ["lock", "--project", str(config.root), *options], catch_exceptions=False)
+        assert done.exit_code == code, done.output
+        return done.stdout
+
+    return run, f"FROM a:1@{Digest.of_bytes(raw)}\r\n"
+
+
+def test_lock_pins_and_check_tells_what_moved(config, lock_command):
+    run, wanted = lock_command
+    path = config.root / "images/one/Dockerfile"
+    before = path.read_bytes()
+    assert f"+{wanted.strip()}" in run("--check", code=ExitCode.LOCK_STALE)
+    assert path.read_bytes() == before
+    assert run("--no-images", "--check") == "every lock is up to date\n"
+    assert run() == "wrote images/one/Dockerfile\nwrote images/two/Dockerfile\n"
+    assert path.read_bytes() == b"# one\r\n" + wanted.encode()
+    assert run("--check") == "every lock is up to date\n"
+    assert run() == "unchanged images/one/Dockerfile\nunchanged images/two/Dockerfile\n"
+
+
+def test_lock_asks_no_registry_where_no_image_has_a_dockerfile(config, lock_command, monkeypatch):
+    run, _ = lock_command
+    monkeypatch.setattr(commands, "_manifest_of", lambda: pytest.fail("asked"))
+    for name in ("one", "two"):
+        (config.root / f"images/{name}/Dockerfile").unlink()
+    assert run() == ""
