@@ -23,8 +23,17 @@ from reprobuild.archive.model import (
     clean_name,
     refusing,
 )
-from reprobuild.archive.tarred import Member, decompressed, extract_tar, open_tar, stream_kind, unpack, write_tar
-from reprobuild.archive.zipped import DEFLATED, RATIO_LIMIT, ZIP64, ZipMember, extra_fields, open_zip
+from reprobuild.archive.tarred import Member, decompressed, extract_tar, open_tar, stream_kind, unpack, write_tar, zstd
+from reprobuild.archive.zipped import (
+    DEFLATED,
+    RATIO_LIMIT,
+    ZIP64,
+    Inflater,
+    extra_fields,
+    open_zip,
+    zip_content,
+    zip_raw,
+)
 from reprobuild.errors import BadInput
 
 __all__ = [
@@ -36,10 +45,10 @@ __all__ = [
     "ZIP64",
     "Archive",
     "Entry",
+    "Inflater",
     "Kind",
     "Member",
     "Names",
-    "ZipMember",
     "archive_kind",
     "as_stream",
     "clean_name",
@@ -47,9 +56,13 @@ __all__ = [
     "extra_fields",
     "extract_tar",
     "open_archive",
+    "refusing",
     "stream_kind",
     "unpack",
     "write_tar",
+    "zip_content",
+    "zip_raw",
+    "zstd",
 ]
 
 
@@ -70,6 +83,7 @@ def open_archive(
     name: str = "the archive",
     names: Names = "portable",
     size_limit: int = SIZE_LIMIT,
+    kind: str | None = None,
 ) -> Iterator[Archive]:
     """Open a zip or tar file, or a seekable stream of one, and check everything that it declares.
 
@@ -77,6 +91,7 @@ def open_archive(
         source: a path, or a stream; ``name`` is then what messages call it.
         names: which member names and link targets are refused.
         size_limit: bytes that all members may claim together.
+        kind: what it has to be, such as ``tar.gz`` or ``tar.zst``; otherwise its bytes tell, and zstd isn't known.
 
     Raises:
         BadInput: it isn't an archive, is damaged, or holds a member that no honest archive has.
@@ -84,11 +99,12 @@ def open_archive(
     if isinstance(source, Path):
         with (
             _opened(source) as stream,
-            open_archive(stream, name=str(source), names=names, size_limit=size_limit) as archive,
+            open_archive(stream, name=str(source), names=names, size_limit=size_limit, kind=kind) as archive,
         ):
             yield archive
         return
-    kind = stream_kind(source)
+    source.seek(0)
+    kind = kind or stream_kind(source)
     if kind != "zip" and name.endswith((".whl", ".zip")):
         raise bad(name, f"is not a zip file, though its name ends in {Path(name).suffix}")
     if kind is None:

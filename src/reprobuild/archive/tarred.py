@@ -8,10 +8,13 @@ import lzma
 import os
 import shutil
 import struct
+import sys
 import tarfile
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import BinaryIO, Literal, cast
 
 from reprobuild.archive.model import (
@@ -31,7 +34,7 @@ from reprobuild.archive.model import (
     refusing,
 )
 from reprobuild.digest import Digest
-from reprobuild.errors import BadInput, WriteFailed
+from reprobuild.errors import BadInput, ToolMissing, WriteFailed
 
 _HEADER_LIMIT = 16 << 20  # bytes of one header extension: tarfile reads each in one piece
 _COMPRESSED = {b"\x1f\x8b": "gz", b"\xfd7zXZ\0": "xz", b"BZh": "bz2"}
@@ -66,7 +69,46 @@ def decompressed(stream: BinaryIO, kind: str) -> BinaryIO:
         return cast("BinaryIO", lzma.LZMAFile(stream))
     if kind.endswith("bz2"):
         return cast("BinaryIO", bz2.BZ2File(stream))
+    if kind.endswith("zst"):
+        return cast("BinaryIO", _Unzstd(stream))
     return stream
+
+
+def zstd() -> ModuleType:
+    """The zstd library: Python's own from 3.14 on, before that its backport.
+
+    Raises:
+        ToolMissing: it isn't installed.
+    """
+    try:
+        return import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
+    except ImportError as error:
+        raise ToolMissing(
+            "There is no zstd library here.", "Install reprobuild[zstd] instead of reprobuild."
+        ) from error
+
+
+class _Unzstd:
+    """What zstd compressed; its complaints are those of other formats."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._library = zstd()
+        self._file = self._library.ZstdFile(stream)
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            return bytes(self._file.read(size))
+        except self._library.ZstdError as error:
+            raise ValueError(str(error)) from error
+
+    def seek(self, position: int) -> int:
+        try:
+            return int(self._file.seek(position))
+        except self._library.ZstdError as error:
+            raise ValueError(str(error)) from error
+
+    def tell(self) -> int:
+        return int(self._file.tell())
 
 
 class _Guard:

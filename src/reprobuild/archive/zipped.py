@@ -13,7 +13,6 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 from reprobuild.archive.model import (
@@ -66,10 +65,10 @@ def open_zip(stream: BinaryIO, name: str) -> Archive:
             raise bad(name, f"has members that overlap: {first!r} and {second!r}", UNSAFE)
 
     def raw(entry: Entry) -> Iterator[bytes]:
-        return _raw(stream, name, entry)
+        return zip_raw(stream, name, entry)
 
     def content(entry: Entry) -> Iterator[bytes]:
-        return _content(stream, name, entry)
+        return zip_content(stream, name, entry)
 
     def place(entry: Entry) -> tuple[BinaryIO, int] | None:
         return (stream, _start(stream, name, entry)) if entry.method == STORED else None
@@ -84,28 +83,6 @@ def open_zip(stream: BinaryIO, name: str) -> Archive:
         content,
         place,
     )
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ZipMember:
-    """One file in a zip on disk, which is opened anew whenever it is read."""
-
-    path: Path
-    entry: Entry
-
-    def chunks(self) -> Iterator[bytes]:
-        """Its content in pieces of up to 1 MiB, checked at the end against its declared size and CRC.
-
-        Raises:
-            BadInput: while reading, when the content isn't what was declared.
-        """
-        with refusing(str(self.path)), self.path.open("rb") as stream:
-            yield from _content(stream, str(self.path), self.entry)
-
-    def raw(self) -> Iterator[bytes]:
-        """The same as it is stored, unchecked."""
-        with refusing(str(self.path)), self.path.open("rb") as stream:
-            yield from _raw(stream, str(self.path), self.entry)
 
 
 def _find_directory(stream: BinaryIO, name: str) -> tuple[int, int, int, int, bytes]:
@@ -235,7 +212,7 @@ def _with_target(entry: Entry, stream: BinaryIO, name: str) -> Entry:
         return entry
     if entry.size > _LINK_LIMIT:
         raise bad(name, f"has a link {entry.name!r} with {entry.size} bytes of target", UNSAFE)
-    target = b"".join(_content(stream, name, entry)).decode("utf-8", "backslashreplace")
+    target = b"".join(zip_content(stream, name, entry)).decode("utf-8", "backslashreplace")
     return dataclasses.replace(entry, target=target)
 
 
@@ -254,7 +231,12 @@ def _start(stream: BinaryIO, archive: str, entry: Entry) -> int:
     return entry.offset + _LOCAL.size + int(name_length) + int(extra_length)
 
 
-def _raw(stream: BinaryIO, archive: str, entry: Entry) -> Iterator[bytes]:
+def zip_raw(stream: BinaryIO, archive: str, entry: Entry) -> Iterator[bytes]:
+    """A member as it is stored, in pieces of 1 MiB but the last; ``archive`` is what messages call the zip.
+
+    Raises:
+        BadInput: while reading, when it isn't where and what the checked entry says.
+    """
     with refusing(f"{archive}, at {entry.name!r},"):
         start = _start(stream, archive, entry)
         left = entry.compressed_size
@@ -268,10 +250,11 @@ def _raw(stream: BinaryIO, archive: str, entry: Entry) -> Iterator[bytes]:
             yield chunk
 
 
-def _content(stream: BinaryIO, archive: str, entry: Entry) -> Iterator[bytes]:
+def zip_content(stream: BinaryIO, archive: str, entry: Entry) -> Iterator[bytes]:
+    """A member's content in pieces of up to 1 MiB, checked as :meth:`Archive.chunks` does."""
     crc = size = 0
     with refusing(f"{archive}, in {entry.name!r},"):
-        for chunk in _decompressed(_raw(stream, archive, entry), entry.method):
+        for chunk in _decompressed(zip_raw(stream, archive, entry), entry.method):
             size += len(chunk)
             if size > entry.size:
                 break
@@ -304,14 +287,32 @@ def _bunzipped(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _inflated(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflater = Inflater()
     for chunk in chunks:
-        if inflate.eof:
+        yield from inflater.feed(chunk)
+    yield from inflater.end()
+
+
+class Inflater:
+    """A deflate stream (RFC 1951) that comes in pieces and leaves in pieces of up to 1 MiB.
+
+    Both methods raise ValueError or zlib.error where the stream is damaged, cut, or followed by something else.
+    """
+
+    def __init__(self) -> None:
+        self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+
+    def feed(self, piece: bytes) -> Iterator[bytes]:
+        """What the next piece of the stream gives."""
+        if self._inflate.eof:
             raise ValueError("its compressed data goes on after its end")
-        yield inflate.decompress(chunk, CHUNK)
-        while inflate.unconsumed_tail:
-            yield inflate.decompress(inflate.unconsumed_tail, CHUNK)
-    while not inflate.eof and (rest := inflate.decompress(b"", CHUNK)):
-        yield rest
-    if not inflate.eof or inflate.unused_data:
-        raise ValueError("its compressed data has no proper end")
+        yield self._inflate.decompress(piece, CHUNK)
+        while self._inflate.unconsumed_tail:
+            yield self._inflate.decompress(self._inflate.unconsumed_tail, CHUNK)
+
+    def end(self) -> Iterator[bytes]:
+        """What is left when all pieces were fed."""
+        while not self._inflate.eof and (rest := self._inflate.decompress(b"", CHUNK)):
+            yield rest
+        if not self._inflate.eof or self._inflate.unused_data:
+            raise ValueError("its compressed data has no proper end")

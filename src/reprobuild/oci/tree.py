@@ -1,11 +1,13 @@
 """What goes into a layer: files, folders and links, with all that a tar header says of them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import BinaryIO, Literal, Protocol
 
+from reprobuild.archive import DEFLATED, Entry, zip_content, zip_raw
 from reprobuild.digest import chunks_of
+from reprobuild.errors import BadInput
 
 #: The time of everything that comes out of a wheel, in seconds since 1970: the first moment that a zip can hold,
 #: so that a layer of wheels is the same whenever it is made. What comes from elsewhere has the epoch.
@@ -73,6 +75,44 @@ class OnDisk:
 
     def deflated(self) -> Deflated | None:
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class _InZip:
+    path: Path
+    entry: Entry
+
+    @property
+    def size(self) -> int:
+        return self.entry.size
+
+    def chunks(self) -> Iterator[bytes]:
+        return self._read(zip_content)
+
+    def deflated(self) -> Deflated | None:
+        entry = self.entry
+        if entry.method != DEFLATED:
+            return None
+        return Deflated(entry.crc, entry.size, entry.compressed_size, self._read(zip_raw))
+
+    def _read(self, how: Callable[[BinaryIO, str, Entry], Iterator[bytes]]) -> Iterator[bytes]:
+        try:
+            with self.path.open("rb") as stream:
+                yield from how(stream, str(self.path), self.entry)
+        except OSError as error:
+            raise BadInput(f"{self.path} can't be read: {error.strerror}.") from error
+
+
+def wheel_content(path: Path, entry: Entry) -> Content:
+    """A file in a wheel, or another zip, as the content of a node.
+
+    Each reading opens the file by itself: any number of threads may read from one wheel, and nothing stays open.
+
+    Args:
+        path: the wheel, which nobody changes meanwhile.
+        entry: from :func:`reprobuild.archive.open_archive`, which checked the wheel's directory.
+    """
+    return _InZip(path, entry)
 
 
 @dataclass(frozen=True, slots=True)
