@@ -1,6 +1,7 @@
 import csv
 import hashlib
 import stat
+import zipfile
 import zlib
 from base64 import urlsafe_b64encode
 
@@ -122,6 +123,11 @@ def test_the_installers_files_are_its_own(installed):
     assert content(installed({"demo.py": b"", **mine}, requested=True)[f"{INFO}/REQUESTED"]) == b""
 
 
+def test_a_signature_of_another_record_is_left_out(installed):
+    files = installed({"demo.py": b"", "@info/RECORD.jws": b"{}", "@info/RECORD.p7s": b"?"})
+    assert [path for path in files if "RECORD." in path] == []
+
+
 def test_bytecode_is_left_out(installed):
     files = installed({"demo.py": b"", "demo/__pycache__/x.cpython-312.pyc": b"?", "old.pyc": b"!"})
     assert [path for path in files if path.endswith(".pyc")] == [f"{SITE}/old.pyc"]
@@ -176,13 +182,25 @@ def test_nodes_have_every_folder_from_the_prefix_down(installed):
 def test_unchanged_members_keep_their_deflate_stream(installed):
     data = b"x = 1\n" * 1000
     file = installed({"demo/__init__.py": data})[f"{SITE}/demo/__init__.py"]
-    deflated = file.content.deflated()
     for _ in range(2):
+        deflated = file.content.deflated()
         raw = b"".join(deflated.raw)
         assert zlib.decompress(raw, -15) == data
         assert (deflated.crc, deflated.size, deflated.raw_size) == (zlib.crc32(data), len(data), len(raw))
     assert content(file) == content(file) == data
     assert file.content.size == len(data)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_BZIP2])
+def test_other_members_than_deflated_ones_have_their_content_alone(make_wheel, tmp_path, method):
+    path = make_wheel(tmp_path / "one", {"demo/__init__.py": b"x = 1\n" * 1000})
+    (tmp_path / "two").mkdir()
+    with zipfile.ZipFile(path) as one, zipfile.ZipFile(tmp_path / "two" / path.name, "w", method) as two:
+        for name in one.namelist():
+            two.writestr(name, one.read(name))
+    file = install(read_wheel(tmp_path / "two" / path.name), TARGET)[f"{SITE}/demo/__init__.py"]
+    assert file.content.deflated() is None
+    assert content(file) == b"x = 1\n" * 1000
 
 
 def test_a_wheel_that_changes_under_our_hands_is_noticed(make_wheel, tmp_path):

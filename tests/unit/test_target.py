@@ -1,6 +1,7 @@
 import json
 import platform
 import sys
+import sysconfig
 
 import pytest
 from packaging.markers import default_environment
@@ -59,6 +60,13 @@ def test_prefers_the_newest_manylinux_and_knows_the_old_names():
     arm = [str(tag) for tag in Target("3.12", "/usr/bin/python3.12", "aarch64-manylinux_2_28").tag_ranks]
     assert "cp312-cp312-manylinux_2_17_aarch64" in arm
     assert not any("2_16" in tag or "manylinux1_" in tag or "x86_64" in tag for tag in arm)
+
+
+def test_the_python_that_runs_this_has_no_say(monkeypatch):
+    """As if it were one without a GIL, whose wheels have another ABI."""
+    usual = Target("3.13", "/usr/bin/python3.13", "x86_64-manylinux_2_28").tag_ranks
+    monkeypatch.setattr(sysconfig, "get_config_var", lambda name: int(name in ("Py_GIL_DISABLED", "Py_DEBUG")))
+    assert Target("3.13", "/usr/bin/python3.13", "x86_64-manylinux_2_28").tag_ranks == usual
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 from reprobuild.archive.model import (
@@ -84,28 +83,6 @@ def open_zip(stream: BinaryIO, name: str) -> Archive:
         content,
         place,
     )
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ZipMember:
-    """One file in a zip on disk, which is opened anew whenever it is read."""
-
-    path: Path
-    entry: Entry
-
-    def chunks(self) -> Iterator[bytes]:
-        """Its content in pieces of up to 1 MiB, checked at the end against its declared size and CRC.
-
-        Raises:
-            BadInput: while reading, when the content isn't what was declared.
-        """
-        with refusing(str(self.path)), self.path.open("rb") as stream:
-            yield from zip_content(stream, str(self.path), self.entry)
-
-    def raw(self) -> Iterator[bytes]:
-        """The same as it is stored, unchecked."""
-        with refusing(str(self.path)), self.path.open("rb") as stream:
-            yield from zip_raw(stream, str(self.path), self.entry)
 
 
 def _find_directory(stream: BinaryIO, name: str) -> tuple[int, int, int, int, bytes]:

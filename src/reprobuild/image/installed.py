@@ -21,11 +21,11 @@ from dataclasses import dataclass
 
 from packaging.utils import canonicalize_name
 
-from reprobuild.archive import DEFLATED, Entry, ZipMember
+from reprobuild.archive import Entry
 from reprobuild.errors import BadInput, shown
 from reprobuild.files import TEXT_LIMIT
 from reprobuild.image.target import Target
-from reprobuild.oci.tree import WHEEL_TIME, Content, Deflated, Node, Text
+from reprobuild.oci.tree import WHEEL_TIME, Content, Node, Text, wheel_content
 from reprobuild.wheelfile import WheelFile
 
 INSTALLER = b"reprobuild\n"
@@ -35,36 +35,6 @@ _SHEBANG = b"#!python"
 _ENTRY_POINT = re.compile(r"([\w.]+)\s*:\s*([\w.]+)\s*(\[.*\])?")
 _COMPONENT_LIMIT = 255  # bytes of a name, on every file system that runs containers
 _ASK = "Ask whoever made it for a wheel that follows the specification."
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A file of a wheel, as content of a layer."""
-
-    member: ZipMember
-
-    @property
-    def size(self) -> int:
-        return self.member.entry.size
-
-    def chunks(self) -> Iterator[bytes]:
-        return self.member.chunks()
-
-    def deflated(self) -> Deflated | None:
-        entry = self.member.entry
-        if entry.method != DEFLATED:
-            return None
-        return Deflated(entry.crc, entry.size, entry.compressed_size, _Again(self.member))
-
-
-@dataclass(frozen=True, slots=True)
-class _Again:
-    """The stored bytes of a member; they can be gone through more than once."""
-
-    member: ZipMember
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self.member.raw()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,13 +151,13 @@ def _data_file(wheel: WheelFile, target: Target, entry: Entry) -> tuple[str, Ins
 
 
 def _member(wheel: WheelFile, entry: Entry, *, executable: bool = False) -> InstalledFile:
-    content = Member(ZipMember(wheel.path, entry))
+    content = wheel_content(wheel.path, entry)
     return InstalledFile(content, executable or bool(entry.mode & 0o111), wheel.record[entry.name])
 
 
 def _data_script(wheel: WheelFile, target: Target, entry: Entry) -> InstalledFile:
     """A script, whose first line is made to name the environment's Python if it names none."""
-    content = ZipMember(wheel.path, entry)
+    content = wheel_content(wheel.path, entry)
     if not next(content.chunks(), b"").startswith(_SHEBANG):
         return _member(wheel, entry, executable=True)
     if entry.size > TEXT_LIMIT:
@@ -243,7 +213,7 @@ def _entry_points_text(wheel: WheelFile) -> str:
             if entry.size > TEXT_LIMIT:
                 raise _bad(wheel, f"{entry.name} has {entry.size} bytes")
             try:
-                return b"".join(ZipMember(wheel.path, entry).chunks()).decode()
+                return b"".join(wheel_content(wheel.path, entry).chunks()).decode()
             except UnicodeDecodeError as error:
                 raise _bad(wheel, f"{entry.name} is not UTF-8 text") from error
     return ""

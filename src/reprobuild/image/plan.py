@@ -100,19 +100,18 @@ def _shared(wheels: Iterable[InstalledWheel], count: int) -> list[list[Installed
 def _cut(group: Sequence[InstalledWheel], largest: int) -> Iterator[LayerPlan]:
     """One layer of some wheels, or as many as it takes: each with some of the files, and the folders above them."""
     folders = {node.path: node for wheel in group for node in wheel.nodes if node.kind == "directory"}
-    there: set[str] = set()
     wheels: list[InstalledWheel] = []
     nodes: dict[str, Node] = {}
     size = 0
     for wheel in group:
         for node in wheel.nodes:
-            if node.kind == "directory" or node.path in there:
-                continue  # two wheels have the same file there
+            if node.kind == "directory":
+                continue
             needed = [node, *_above(node.path, folders)]
             if size + _packed(each for each in needed if each.path not in nodes) > largest and nodes:
                 yield LayerPlan(tuple(wheels), tuple(nodes[path] for path in sorted(nodes)))
                 wheels, nodes, size = [], {}, 0
-            new = [each for each in needed if each.path not in nodes]
+            new = [each for each in needed if each.path not in nodes]  # two wheels may have the same file
             size += _packed(new)
             if size > largest:
                 raise BadInput(
@@ -120,7 +119,6 @@ def _cut(group: Sequence[InstalledWheel], largest: int) -> Iterator[LayerPlan]:
                     "Allow larger layers.",
                 )
             nodes.update((each.path, each) for each in new)
-            there.add(node.path)
             if wheel not in wheels[-1:]:
                 wheels.append(wheel)
     if nodes:
