@@ -1,0 +1,243 @@
+"""The two images of an example: the same bytes wherever they are made, and real programs run them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from reprobuild import interpreter
+from reprobuild.errors import ExitCode, ToolMissing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from tests.conftest import Cli, Git
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "digits"
+pytestmark = pytest.mark.network
+
+
+@pytest.fixture
+def digits(tmp_path: Path, base_image: Callable[[str], str], git: Git, reprobuild: Cli) -> Path:
+    """The example, its bases pinned by `reprobuild lock`, in a clean checkout."""
+    folder = tmp_path / "digits"
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__", "venv", "dist"))
+    tagged = base_image("debian").partition("@")[0] + ":latest"
+    for path in folder.glob("images/*/Dockerfile"):
+        text = path.read_text()
+        assert "127.0.0.1:5000/base/debian:latest" in text
+        path.write_text(text.replace("127.0.0.1:5000/base/debian:latest", tagged))
+    reprobuild("lock", "--project", folder)
+    for path in folder.glob("images/*/Dockerfile"):
+        assert f"FROM {tagged}@{base_image('debian').partition('@')[2]}" in path.read_text()
+    reprobuild("lock", "--check", "--project", folder)
+    git(folder, "init", "--quiet")
+    commit(git, folder)
+    return folder
+
+
+def commit(git: Git, folder: Path) -> None:
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "a state of the test")
+
+
+def run(*command: str | Path, env: Mapping[str, str]) -> str:
+    done = subprocess.run([*map(str, command)], env={**os.environ, **env}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", ["training", "inference"])
+def test_an_image_is_the_same_from_other_folders_umasks_and_pythons(
+    digits: Path, name: str, reprobuild: Cli, git: Git, tmp_path: Path
+) -> None:
+    first = reprobuild("image", name, digits, "-o", f"oci:{tmp_path / 'one'}", "--json").json
+    other = tmp_path / "a-longer-name-of-a-folder"
+    git(tmp_path, "clone", "--quiet", digits, other)
+    cold = {"REPROBUILD_CACHE_DIR": str(tmp_path / "cold"), "TZ": "Asia/Kathmandu", "LC_ALL": "C"}
+    second = reprobuild("image", name, other, "-o", f"oci:{tmp_path / 'two'}", "--json", umask=0o077, env=cold).json
+    assert second["platforms"][0]["remembered"] == 0
+    digests = {first["digest"], second["digest"]}
+    for version in ("3.11", "3.12", "3.13"):
+        if python := another_python(version, tmp_path):
+            command = [python, "-m", "reprobuild", "image", name, str(digits), "--json"]
+            command += ["-o", f"oci:{tmp_path / version}"]
+            digests.add(json.loads(run(*command, env={"REPROBUILD_CACHE_DIR": str(tmp_path / version)}))["digest"])
+    assert len(digests) == 1
+    image = f"oci:{tmp_path / 'one'}"
+    assert reprobuild("diff", image, f"oci:{tmp_path / 'two'}", "--json").json["level"] == "identical"
+    assert reprobuild("verify-image", image, "--project", digits, "--json").json["level"] == "identical"
+
+
+def another_python(version: str, folder: Path) -> str:
+    """An interpreter of another version with this one's packages; empty where there is none."""
+    if sys.version_info[:2] == tuple(map(int, version.split("."))):
+        return ""
+    try:
+        found = interpreter.find(version).executable
+    except ToolMissing:
+        return ""
+    environment = folder / f"env-{version}"
+    lock = Path(__file__).parents[2] / "requirements.txt"
+    run("uv", "venv", "--quiet", "--no-project", "--python", found, environment, env={})
+    python = str(environment / "bin" / "python")
+    run("uv", "pip", "install", "--quiet", "--python", python, "--require-hashes", "-r", lock, env={})
+    run("uv", "pip", "install", "--quiet", "--python", python, "--no-deps", lock.parent, env={})
+    return python
+
+
+def test_an_image_is_the_same_for_another_user(digits: Path, reprobuild: Cli, tmp_path: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can be another user")
+    first = reprobuild("image", "inference", digits, "--json").json["digest"]
+    home = tmp_path / "nobody"
+    home.mkdir()
+    shutil.copytree(digits, home / "digits")
+    subprocess.run(["chown", "-R", "65534:65534", home], check=True)
+    for parent in home.parents:
+        if parent != Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o755)
+    environment = {"HOME": str(home), "TMPDIR": str(home), "REPROBUILD_CACHE_DIR": str(home / "cache")}
+    environment |= {key: value for key, value in os.environ.items() if key.startswith(("SSL_", "PATH"))}
+    prefix = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-m", "reprobuild"]
+    probe = subprocess.run([*prefix, "--version"], env=environment, capture_output=True, text=True, check=False)
+    if probe.returncode:
+        pytest.skip(f"nobody can't run this Python: {probe.stderr.strip()[-200:]}")
+    done = subprocess.run(
+        [*prefix, "image", "inference", home / "digits", "--json", "--sandbox", "plain"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["digest"] == first
+
+
+def test_the_images_run(digits: Path, docker: dict[str, str], repository: str, reprobuild: Cli, tmp_path: Path) -> None:
+    """The one trains and writes a model, which the other answers with."""
+    train, serve = f"{repository}:train", f"{repository}:serve"
+    pushed = reprobuild("image", "training", digits, "--push", train, "--json").json
+    assert pushed["pushed"]["mounted"] > 0
+    again = reprobuild("image", "training", digits, "--push", train, "--json").json
+    assert (again["digest"], again["pushed"]["sent"], again["pushed"]["mounted"]) == (pushed["digest"], 0, 0)
+    reprobuild("image", "inference", digits, "--load", serve, env=docker)
+    out = tmp_path / "out"
+    out.mkdir()
+    out.chmod(0o777)
+    tmp_path.chmod(0o755)
+    models = []
+    for _ in range(2):
+        run("docker", "run", "--rm", "--network=none", "-v", f"{out}:/out", train, env=docker)
+        models.append((out / "model.safetensors").read_bytes())
+    assert models[0] == models[1]
+    check = "import importlib.metadata as m, sys; print(sorted(d.name for d in m.distributions()), sys.prefix)"
+    told = run(
+        "docker", "run", "--rm", "--network=none", "--entrypoint=/opt/venv/bin/python", serve, "-c", check, env=docker
+    )
+    assert "'digits'" in told
+    assert "scikit-learn" not in told
+    assert "/opt/venv" in told
+    port = free_port()
+    command = ["docker", "run", "--detach", "--rm", "--network=host", "-v", f"{out}:/model:ro", serve]
+    container = run(*command, "--model", "/model/model.safetensors", "--port", str(port), env=docker).strip()
+    try:
+        answer = asked(f"http://127.0.0.1:{port}/predict", {"image": [0.0] * 64})
+    finally:
+        run("docker", "kill", container, env=docker)
+    assert answer["digit"] in range(10)
+    assert sum(answer["probabilities"]) == pytest.approx(1, abs=1e-4)
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+def asked(url: str, document: object) -> Any:
+    """What a server answers, once it does."""
+    for _ in range(100):
+        try:
+            with urllib.request.urlopen(
+                urllib.request.Request(url, json.dumps(document).encode()), timeout=10
+            ) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError:
+            raise
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(f"{url} doesn't answer")
+
+
+def test_what_is_pushed_can_be_verified_elsewhere(
+    digits: Path, repository: str, reprobuild: Cli, git: Git, tmp_path: Path
+) -> None:
+    reference = f"{repository}:1"
+    reprobuild("image", "inference", digits, "--push", reference)
+    elsewhere = tmp_path / "elsewhere"
+    git(tmp_path, "clone", "--quiet", digits, elsewhere)
+    cold = {"REPROBUILD_CACHE_DIR": str(tmp_path / "cold")}
+    said = reprobuild("verify-image", reference, "--project", elsewhere, "--json", env=cold).json
+    assert said["level"] == "identical"
+    assert {"umask", "timezone", "hostname"} <= set(said["platforms"][0]["varied"])
+
+
+def test_a_change_of_the_app_changes_one_layer(
+    digits: Path, repository: str, reprobuild: Cli, git: Git, tmp_path: Path
+) -> None:
+    before = reprobuild("image", "inference", digits, "--push", f"{repository}:1", "--json").json
+    module = digits / "src" / "digits" / "serve.py"
+    module.write_text(module.read_text() + "\nCHANGED = True\n")
+    commit(git, digits)
+    after = reprobuild("image", "inference", digits, "--push", f"{repository}:2", "--json").json
+    layers = [[each["digest"] for each in said["platforms"][0]["layers"]] for said in (before, after)]
+    changed = [a != b for a, b in zip(*layers, strict=True)]
+    assert changed == [False] * (len(changed) - 1) + [True]
+    assert after["pushed"]["sent"] < 200_000
+    said = reprobuild("diff", f"{repository}:1", f"{repository}:2", "--json", code=ExitCode.DIFFERS_PAYLOAD).json
+    paths = {"/".join(each["path"][1:]) for each in said["differences"] if each["path"][0].startswith("layer")}
+    assert "opt/venv/lib/python3.11/site-packages/digits/serve.py" in paths
+    assert not any("numpy" in each for each in paths)
+
+
+def test_an_image_that_was_changed_is_found_out(digits: Path, reprobuild: Cli, tmp_path: Path) -> None:
+    """Its record is about it, and yet it isn't what the record's inputs give."""
+    reprobuild("image", "inference", digits, "-o", f"oci:{tmp_path / 'image'}")
+    sys.path.insert(0, str(Path(__file__).parent))
+    from reprobuild import attest  # noqa: PLC0415
+    from reprobuild.image.store import InLayout, add_record, images_of, record_of  # noqa: PLC0415
+    from reprobuild.oci.layout import Layout  # noqa: PLC0415
+    from reprobuild.oci.model import OCI_CONFIG, Manifest  # noqa: PLC0415
+
+    layout = Layout(tmp_path / "image")
+    (image,) = images_of(InLayout(layout), layout.find(), "it")
+    statement = record_of(InLayout(layout), image).statement
+    document = json.loads(image.config.raw)
+    document["config"]["Env"].append("LD_PRELOAD=/evil.so")
+    config = layout.put_document(OCI_CONFIG, attest.encode(document))
+    manifest = Manifest.make(config, image.manifest.layers, annotations=image.manifest.annotations)
+    layout.put_document(manifest.descriptor.media_type, manifest.raw)
+    statement["subject"][0]["digest"]["sha256"] = manifest.descriptor.digest.hex
+    add_record(layout, statement, manifest.descriptor)
+    layout.add(manifest.descriptor, "latest")
+    said = reprobuild(
+        "verify-image", f"oci:{tmp_path / 'image'}", "--project", digits, "--json", code=ExitCode.DIFFERS_METADATA
+    ).json
+    differences = said["platforms"][0]["differences"]
+    assert [(each["path"], each["field"]) for each in differences] == [(["config"], "config.Env")]
+    # Nor can the record name other inputs.
+    statement["predicate"]["buildDefinition"]["resolvedDependencies"].pop()
+    add_record(layout, statement, manifest.descriptor)
+    reprobuild("verify-image", tmp_path / "image", "--project", digits, code=ExitCode.RECORD_UNUSABLE)
