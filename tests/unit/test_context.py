@@ -168,6 +168,16 @@ def test_a_file_goes_where_the_link_at_its_destination_leads():
         assert names(found) == [path]
 
 
+def test_an_absolute_link_starts_at_the_root_of_what_is_copied_from():
+    tree = Nodes({"d/l": Node("d/l", "symlink", 0o777, 1, target="/a"), "a": text("a", b"1"), "d/a": text("d/a", b"2")})
+    assert [node.content for node in placed(tree, "d/l").nodes] == [Text(b"1")]
+
+
+def test_a_name_that_no_file_can_have_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="can't be read: File name too long"):
+        placed(Context(tmp_path, EPOCH), "x" * 300)
+
+
 @pytest.mark.parametrize("sources", [("a", "b"), ("[ab]",)])
 def test_several_files_need_a_folder(sources):
     tree = Nodes({"a": text("a"), "b": text("b")})

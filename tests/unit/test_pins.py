@@ -36,6 +36,7 @@ def at(name):
         ("FROM a:1 AS x\r\nFROM x\r\n", f"FROM a:1{at('a:1')} AS x\r\nFROM x\r\n"),
         ('FROM "a:1"', f'FROM "a:1"{at("a:1")}'),
         (f'FROM "a:1@{OLD}"', f'FROM "a:1{at("a:1")}"'),
+        ("from from", f"from from:latest{at('from:latest')}"),
         ("FROM from", f"FROM from:latest{at('from:latest')}"),
         ("FROM a AS a", f"FROM a:latest{at('a:latest')} AS a"),
         ("# escape=`\nFROM `\n # a:1\n\n  a:1`\n  AS x", f"# escape=`\nFROM `\n # a:1\n\n  a:1{at('a:1')}`\n  AS x"),
