@@ -41,15 +41,22 @@ def build(context):
     with tarfile.open(out) as image:
 
         def blob(digest):
-            return image.extractfile(f"blobs/sha256/{digest.partition(':')[2]}").read()
+            return content(image, f"blobs/sha256/{digest.partition(':')[2]}")
 
-        manifest = json.loads(blob(json.load(image.extractfile("index.json"))["manifests"][0]["digest"]))
+        manifest = json.loads(blob(json.loads(content(image, "index.json"))["manifests"][0]["digest"]))
         if "manifests" in manifest:
             manifest = json.loads(blob(manifest["manifests"][0]["digest"]))
         config = json.loads(blob(manifest["config"]["digest"]))
         layers = [blob(layer["digest"]) for layer in manifest["layers"] or []]
     found = {"tree": tree_of(layers), "settings": config["config"]}
     return found | ({"author": config["author"]} if "author" in config else {})
+
+
+def content(archive, member):
+    """The bytes of a file in a tar."""
+    stream = archive.extractfile(member)
+    assert stream
+    return stream.read()
 
 
 def tree_of(layers):
@@ -61,7 +68,7 @@ def tree_of(layers):
                 path = member.name.strip("/")
                 if ".wh." in path:
                     raise ValueError(f"{path}: no case removes anything")
-                text = members.extractfile(member).read().decode() if member.isfile() else ""
+                text = content(members, member).decode() if member.isfile() else ""
                 kind = {tarfile.DIRTYPE: "folder", tarfile.SYMTYPE: "link", tarfile.REGTYPE: "file"}[member.type]
                 assert int(member.mtime) == EPOCH or kind == "folder", member
                 found[path] = f"{kind} {member.mode:o} {member.uid}:{member.gid} {member.linkname or text}".rstrip(" ")

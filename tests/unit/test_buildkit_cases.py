@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,13 +91,13 @@ class Root:
             yield path, f"{kinds[node.kind]} {node.mode:o} {node.uid}:{node.gid} {said}".rstrip(" ")
 
 
-def built(context):
+def built(context: Path) -> dict[str, Any]:
     """What our half makes of a context: the root file system's lines, and the settings."""
     parsed = dockerfiles.read(context / "Dockerfile")
     spec = dockerfiles.resolve(
         parsed, lambda _: pytest.fail("no base"), platform=Platform("linux", "amd64"), epoch=EPOCH
     )
-    roots = []
+    roots: list[Root] = []
     for stage in spec.stages:
         root = Root(roots[stage.base].nodes if isinstance(stage.base, int) else ())
         for step in stage.steps:
@@ -115,7 +116,7 @@ def built(context):
                     root.add(node)
         assert all(node.mtime == EPOCH for node in root.nodes.values())
         roots.append(root)
-    found = {"tree": dict(roots[-1].lines()), "settings": spec.target.settings}
+    found: dict[str, Any] = {"tree": dict(roots[-1].lines()), "settings": spec.target.settings}
     return found | ({"author": spec.target.author} if spec.target.author else {})
 
 

@@ -6,6 +6,7 @@ import socket
 import tarfile
 import zlib
 from dataclasses import replace
+from pathlib import PosixPath
 
 import pytest
 
@@ -18,9 +19,14 @@ COPY = Copy("COPY", 2, ("",), "/x/", None, "", None, (), unpacks=False)
 EPOCH = 1_700_000_000
 
 
+def nobody(_path: str) -> bytes | None:
+    """No file of the image is there."""
+    return None
+
+
 def placed(tree, *sources, to="/x/", **more):
     step = replace(COPY, sources=sources, destination=to, **more)
-    return place(step, tree, epoch=EPOCH, where="Dockerfile", follow=lambda path: (path, False), read={}.get)
+    return place(step, tree, epoch=EPOCH, where="Dockerfile", follow=lambda path: (path, False), read=nobody)
 
 
 def names(found):
@@ -35,7 +41,7 @@ def test_nothing_is_read_before_somebody_wants_the_content(tmp_path):
     (tmp_path / "big").write_bytes(b"x" * 100)
     opened = []
 
-    class Watched(type(tmp_path)):
+    class Watched(PosixPath):
         def open(self, *arguments, **more):
             opened.append(self)
             return super().open(*arguments, **more)
@@ -163,9 +169,19 @@ def test_a_file_goes_where_the_link_at_its_destination_leads():
             epoch=EPOCH,
             where="D",
             follow=lambda path: places[path],
-            read={}.get,
+            read=nobody,
         )
         assert names(found) == [path]
+
+
+def test_an_absolute_link_starts_at_the_root_of_what_is_copied_from():
+    tree = Nodes({"d/l": Node("d/l", "symlink", 0o777, 1, target="/a"), "a": text("a", b"1"), "d/a": text("d/a", b"2")})
+    assert [node.content for node in placed(tree, "d/l").nodes] == [Text(b"1")]
+
+
+def test_a_name_that_no_file_can_have_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="can't be read: File name too long"):
+        placed(Context(tmp_path, EPOCH), "x" * 300)
 
 
 @pytest.mark.parametrize("sources", [("a", "b"), ("[ab]",)])

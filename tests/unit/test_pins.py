@@ -1,7 +1,7 @@
 import pytest
 from click.testing import CliRunner
 
-from reprobuild import lock
+from reprobuild import interpreter, lock
 from reprobuild.cli import app
 from reprobuild.cli import lock as commands
 from reprobuild.digest import Digest, canonical_json
@@ -36,6 +36,7 @@ def at(name):
         ("FROM a:1 AS x\r\nFROM x\r\n", f"FROM a:1{at('a:1')} AS x\r\nFROM x\r\n"),
         ('FROM "a:1"', f'FROM "a:1"{at("a:1")}'),
         (f'FROM "a:1@{OLD}"', f'FROM "a:1{at("a:1")}"'),
+        ("from from", f"from from:latest{at('from:latest')}"),
         ("FROM from", f"FROM from:latest{at('from:latest')}"),
         ("FROM a AS a", f"FROM a:latest{at('a:latest')} AS a"),
         ("# escape=`\nFROM `\n # a:1\n\n  a:1`\n  AS x", f"# escape=`\nFROM `\n # a:1\n\n  a:1{at('a:1')}`\n  AS x"),
@@ -155,8 +156,8 @@ def test_the_digest_is_that_of_the_bytes_that_the_registry_has():
 def lock_command(config, monkeypatch):
     """`reprobuild lock` in a project of images alone, and a registry that has one tag."""
     raw = Index.make([]).raw
-    monkeypatch.setattr(commands.interpreter, "find", lambda *_, **__: None)
-    monkeypatch.setattr(commands.locks, "make", lambda *_, **__: {})
+    monkeypatch.setattr(interpreter, "find", lambda *_, **__: None)
+    monkeypatch.setattr(lock, "make", lambda *_, **__: {})
     monkeypatch.setattr(commands, "_manifest_of", lambda: {"a:1": (OCI_INDEX, raw)}.__getitem__)
 
     def run(*options, code=0):
