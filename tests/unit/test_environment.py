@@ -183,6 +183,13 @@ def test_no_wheel_replaces_a_part_of_the_environment(offer, tmp_path, name):
     assert refusal(lock, tmp_path).startswith("the environment itself and a-1.0-py3-none-any.whl both install ")
 
 
+def test_a_wheel_at_war_with_itself_is_refused(offer, tmp_path):
+    members = {"foo/x.py": b"", "@data/data/lib/python3.12/site-packages/foo": b""}
+    assert "both install 'lib/python3.12/site-packages/foo'" in refusal(
+        offer({"name": "a", "members": members}), tmp_path
+    )
+
+
 def test_what_pip_check_would_say_is_said(offer, tmp_path):
     metadata = (
         "Requires-Python: <3.12\nRequires-Dist: b>=2\nRequires-Dist: c\nRequires-Dist: d; extra == 'x'\n"
