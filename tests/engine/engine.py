@@ -342,11 +342,11 @@ class Apt:
 
 def mirror() -> str:
     """The mirror that the machine's own apt is set up with."""
-    lines = call("apt-get", "indextargets", "--format", "$(SITE) $(RELEASE)").splitlines()
-    for line in lines:
-        site, _, release = line.rpartition(" ")
-        if release == OWN:
-            return site
+    # Not `indextargets`, which knows nothing until somebody has run `apt-get update` on the machine.
+    listed = call("apt-get", "update", "--print-uris", "--option=Debug::NoLocking=true")
+    found = re.search(rf"^'(\S+?)/*/dists/{OWN}/InRelease'", listed, re.MULTILINE)
+    if found:
+        return found[1]
     raise CantHere(f"apt is set up without a mirror for {OWN}")
 
 
