@@ -271,6 +271,14 @@ def test_fewer_bytes_than_promised_are_an_error(full, registry):
         whole(registry, wrong)
 
 
+def test_a_server_that_always_ends_early_is_left(full, registry):
+    """By its own length it sent everything, and it knows no ranges."""
+    full.answer("GET", "blobs", 200, DATA[:100], times=ALL)
+    with pytest.raises(Dropped, match="ended after 100 of 3000000 bytes"):
+        whole(registry)
+    assert len(full.asked) == 6
+
+
 @pytest.mark.parametrize("content_range", [None, "bytes 2000001-2999999/3000000", "octets"])
 def test_another_part_than_was_asked_for_is_not_taken(full, registry, content_range):
     headers = {"Content_Range": content_range} if content_range else {}
