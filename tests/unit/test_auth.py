@@ -1,14 +1,17 @@
 import base64
 import json
 import traceback
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
 
 from reprobuild.errors import BadInput, RegistryFailed
-from reprobuild.oci.auth import Credentials, challenges_of, credentials_for
+from reprobuild.oci.auth import Credentials, Login, challenges_of, credentials_for
 from reprobuild.oci.model import OCI_LAYER, Descriptor
 from reprobuild.oci.registry import Refused, Registry
+from reprobuild.oci.transport import Transport
 
 DATA = b"some content"
 BLOB = Descriptor.of(OCI_LAYER, DATA)
@@ -140,7 +143,7 @@ def test_a_malformed_file_is_named_and_not_shown(homes, content):
     with pytest.raises(BadInput, match=r"config\.json") as caught:
         credentials_for("r.example", "a")
     assert "czNjcmV0" not in str(caught.value)
-    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__ or not caught.value.__context__  # which holds the whole text
 
 
 def test_secrets_are_not_in_a_repr():
@@ -279,7 +282,7 @@ def test_token_for_a_user(served, registry, docker):
 
 def test_scopes_of_one_repository_are_merged(served, registry):
     wants_token(served, "one")
-    served.challenge = served.challenge.replace("real/name:pull", "team/app:pull,delete")
+    served.challenge = served.challenge.replace("real/name:pull", "team/app:delete")
     assert registry.has_blob("team/app", BLOB)
     assert served.asked_for("GET", "^/token")[0].query["scope"] == ["repository:team/app:delete,pull"]
 
@@ -293,10 +296,11 @@ def test_a_mount_asks_for_both_repositories(served, registry):
 
 def test_a_token_is_renewed_before_it_expires(served, registry, clock):
     wants_token(served, "one", "two", seconds=100)
-    for now in (0, 80, 95, 100, 180):
-        clock.now = now
+    fetched = []
+    for clock.now in (0, 80, 95, 100, 180):
         assert registry.has_blob("team/app", BLOB)
-    assert len(served.asked_for("GET", "^/token")) == 2
+        fetched.append(len(served.asked_for("GET", "^/token")))
+    assert fetched == [1, 1, 2, 2, 2]
 
 
 def test_a_token_that_expired_early_is_renewed(served, registry):
@@ -354,7 +358,7 @@ def test_a_refusal_that_never_ends_ends(served, registry, docker, kind):
         with pytest.raises(Refused, match="401, UNAUTHORIZED") as caught:
             list(registry.blob("team/app", BLOB))
         assert "docker login" in caught.value.remedy
-    assert len(served.asked) <= 8
+    assert len(served.asked) <= (3 if kind == "basic" else 8)
 
 
 @pytest.mark.parametrize(
@@ -388,6 +392,25 @@ def test_a_token_server_somewhere_odd_gets_nothing(served, registry, docker, rea
     served.challenge = f'Bearer realm="{realm}"'
     with pytest.raises(RegistryFailed, match="not https"):
         registry.has_blob("team/app", BLOB)
+
+
+def test_threads_that_were_refused_together_share_a_token(served, clock):
+    wants_token(served, "one")
+    way = Login(served.host, Transport(plain=False, clock=clock))
+    refusal: Any = SimpleNamespace(headers={"WWW-Authenticate": served.challenge}, url=f"{served.url}/v2/")
+    for _ in range(3):
+        assert way.renew(refusal, "team/app", "repository:team/app:pull", "") == "Bearer one"
+    assert len(served.asked) == 1
+
+
+def test_who_asks_over_https_sends_no_password_over_http(served, clock):
+    wants_token(served, "one")
+    found = Credentials("somebody", "s3cret")
+    way = Login("registry.example", Transport(plain=True, clock=clock), lambda *_: found)
+    refusal: Any = SimpleNamespace(headers={"WWW-Authenticate": served.challenge}, url="https://registry.example/v2/")
+    with pytest.raises(RegistryFailed, match="not https"):
+        way.renew(refusal, "team/app", "repository:team/app:pull", "")
+    assert served.asked == []
 
 
 def test_a_password_stays_with_its_token_server(served, registry, docker, make_registry):

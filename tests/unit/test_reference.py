@@ -76,6 +76,7 @@ def test_what_a_registry_is_asked_for():
         "registry.example:99999/a",
         "[::g]:1/a",
         "[::1/a",
+        "[::1::2]/a",
         "user:pass@registry.example/a",
         "registry.example/a?b",
         "ä/b",

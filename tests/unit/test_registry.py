@@ -119,7 +119,10 @@ def test_what_is_no_manifest_is_refused(full, registry, document):
 
 
 def test_a_manifest_without_end_is_refused(full, registry):
-    full.answer("GET", "manifests", 200, b" " * (DOCUMENT_LIMIT + 5))
+    """It is said to be huge, and breaks off soon after the limit: nobody should have read so far."""
+    full.answer(
+        "GET", "manifests", 200, b" " * (DOCUMENT_LIMIT + (1 << 20)), Content_Length=str(1 << 40), Connection="close"
+    )
     with pytest.raises(RegistryFailed, match="more than"):
         registry.manifest("team/app", "v1")
 
@@ -266,6 +269,14 @@ def test_fewer_bytes_than_promised_are_an_error(full, registry):
     wrong = Descriptor(OCI_LAYER, BLOB.digest, BLOB.size + 5)
     with pytest.raises(Dropped, match="only 3000000 of 3000005 bytes"):
         whole(registry, wrong)
+
+
+def test_a_server_that_always_ends_early_is_left(full, registry):
+    """By its own length it sent everything, and it knows no ranges."""
+    full.answer("GET", "blobs", 200, DATA[:100], times=ALL)
+    with pytest.raises(Dropped, match="ended after 100 of 3000000 bytes"):
+        whole(registry)
+    assert len(full.asked) == 6
 
 
 @pytest.mark.parametrize("content_range", [None, "bytes 2000001-2999999/3000000", "octets"])
@@ -498,7 +509,7 @@ def test_what_is_read_must_have_the_size(served, registry, chunks):
 
 
 def test_what_is_read_may_not_go_on_for_ever(served, registry):
-    asked = []
+    asked: list[int] = []
 
     def chunks(offset):
         while len(asked) < 1000:

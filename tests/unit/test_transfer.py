@@ -119,6 +119,17 @@ def test_from_a_registry_to_a_store(store, served, remote):
     order = list(store.content)
     assert order.index(IMAGE.root.digest) == len(order) - 1
     assert set(order[-3:-1]) == {manifest.descriptor.digest for manifest in IMAGE.manifests}
+    served.asked.clear()
+    assert len(copy_image(remote, Local(store), IMAGE.root).blobs["there"]) == 5
+    assert served.asked_for("GET", "blobs") == []
+
+
+def test_a_damaged_manifest_of_a_store_is_refused(store, remote):
+    IMAGE.fill(store)
+    raw = IMAGE.index.raw
+    store.content[IMAGE.root.digest] = raw.replace(b"arm64", b"amd64")
+    with pytest.raises(DigestMismatch):
+        copy_image(Local(store), remote, IMAGE.root)
 
 
 def test_from_one_registry_to_another(served, remote, make_registry):
@@ -151,6 +162,7 @@ def test_within_a_registry_blobs_are_mounted(served, remote):
     assert held(served, "other/app") == everything("v1")
     assert len(done.blobs["mounted"]) == 5
     assert served.asked_for("PATCH") == served.asked_for("GET", "blobs") == []
+    assert len(copy_image(remote, there, IMAGE.root).blobs["there"]) == 5
 
 
 def test_where_mounting_is_refused_blobs_are_sent(served, remote):
