@@ -238,6 +238,22 @@ def test_a_folder_keeps_its_owner_and_mode(making):
     assert "srv/app" not in second
 
 
+def test_what_is_copied_into_a_link_lands_where_it_leads(making):
+    (making.context / "links").mkdir()
+    (making.context / "links" / "current").symlink_to("/srv/releases/1")
+    image, store = making.image(
+        "FROM base\nCOPY app.py /srv/releases/1/\nCOPY links /srv/\nCOPY app.py /srv/current/b.py\n"
+    )
+    assert "srv/releases/1/b.py" in files(image, store)[2]
+
+
+def test_a_file_does_not_become_a_folder(making):
+    (making.context / "folder" / "app.py").mkdir(parents=True)
+    (making.context / "folder" / "app.py" / "x").touch()
+    with pytest.raises(BadInput, match="is a file already, and would become a directory"):
+        making.image("FROM base\nCOPY app.py /srv/\nCOPY folder /srv/\n")
+
+
 def test_a_stage_gives_files_to_another(making):
     image, store = making.image(
         "FROM base AS first\nCOPY app.py /made/here.py\nFROM base\nCOPY --from=first /made /srv/made\n"

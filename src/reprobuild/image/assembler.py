@@ -2,12 +2,12 @@
 
 What lies in the base is never looked at, so the image is a function of what is named here by digest. Where Docker would
 look (is the destination a folder already, which mode has the folder above it) the names that every Linux has stand in
-for it: docs/adr/0010-images-without-their-base.md.
+for it: docs/adr/0012-images-without-their-base.md.
 """
 
 import os
 import posixpath
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -174,7 +174,7 @@ class _Stage:
         elif isinstance(step, Copy):
             tree = self._tree_of(step, stages)
             placed = place(step, tree, epoch=self._epoch, where=self._where, follow=self._follow, read=self._read)
-            self._add(step, [*self._new(placed.parents), *self._unless_there(placed.nodes)])
+            self._add(step, [*self._new(placed.parents), *map(self._real, placed.nodes)])
         else:
             self.history.append((step.text, ()))
 
@@ -242,24 +242,40 @@ class _Stage:
                 found.append(folder)
         return found
 
-    def _unless_there(self, nodes: Iterable[Node]) -> Iterator[Node]:
-        """A folder that is there keeps its mode and owner, whatever is copied into it."""
-        for node in nodes:
-            known = self.tree.get(node.path)
-            if node.kind != "directory" or not (known and known.kind == "directory"):
-                yield node
+    def _real(self, node: Node) -> Node:
+        """A node where it will be: links of this image that its path goes through lead there."""
+        folder, _, name = node.path.rpartition("/")
+        path = f"{self._follow(folder)[0]}/{name}".lstrip("/")
+        known = self.tree.get(path)
+        if known and (known.kind == "directory") != (node.kind == "directory"):
+            raise BadInput(
+                f"{self._where}: /{path} is a {known.kind} already, and would become a {node.kind}.",
+                "Copy one of the two to another place.",
+            )
+        return replace(node, path=path)
 
     def _is_there(self, path: str) -> bool:
         return path in self.tree or (self.base is not None and path in _STANDARD | _SPECIAL | _AMBIGUOUS)
 
     def _follow(self, path: str) -> tuple[str, bool]:
         """Where a path leads through links that this image has, and whether a folder is there."""
-        for _ in range(_LINKS):
-            known = self.tree.get(path)
-            if known is None or known.kind != "symlink":
-                return path, known.kind == "directory" if known else not path or self._is_there(path)
-            path = posixpath.normpath(posixpath.join("/", posixpath.dirname(path), known.target)).strip("/")
-        raise BadInput(f"{self._where}: /{path} is a link to itself.")
+        waiting, found, links = [each for each in path.split("/") if each], "", 0
+        while waiting:
+            part = waiting.pop(0)
+            here = posixpath.join(found, part)
+            known = self.tree.get(here)
+            if part == "..":
+                found = posixpath.dirname(found)
+            elif known and known.kind == "symlink":
+                links += 1
+                if links > _LINKS:
+                    raise BadInput(f"{self._where}: /{path} is a link to itself.")
+                waiting = [each for each in known.target.split("/") if each not in ("", ".")] + waiting
+                found = "" if known.target.startswith("/") else found
+            else:
+                found = here
+        known = self.tree.get(found)
+        return found, known.kind == "directory" if known else not found or self._is_there(found)
 
     def _read(self, path: str) -> bytes | None:
         known = self.tree.get(path)
