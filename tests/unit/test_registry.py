@@ -445,6 +445,28 @@ def test_an_upload_of_which_hardly_anything_arrived(served, registry, arrived):
     assert served.blobs["team/app"] == {str(BLOB.digest): DATA}
 
 
+def test_a_registry_that_wants_another_part_is_asked_which(served, registry):
+    served.answer("PATCH", "uploads", 416)
+    assert registry.put_blob("team/app", BLOB, chunks_from)
+    assert served.blobs["team/app"] == {str(BLOB.digest): DATA}
+
+
+def test_an_upload_elsewhere_takes_no_secret_along(served, make_registry, registry, monkeypatch, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"auths": {served.host: {"username": "u", "password": "p"}}}))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    served.challenge, served.tokens = 'Basic realm="r"', {"Basic dTpw": ""}
+    other = make_registry()
+    other.answer("PATCH", "/up", 202)
+    other.answer("PUT", "/up", 201)
+    assert not registry.has_blob("team/app", BLOB)
+    served.answer("POST", "uploads", 401, WWW_Authenticate="Basic")
+    served.answer("POST", "uploads", 202, Location=f"{other.url}/up?state=x")
+    assert registry.put_blob("team/app", BLOB, chunks_from)
+    assert [each.path.partition("&")[0] for each in other.asked] == ["/up?state=x"] * 2
+    assert not any("Authorization" in each.headers for each in other.asked)
+    assert other.asked[0].body == DATA
+
+
 def test_a_registry_that_has_less_than_it_took_gets_the_rest(served, registry):
     served.fail("PATCH", "uploads", answer=(202, {"Range": "0-999"}, b""))
     assert registry.put_blob("team/app", BLOB, chunks_from)
