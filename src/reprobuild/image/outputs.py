@@ -1,21 +1,22 @@
 """Where a built image goes: layouts, archives, a Docker engine, registries. Tags come last, when all else is there."""
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from reprobuild import attest, process
+from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, BuildFailed, ToolMissing
 from reprobuild.files import scratch_folder, write_atomically
 from reprobuild.image.base import Base
 from reprobuild.image.build import Built
-from reprobuild.image.store import add_record, artifact_of
+from reprobuild.image.store import add_record
 from reprobuild.oci.layout import CONTAINERD_NAME, REF_NAME, Layout, write_archive
-from reprobuild.oci.model import Descriptor
 from reprobuild.oci.reference import Reference
 from reprobuild.oci.registry import Registry
+from reprobuild.oci.transfer import Local, Remote, Source, copy_image
 from reprobuild.progress import SILENT, Observer, size_text
 
 #: What a layout calls an image that the user gives no name.
@@ -65,14 +66,14 @@ class Registries:
         return self._open[host]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Moved:
     """What became of an image's blobs on the way to a registry, in bytes."""
 
-    sent: int = 0
-    mounted: int = 0
-    there: int = 0
-    tags: list[str] = field(default_factory=list)
+    there: int
+    mounted: int
+    sent: int
+    tags: tuple[str, ...]
 
 
 def fetch_bases(built: Built, store: Layout, registries: Registries, observer: Observer = SILENT) -> None:
@@ -81,27 +82,25 @@ def fetch_bases(built: Built, store: Layout, registries: Registries, observer: O
     Raises:
         RegistryFailed, DigestMismatch: one can't be had.
     """
-    wanted = {layer.digest: (base, layer) for base in _bases(built) for layer in base.layers}
-    missing = [each for digest, each in wanted.items() if not store.has(digest)]
-    if missing:
-        observer.step(f"fetching {len(missing)} layers of the base ({size_text(sum(d.size for _, d in missing))})")
-
-    def fetch(base: Base, layer: Descriptor) -> None:
-        pieces = registries.of(base.reference).blob(base.reference.repository, layer)
-        store.put(layer.digest, _going_on(pieces))
-
+    origins = _origins(built, registries)
+    wanted = {layer.digest: layer for base in _bases(built) for layer in base.layers if not store.has(layer.digest)}
+    if wanted:
+        observer.step(f"fetching {len(wanted)} layers of the base ({size_text(sum(d.size for d in wanted.values()))})")
     with process.workers(_PARALLEL) as pool:
-        list(pool.map(lambda each: fetch(*each), missing))
+        list(pool.map(lambda layer: Local(store).take(layer, origins[layer.digest]), wanted.values()))
 
 
 def _bases(built: Built) -> Iterator[Base]:
     return (image.assembly.base for image, _ in built.images if image.assembly.base)
 
 
-def _going_on(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    for piece in pieces:
-        process.go_on()
-        yield piece
+def _origins(built: Built, registries: Registries) -> dict[Digest, Source]:
+    """Where the layers of the bases are."""
+    return {
+        layer.digest: Remote(registries.of(base.reference), base.reference.repository)
+        for base in _bases(built)
+        for layer in base.layers
+    }
 
 
 def name_in_layout(built: Built, store: Layout, name: str) -> None:
@@ -162,9 +161,11 @@ def load(built: Built, store: Layout, name: str, observer: Observer = SILENT) ->
 
 
 def push(
-    built: Built, store: Layout, targets: Iterable[Reference], registries: Registries, observer: Observer = SILENT
+    built: Built, store: Layout, targets: Sequence[Reference], registries: Registries, observer: Observer = SILENT
 ) -> Moved:
     """Put an image into a repository, its records beside it as referrers, and tag it.
+
+    The layers of a base in the same registry are mounted, those of another streamed through.
 
     Args:
         targets: one repository, with a tag each.
@@ -173,54 +174,17 @@ def push(
         BadInput: the targets aren't of one repository.
         RegistryFailed: the registry refuses.
     """
-    targets = tuple(targets)
     first = targets[0]
     if any((each.registry, each.repository) != (first.registry, first.repository) for each in targets):
         raise BadInput("The names to push to aren't of one repository.", "Push to one after the other.")
-    registry, moved = registries.of(first), Moved()
+    target = Remote(registries.of(first), first.repository)
     observer.step(f"pushing to {first.registry}/{first.repository}")
-
-    def own(descriptor: Descriptor) -> tuple[str, int]:
-        sent = registry.put_blob(
-            first.repository, descriptor, lambda offset: _going_on(store.chunks(descriptor, offset))
-        )
-        return "sent" if sent else "there", descriptor.size
-
-    images = [image for image, _ in built.images]
-    with process.workers(_PARALLEL) as pool:
-        waiting = [pool.submit(own, layer.descriptor) for image in images for layer in image.layers]
-        waiting += [pool.submit(own, image.config) for image in images]
-        waiting += [
-            pool.submit(_pass_on, base, layer, first, registries) for base in _bases(built) for layer in base.layers
-        ]
-        for each in waiting:
-            what, size = each.result()
-            setattr(moved, what, getattr(moved, what) + size)
+    copied = copy_image(Local(store), target, built.top, elsewhere=_origins(built, registries), observer=observer)
     for image, statement in built.images:
-        manifest = image.manifest
-        registry.put_manifest(
-            first.repository, str(manifest.descriptor.digest), manifest.descriptor.media_type, manifest.raw
-        )
-        artifact, blobs = artifact_of(statement, image.descriptor)
-        for descriptor, raw in blobs:
-            registry.put_blob(first.repository, descriptor, lambda offset, raw=raw: iter([raw[offset:]]))  # type: ignore[misc]
-        registry.put_manifest(
-            first.repository, str(artifact.descriptor.digest), artifact.descriptor.media_type, artifact.raw
-        )
+        copy_image(Local(store), target, add_record(store, statement, image.descriptor))
     raw = store.read(built.top)
-    for target in targets:
-        registry.put_manifest(first.repository, target.tag or str(built.top.digest), built.top.media_type, raw)
-        moved.tags.append(str(target))
-    return moved
-
-
-def _pass_on(base: Base, layer: Descriptor, target: Reference, registries: Registries) -> tuple[str, int]:
-    """Bring a base's layer into a repository: by mounting it, or by streaming it through."""
-    registry, origin = registries.of(target), base.reference
-    if registry.has_blob(target.repository, layer):
-        return "there", layer.size
-    if origin.registry == target.registry and registry.mount(target.repository, layer, origin.repository):
-        return "mounted", layer.size
-    source = registries.of(origin)
-    registry.put_blob(target.repository, layer, lambda offset: _going_on(source.blob(origin.repository, layer, offset)))
-    return "sent", layer.size
+    for each in targets:
+        if each.tag:
+            target.put_document(built.top, raw, each.tag)
+    names = tuple(str(replace(each, digest=None if each.tag else built.top.digest)) for each in targets)
+    return Moved(copied.bytes_of("there"), copied.bytes_of("mounted"), copied.bytes_of("sent"), names)

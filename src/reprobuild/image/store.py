@@ -92,13 +92,15 @@ def artifact_of(statement: Json, subject: Descriptor) -> tuple[Manifest, tuple[t
     return manifest, ((config, _EMPTY), (layer, raw))
 
 
-def add_record(layout: Layout, statement: Json, subject: Descriptor) -> None:
-    """Put a record beside its image."""
+def add_record(layout: Layout, statement: Json, subject: Descriptor) -> Descriptor:
+    """Put a record beside its image; what it is as an artifact."""
     manifest, blobs = artifact_of(statement, subject)
     for descriptor, raw in blobs:
         layout.put_document(descriptor.media_type, raw)
     kept = layout.put_document(manifest.descriptor.media_type, manifest.raw)
-    layout.add(replace(kept, artifact_type=STATEMENT, annotations=dict(manifest.annotations)))
+    described = replace(kept, artifact_type=STATEMENT, annotations=dict(manifest.annotations))
+    layout.add(described)
+    return described
 
 
 def record_of(place: Place, image: Readable) -> ImageRecord:
