@@ -110,6 +110,7 @@ class Config:
         python: the interpreter to build with, when the command line names none.
         selections: every runtime lock; the first is requirements.txt.
         images: the images, in the order of pyproject.toml; their locks are among the selections.
+        archive: where bases are kept that their registries may delete: ``oci:DIR`` or a repository; empty for none.
     """
 
     root: Path
@@ -124,6 +125,7 @@ class Config:
     wheel: BuildSettings
     selections: tuple[Selection, ...]
     images: tuple[ImageSettings, ...] = ()
+    archive: str = ""
 
     @property
     def is_legacy(self) -> bool:
@@ -209,7 +211,7 @@ def _parse(document: Mapping[str, Any], root: Path, path: str) -> Config:
     system = reader.table(document, "build-system", {})
     project = reader.table(document, "project", {})
     tool = reader.table(reader.table(document, "tool", {}), "reprobuild", {}, "tool.")
-    reader.known(tool, "tool.reprobuild", ("exclude-newer", "python", "wheel", "environments", "images"))
+    reader.known(tool, "tool.reprobuild", ("exclude-newer", "python", "wheel", "environments", "images", "archive"))
     requires_python = str(project.get("requires-python", ""))
     try:
         _check_versions(SpecifierSet(requires_python))
@@ -233,6 +235,7 @@ def _parse(document: Mapping[str, Any], root: Path, path: str) -> Config:
         wheel=_build_settings(reader, reader.table(tool, "wheel", {}, "tool.reprobuild.")),
         selections=(own, *environments, *(image.selection for image in images)),
         images=images,
+        archive=reader.string(tool, "archive", "tool.reprobuild", ""),
     )
 
 

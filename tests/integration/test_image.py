@@ -242,3 +242,33 @@ def test_an_image_that_was_changed_is_found_out(digits: Path, reprobuild: Cli, t
     statement["predicate"]["buildDefinition"]["resolvedDependencies"].pop()
     add_record(layout, statement, manifest.descriptor)
     reprobuild("verify-image", tmp_path / "image", "--project", digits, code=ExitCode.RECORD_UNUSABLE)
+
+
+@pytest.mark.parametrize("kind", ["layout", "repository"])
+def test_a_base_that_its_registry_has_deleted_comes_from_the_archive(
+    digits: Path, kind: str, repository: str, reprobuild: Cli, git: Git, tmp_path: Path
+) -> None:
+    before = reprobuild("image", "inference", digits, "-o", f"oci:{tmp_path / 'one'}", "--json").json["digest"]
+    place = f"oci:{tmp_path / 'bases'}" if kind == "layout" else f"{repository}/bases"
+    reprobuild("lock", "--project", digits, "--archive", place)
+    manifest = digits / "pyproject.toml"
+    dockerfile = digits / "images" / "inference" / "Dockerfile"
+    gone = dockerfile.read_text().replace("/base/debian:", "/base/deleted:")
+    dockerfile.write_text(gone)
+    commit(git, digits)
+    cold = {"REPROBUILD_CACHE_DIR": str(tmp_path / "cold")}
+    arguments = ("image", "inference", digits, "-o", f"oci:{tmp_path / 'two'}", "--json")
+    refused = reprobuild(*arguments, env=cold, code=ExitCode.REGISTRY_FAILED)
+    assert "base/deleted" in refused.stderr
+    manifest.write_text(manifest.read_text() + f'\n[tool.reprobuild]\narchive = "{place}"\n')
+    commit(git, digits)
+    environment = {**cold, "SOURCE_DATE_EPOCH": git(digits, "log", "-1", "--format=%ct", "HEAD~2").strip()}
+    said = reprobuild(*arguments, env=environment).json
+    differences = reprobuild(
+        "diff", f"oci:{tmp_path / 'one'}", f"oci:{tmp_path / 'two'}", "--json", code=ExitCode.DIFFERS_METADATA
+    ).json["differences"]
+    assert {(each["path"][0], each["field"]) for each in differences} == {
+        ("manifest", "org.opencontainers.image.base.name")
+    }
+    assert said["digest"] != before
+    reprobuild(*arguments[:3], "--push", f"{repository}:again", env=environment)

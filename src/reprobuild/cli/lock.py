@@ -1,6 +1,6 @@
 """`reprobuild lock`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import click
@@ -9,7 +9,10 @@ from reprobuild import interpreter, project
 from reprobuild import lock as locks
 from reprobuild.cli.console import FOLDER, Console, output_options, plain, print_json
 from reprobuild.errors import ExitCode
+from reprobuild.files import read_text
 from reprobuild.image import pins
+from reprobuild.progress import Observer
+from reprobuild.project import Config
 
 
 @click.command(
@@ -18,7 +21,8 @@ Examples:
   reprobuild lock                         write what is missing or has changed
   reprobuild lock --check                 say what has drifted, write nothing
   reprobuild lock --upgrade               the newest of everything, as of now
-  reprobuild lock --upgrade numpy scipy   the newest of two, as of now"""
+  reprobuild lock --upgrade numpy scipy   the newest of two, as of now
+  reprobuild lock --archive oci:bases     keep the bases of the images, too"""
 )
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--project", "where", type=FOLDER, default=Path(), help="The project's folder. Default: here.")
@@ -27,6 +31,7 @@ Examples:
 @click.option("--exclude-newer", metavar="TIME", help="Only files uploaded before this time (RFC 3339, or a date).")
 @click.option("--pylock", is_flag=True, help="Write PEP 751 files too. That format holds URLs.")
 @click.option("--images/--no-images", default=True, help="Whether to ask registries for the images' digests.")
+@click.option("--archive", metavar="PLACE", help="Copy each pinned image to oci:DIR or to a repository.")
 @click.option("--python", metavar="PYTHON", help="The interpreter to ask the backend with: a version or a path.")
 @output_options
 def lock(
@@ -37,6 +42,7 @@ def lock(
     exclude_newer: str | None,
     pylock: bool,
     images: bool,
+    archive: str | None,
     python: str | None,
     as_json: bool,
     quiet: bool,
@@ -48,6 +54,7 @@ def lock(
     besides, and what sdists among these need. The others hold runtime requirements. All are exact and
     hashed, and name no index. The same lock comes out again until you upgrade: its header says as of when.
     A Dockerfile gets the digest that each tag of a FROM or COPY --from has now; nothing else in it changes.
+    An archive keeps these images for when their registry has deleted them: name it as archive in [tool.reprobuild].
     """
     if names and not upgrade:
         raise click.UsageError(f"{names[0]!r}: names go with --upgrade; a project's folder with --project.")
@@ -66,6 +73,8 @@ def lock(
         if images and any((config.root / path).is_file() for path in pins.paths(config)):
             console.step("asking registries for the images' digests")
             made |= pins.pinned(config, pins.digest_by(_manifest_of()))
+        if archive and not check:
+            _archive(config, made, archive, console)
     for name, near in locks.unknown(config.root, made, names).items():
         hint = f" Did you mean {near!r}?" if near else ""
         raise click.UsageError(f"No lock holds {name!r}, and no requirement names it.{hint}")
@@ -80,6 +89,20 @@ def lock(
             click.echo(f"{'wrote' if name in written else 'unchanged'} {plain(name)}")
     if drift:
         raise click.exceptions.Exit(ExitCode.LOCK_STALE)
+
+
+def _archive(config: Config, made: Mapping[str, str], to: str, observer: Observer) -> None:
+    from reprobuild.image.archive import Archive, Registries  # noqa: PLC0415 - the client is slow to import
+    from reprobuild.oci.reference import Reference  # noqa: PLC0415 - the same
+    from reprobuild.oci.transfer import Remote  # noqa: PLC0415 - the same
+
+    registries = Registries()
+    kept = Archive.open(to, Path(), registries, create=True)
+    for path in pins.paths(config):
+        text = made.get(path) or (read_text(config.root / path) if (config.root / path).is_file() else "")
+        for name, digest in pins.references(text, path) if text else ():
+            reference = Reference.parse(name)
+            kept.keep(name, digest, Remote(registries.of(reference), reference.repository), observer)
 
 
 def _manifest_of() -> Callable[[str], tuple[str, bytes]]:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from reprobuild.files import scratch_folder, write_atomically
 from reprobuild.image import outputs as places
+from reprobuild.image.archive import Registries
 from reprobuild.image.build import Built, Choices, build, exported_of, opened, temporary
 from reprobuild.image.others import Others
-from reprobuild.image.outputs import DEFAULT_NAME, Moved, Output, Registries
+from reprobuild.image.outputs import DEFAULT_NAME, Moved, Output
 from reprobuild.index import Index
 from reprobuild.oci.layout import Layout, reachable
 from reprobuild.oci.model import Descriptor
@@ -77,14 +78,17 @@ def make(
 
     with (
         scratch_folder(temporary(), "reprobuild-image-") as scratch,
-        Others(registries.of, scratch, observer) as others,
+        Others(registries.origin, scratch, observer) as others,
     ):
         observer.step("exporting the source")
         exported = exported_of(where, scratch, allow_dirty=allow_dirty)
         index = Index(where, observer=observer)
         store, named = _store(where, name, scratch, to)
         with opened(exported, name, choices, index, scratch, sandbox=sandbox, observer=observer) as definition:
-            built = build(definition, store, index, registries.of, others.tree, is_there=is_there, observer=observer)
+            registries.use_archive(definition.config.archive, where)
+            built = build(
+                definition, store, index, registries.origin, others.tree, is_there=is_there, observer=observer
+            )
             done, moved = _bring(built, store, named, to, registries, observer)
     return Made(built, done, moved)
 

@@ -1,7 +1,7 @@
 """Where a built image goes: layouts, archives, a Docker engine, registries. Tags come last, when all else is there."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,12 @@ from reprobuild import attest, process
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, BuildFailed, ToolMissing
 from reprobuild.files import scratch_folder, write_atomically
+from reprobuild.image.archive import Registries
 from reprobuild.image.base import Base
 from reprobuild.image.build import Built
 from reprobuild.image.store import add_record
 from reprobuild.oci.layout import CONTAINERD_NAME, REF_NAME, Layout, write_archive
 from reprobuild.oci.reference import Reference
-from reprobuild.oci.registry import Registry
 from reprobuild.oci.transfer import Local, Remote, Source, copy_image
 from reprobuild.progress import SILENT, Observer, size_text
 
@@ -45,25 +45,6 @@ class Output:
         if kind not in ("oci", "oci-archive") or not colon or not path:
             raise BadInput(f"{text!r} is not a place for an image.", _NEEDS_PATH)
         return cls(Path(path), name or DEFAULT_NAME, kind == "oci-archive")
-
-
-class Registries:
-    """The registries that a run speaks with, each opened once.
-
-    Args:
-        plain_http: hosts that are spoken with without encryption.
-    """
-
-    def __init__(self, plain_http: Iterable[str] = ()) -> None:
-        self._plain = frozenset(plain_http)
-        self._open: dict[str, Registry] = {}
-
-    def of(self, reference: Reference) -> Registry:
-        """The registry that a reference names."""
-        host = reference.registry
-        if host not in self._open:
-            self._open[host] = Registry(host, plain_http=True if host in self._plain else None)
-        return self._open[host]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +78,7 @@ def _bases(built: Built) -> Iterator[Base]:
 def _origins(built: Built, registries: Registries) -> dict[Digest, Source]:
     """Where the layers of the bases are."""
     return {
-        layer.digest: Remote(registries.of(base.reference), base.reference.repository)
-        for base in _bases(built)
-        for layer in base.layers
+        layer.digest: registries.origin(base.reference).holder(layer) for base in _bases(built) for layer in base.layers
     }
 
 

@@ -71,6 +71,15 @@ def moved(text: str, resolve_digest: Resolver, where: str = "Dockerfile") -> tup
     return tuple(each for each in found if each.before != each.after)
 
 
+def references(text: str, where: str = "Dockerfile") -> tuple[tuple[str, Digest], ...]:
+    """Each image that a Dockerfile names with tag and digest: name with tag, and digest.
+
+    Raises:
+        BadInput: it is no Dockerfile.
+    """
+    return tuple(dict.fromkeys((each.name, each.before) for each in _places(text, where) if each.before))
+
+
 def paths(config: Config) -> list[str]:
     """Where the Dockerfiles of a project's images are, or would be, relative to the project."""
     outputs = (Path(selection.output) for selection in config.selections)

@@ -10,11 +10,11 @@ from reprobuild.attest import ImageRecord, Json
 from reprobuild.compare import Verdict
 from reprobuild.errors import BadInput, RecordUnusable
 from reprobuild.files import scratch_folder
+from reprobuild.image.archive import Registries
 from reprobuild.image.assembler import Image
 from reprobuild.image.build import Choices, Definition, build, opened, temporary
 from reprobuild.image.compare import Readable, compare_images
 from reprobuild.image.others import Others
-from reprobuild.image.outputs import Registries
 from reprobuild.image.store import InLayout, find, images_of
 from reprobuild.index import Index
 from reprobuild.oci.layer import Compression
@@ -92,12 +92,13 @@ def _check(
     around, varied = _surroundings()
     with (
         _umask(_OTHER_UMASK),
-        Others(registries.of, scratch, observer) as others,
+        Others(registries.origin, scratch, observer) as others,
         opened(
             exported, name, choices, index, scratch, sandbox=sandbox, surroundings=around, observer=observer
         ) as made,
     ):
-        built = build(made, store, index, registries.of, others.tree, remembering=False, observer=observer)
+        registries.use_archive(made.config.archive, where)
+        built = build(made, store, index, registries.origin, others.tree, remembering=False, observer=observer)
         ((again, statement),) = built.images
         notes = _require_unchanged(record, statement)
         (readable,) = images_of(InLayout(store), again.descriptor, "the one made again")
