@@ -1,5 +1,6 @@
 """Where a finished image lies, and the records that lie beside it."""
 
+import glob
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -179,12 +180,11 @@ class Found:
         """
         if self.beside is None:
             return record_of(self.place, image)
-        own = [f".{str(image.config.platform).replace('/', '-')}", ""]
-        for path in (self.beside.with_name(f"{self.beside.name}{each}.intoto.json") for each in own):
-            if path.is_file():
-                record = ImageRecord(path.read_bytes(), str(path))
-                if record.subject == image.manifest.descriptor.digest:
-                    return record
+        # Not by the platform: a config may say linux/arm64/v8 where linux/arm64 was asked for.
+        for path in sorted(self.beside.parent.glob(f"{glob.escape(self.beside.name)}.*intoto.json")):
+            record = ImageRecord(path.read_bytes(), str(path))
+            if record.subject == image.manifest.descriptor.digest:
+                return record
         raise RecordUnusable(f"There is no record of {image.where} beside {self.beside}.", "Keep the two together.")
 
 
@@ -201,6 +201,8 @@ def find(text: str, registry_of: Callable[[Reference], Registry], scratch: Path)
     kind, colon, rest = text.partition(":")
     path, _, name = rest.partition(":") if colon and kind in ("oci", "oci-archive") else (text, "", "")
     if kind == "oci-archive" or Path(path).is_file():
+        if not Path(path).is_file():
+            raise BadInput(f"There is no archive {path}.", "Name the file that `-o oci-archive:FILE` wrote.")
         target = scratch / f"archive-{secrets.token_hex(4)}"
         target.mkdir()
         with Path(path).open("rb") as stream:
