@@ -52,7 +52,8 @@ def test_a_record_beside_an_archive_is_found_whatever_the_config_calls_the_platf
     for image, name in zip(images, ("linux-amd64", "linux-arm64"), strict=True):
         (tmp_path / f"app[1].tar.{name}.intoto.json").write_bytes(record_of(image))
     found = find(f"oci-archive:{tmp_path / 'app[1].tar'}", no_registry, tmp_path)
-    assert [found.record(image).subject for image in found.images] == [image.digest for image in images]
+    records = [found.records(image) for image in found.images]
+    assert [[record.subject for record in each] for each in records] == [[image.digest] for image in images]
 
 
 def test_an_archive_that_is_not_there_is_said_to_be_missing(tmp_path):

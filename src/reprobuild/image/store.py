@@ -102,12 +102,8 @@ def add_record(layout: Layout, statement: Json, subject: Descriptor) -> None:
     layout.add(replace(kept, artifact_type=STATEMENT, annotations=dict(manifest.annotations)))
 
 
-def record_of(place: Place, image: Readable) -> ImageRecord:
-    """The record beside an image.
-
-    Raises:
-        RecordUnusable: there is none, several, or one that is about another image.
-    """
+def records_of(place: Place, image: Readable) -> tuple[ImageRecord, ...]:
+    """The records beside an image: one for each source that it was built from, and each builder."""
     subject = image.manifest.descriptor
     found = []
     for each in place.referrers(subject):
@@ -115,13 +111,7 @@ def record_of(place: Place, image: Readable) -> ImageRecord:
             (layer,) = each.layers if len(each.layers) == 1 else (None,)
             if layer is not None:
                 found.append(ImageRecord(place.read(layer), f"the record of {image.where}"))
-    about = [record for record in found if record.subject == subject.digest]
-    if len(about) != 1:
-        raise RecordUnusable(
-            f"{image.where} has {len(about)} records of how it was built.",
-            "`reprobuild image` writes one beside it; copy an image together with its referrers.",
-        )
-    return about[0]
+    return tuple(record for record in found if record.subject == subject.digest)
 
 
 # --- found by name -------------------------------------------------------------------------------------
@@ -172,20 +162,24 @@ class Found:
         """One a platform."""
         return images_of(self.place, self.top, self.where)
 
-    def record(self, image: Readable) -> ImageRecord:
-        """The record of one of its images.
+    def records(self, image: Readable) -> tuple[ImageRecord, ...]:
+        """The records of one of its images, at least one.
 
         Raises:
-            RecordUnusable: there is none.
+            RecordUnusable: there is none, or one that isn't in the form of a record.
         """
         if self.beside is None:
-            return record_of(self.place, image)
-        # Not by the platform: a config may say linux/arm64/v8 where linux/arm64 was asked for.
-        for path in sorted(self.beside.parent.glob(f"{glob.escape(self.beside.name)}.*intoto.json")):
-            record = ImageRecord(path.read_bytes(), str(path))
-            if record.subject == image.manifest.descriptor.digest:
-                return record
-        raise RecordUnusable(f"There is no record of {image.where} beside {self.beside}.", "Keep the two together.")
+            about = records_of(self.place, image)
+            remedy = "`reprobuild image` writes one beside it; copy an image together with its referrers."
+        else:
+            # Not by the platform: a config may say linux/arm64/v8 where linux/arm64 was asked for.
+            paths = sorted(self.beside.parent.glob(f"{glob.escape(self.beside.name)}.*intoto.json"))
+            found = (ImageRecord(path.read_bytes(), str(path)) for path in paths)
+            about = tuple(record for record in found if record.subject == image.manifest.descriptor.digest)
+            remedy = f"Keep it beside {self.beside}, as `reprobuild image` does."
+        if not about:
+            raise RecordUnusable(f"There is no record of how {image.where} was built.", remedy)
+        return about
 
 
 def find(text: str, registry_of: Callable[[Reference], Registry], scratch: Path) -> Found:
