@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reprobuild.difference import Level
 from reprobuild.errors import RecordUnusable
 from reprobuild.image import verify
+from reprobuild.image.outputs import Registries
+from reprobuild.progress import SILENT
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,14 @@ def check(monkeypatch, tmp_path):
 
     def one(image, record, where, scratch, *rest):
         assert scratch.is_dir()
-        if isinstance(record, str):
+        if not isinstance(record, Level):
             raise RecordUnusable(record)
         return FakeChecked(FakeVerdict(record))
 
+    image: Any = FakeImage()
+
     def check(*records):
-        return verify._check_any(FakeImage(), records, Path(), tmp_path, None, None, None)
+        return verify._check_any(image, records, Path(), tmp_path, Registries(), None, SILENT)
 
     monkeypatch.setattr(verify, "_check", one)
     return check
