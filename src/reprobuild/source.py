@@ -113,6 +113,10 @@ def open_source(
     if not project.is_dir():
         raise BadInput(f"There is no folder or sdist {project}.")
     checkout = _find_checkout(project)
+    if checkout is None and commit != "HEAD":
+        raise SourceUnusable(
+            f"{project} is not a git checkout, and so hasn't the commit {commit}.", "Name the checkout with --project."
+        )
     if checkout is None:
         return _open_folder(project, scratch, epoch)
     if allow_dirty and commit == "HEAD" and not _has_commit(checkout):

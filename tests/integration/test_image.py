@@ -218,13 +218,14 @@ def test_an_image_that_was_changed_is_found_out(digits: Path, reprobuild: Cli, t
     reprobuild("image", "inference", digits, "-o", f"oci:{tmp_path / 'image'}")
     sys.path.insert(0, str(Path(__file__).parent))
     from reprobuild import attest  # noqa: PLC0415
-    from reprobuild.image.store import InLayout, add_record, images_of, record_of  # noqa: PLC0415
+    from reprobuild.image.store import InLayout, add_record, images_of, records_of  # noqa: PLC0415
     from reprobuild.oci.layout import Layout  # noqa: PLC0415
     from reprobuild.oci.model import OCI_CONFIG, Manifest  # noqa: PLC0415
 
     layout = Layout(tmp_path / "image")
     (image,) = images_of(InLayout(layout), layout.find(), "it")
-    statement = record_of(InLayout(layout), image).statement
+    (record,) = records_of(InLayout(layout), image)
+    statement = record.statement
     document = json.loads(image.config.raw)
     document["config"]["Env"].append("LD_PRELOAD=/evil.so")
     config = layout.put_document(OCI_CONFIG, attest.encode(document))
@@ -239,8 +240,12 @@ def test_an_image_that_was_changed_is_found_out(digits: Path, reprobuild: Cli, t
     differences = said["platforms"][0]["differences"]
     assert [(each["path"], each["field"]) for each in differences] == [(["config"], "config.Env")]
     # Nor can the record name other inputs.
+    manifest = Manifest.make(config, image.manifest.layers)
+    layout.put_document(manifest.descriptor.media_type, manifest.raw)
+    statement["subject"][0]["digest"]["sha256"] = manifest.descriptor.digest.hex
     statement["predicate"]["buildDefinition"]["resolvedDependencies"].pop()
     add_record(layout, statement, manifest.descriptor)
+    layout.add(manifest.descriptor, "latest")
     reprobuild("verify-image", tmp_path / "image", "--project", digits, code=ExitCode.RECORD_UNUSABLE)
 
 
@@ -272,3 +277,27 @@ def test_a_base_that_its_registry_has_deleted_comes_from_the_archive(
     }
     assert said["digest"] != before
     reprobuild(*arguments[:3], "--push", f"{repository}:again", env=environment)
+
+
+def test_one_true_record_among_several_is_enough(digits: Path, reprobuild: Cli, git: Git, tmp_path: Path) -> None:
+    """Two commits may give one image, and a record that somebody adds can't take the true ones' word away."""
+    from reprobuild.image.store import InLayout, add_record, images_of, records_of  # noqa: PLC0415
+    from reprobuild.oci.layout import Layout  # noqa: PLC0415
+
+    output = ("-o", f"oci:{tmp_path / 'image'}", "--json")
+    steady = {"SOURCE_DATE_EPOCH": "1790000000"}
+    first = reprobuild("image", "inference", digits, *output, env=steady).json["digest"]
+    git(digits, "commit", "--quiet", "--allow-empty", "--message", "another commit of the same files")
+    assert reprobuild("image", "inference", digits, *output, env=steady).json["digest"] == first
+    layout = Layout(tmp_path / "image")
+    (image,) = images_of(InLayout(layout), layout.find(), "it")
+    records = records_of(InLayout(layout), image)
+    assert len(records) == 2
+    for number in range(2):
+        statement = records[number].statement
+        statement["predicate"]["buildDefinition"]["externalParameters"]["sourceDateEpoch"] = 1_700_000_000 + number
+        add_record(layout, statement, image.manifest.descriptor)
+        statement["predicate"]["buildDefinition"]["externalParameters"]["image"] = "training"
+        add_record(layout, statement, image.manifest.descriptor)
+    said = reprobuild("verify-image", tmp_path / "image", "--project", digits, "--json").json
+    assert said["level"] == "identical"

@@ -153,6 +153,13 @@ def test_a_commit_that_is_not_here_is_said_to_be_missing(repository, scratch, co
     assert "git fetch" in caught.value.remedy
 
 
+def test_a_commit_of_a_folder_without_git_is_refused_before_anything_is_copied(tmp_path, scratch):
+    with pytest.raises(SourceUnusable, match="is not a git checkout") as caught:
+        open_source(tmp_path, scratch, commit="1" * 40)
+    assert "--project" in caught.value.remedy
+    assert list(scratch.iterdir()) == []
+
+
 def test_a_repository_without_a_commit_has_no_source(git, tmp_path, scratch):
     (tmp_path / "empty").mkdir()
     git(tmp_path / "empty", "init", "--quiet")

@@ -1,5 +1,6 @@
 """Where a finished image lies, and the records that lie beside it."""
 
+import glob
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -103,12 +104,8 @@ def add_record(layout: Layout, statement: Json, subject: Descriptor) -> Descript
     return described
 
 
-def record_of(place: Place, image: Readable) -> ImageRecord:
-    """The record beside an image.
-
-    Raises:
-        RecordUnusable: there is none, several, or one that is about another image.
-    """
+def records_of(place: Place, image: Readable) -> tuple[ImageRecord, ...]:
+    """The records beside an image: one for each source that it was built from, and each builder."""
     subject = image.manifest.descriptor
     found = []
     for each in place.referrers(subject):
@@ -116,13 +113,7 @@ def record_of(place: Place, image: Readable) -> ImageRecord:
             (layer,) = each.layers if len(each.layers) == 1 else (None,)
             if layer is not None:
                 found.append(ImageRecord(place.read(layer), f"the record of {image.where}"))
-    about = [record for record in found if record.subject == subject.digest]
-    if len(about) != 1:
-        raise RecordUnusable(
-            f"{image.where} has {len(about)} records of how it was built.",
-            "`reprobuild image` writes one beside it; copy an image together with its referrers.",
-        )
-    return about[0]
+    return tuple(record for record in found if record.subject == subject.digest)
 
 
 # --- found by name -------------------------------------------------------------------------------------
@@ -173,21 +164,24 @@ class Found:
         """One a platform."""
         return images_of(self.place, self.top, self.where)
 
-    def record(self, image: Readable) -> ImageRecord:
-        """The record of one of its images.
+    def records(self, image: Readable) -> tuple[ImageRecord, ...]:
+        """The records of one of its images, at least one.
 
         Raises:
-            RecordUnusable: there is none.
+            RecordUnusable: there is none, or one that isn't in the form of a record.
         """
         if self.beside is None:
-            return record_of(self.place, image)
-        own = [f".{str(image.config.platform).replace('/', '-')}", ""]
-        for path in (self.beside.with_name(f"{self.beside.name}{each}.intoto.json") for each in own):
-            if path.is_file():
-                record = ImageRecord(path.read_bytes(), str(path))
-                if record.subject == image.manifest.descriptor.digest:
-                    return record
-        raise RecordUnusable(f"There is no record of {image.where} beside {self.beside}.", "Keep the two together.")
+            about = records_of(self.place, image)
+            remedy = "`reprobuild image` writes one beside it; copy an image together with its referrers."
+        else:
+            # Not by the platform: a config may say linux/arm64/v8 where linux/arm64 was asked for.
+            paths = sorted(self.beside.parent.glob(f"{glob.escape(self.beside.name)}.*intoto.json"))
+            found = (ImageRecord(path.read_bytes(), str(path)) for path in paths)
+            about = tuple(record for record in found if record.subject == image.manifest.descriptor.digest)
+            remedy = f"Keep it beside {self.beside}, as `reprobuild image` does."
+        if not about:
+            raise RecordUnusable(f"There is no record of how {image.where} was built.", remedy)
+        return about
 
 
 def find(text: str, registry_of: Callable[[Reference], Registry], scratch: Path) -> Found:
@@ -203,6 +197,8 @@ def find(text: str, registry_of: Callable[[Reference], Registry], scratch: Path)
     kind, colon, rest = text.partition(":")
     path, _, name = rest.partition(":") if colon and kind in ("oci", "oci-archive") else (text, "", "")
     if kind == "oci-archive" or Path(path).is_file():
+        if not Path(path).is_file():
+            raise BadInput(f"There is no archive {path}.", "Name the file that `-o oci-archive:FILE` wrote.")
         target = scratch / f"archive-{secrets.token_hex(4)}"
         target.mkdir()
         with Path(path).open("rb") as stream:

@@ -1,14 +1,15 @@
 """Making an image again from what its record names, elsewhere, and comparing the raw bytes."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reprobuild.attest import ImageRecord, Json
 from reprobuild.compare import Verdict
-from reprobuild.errors import BadInput, RecordUnusable
+from reprobuild.difference import Level
+from reprobuild.errors import BadInput, RecordUnusable, ReprobuildError, SourceUnusable
 from reprobuild.files import scratch_folder
 from reprobuild.image.archive import Registries
 from reprobuild.image.assembler import Image
@@ -27,6 +28,7 @@ from reprobuild.variations import USUAL_NAMES, VARIATIONS
 
 _CHANGED = "The record was changed after the build: don't trust it."
 _OTHER_UMASK = 0o077
+_MOST_RECORDS = 8  # each may cost a build
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +72,46 @@ def verify(
         for number, image in enumerate(given.images):
             folder = scratch / str(number)
             folder.mkdir()
-            record = given.record(image)
-            checked.append(_check(image, record, where, folder, registries, sandbox, observer))
+            records = given.records(image)
+            checked.append(_check_any(image, records, where, folder, registries, sandbox, observer))
         return tuple(checked)
+
+
+def _check_any(
+    image: Readable,
+    records: Sequence[ImageRecord],
+    where: Path,
+    scratch: Path,
+    registries: Registries,
+    sandbox: str | None,
+    observer: Observer,
+) -> Checked:
+    """By whichever record gives the image: several commits may give it, and who can push can add records.
+
+    Raises:
+        As :func:`_check` for the first record, where none holds.
+    """
+    if len(records) > _MOST_RECORDS:
+        raise RecordUnusable(
+            f"{image.where} has {len(records)} records of how it was built, more than {_MOST_RECORDS}.",
+            "Copy it and the record that you trust to another place.",
+        )
+    found: list[Checked] = []
+    refused: list[ReprobuildError] = []
+    for number, record in enumerate(records):
+        folder = scratch / f"record-{number}"
+        folder.mkdir()
+        try:
+            found.append(_check(image, record, where, folder, registries, sandbox, observer))
+        except (RecordUnusable, SourceUnusable) as error:
+            refused.append(error)
+            continue
+        if found[-1].verdict.level is Level.IDENTICAL:
+            break
+    if not found:
+        raise refused[0]
+    best = found[-1] if found[-1].verdict.level is Level.IDENTICAL else found[0]
+    return replace(best, notes=(*best.notes, *(f"another record of it doesn't hold: {each}" for each in refused)))
 
 
 def _check(
