@@ -1,9 +1,10 @@
 """Locked wheels and a target → the nodes of a virtual environment, nothing written anywhere but in the cache.
 
-Everything is read and checked before anything is handed out: each wheel's digest, its RECORD, what it installs, and
-that no two wheels install something else at the same place. There pip lets the last one win, and uv warns; which was
-last would then decide what an image runs, so it is an error here. The same bytes twice are nobody's loss, and usual
-in namespace packages.
+All but the content is read and checked before anything is handed out: each wheel's digest, that RECORD lists what is
+there, what it installs, and that no two wheels install something else at the same place. There pip lets the last one
+win, and uv warns; which was last would then decide what an image runs, so it is an error here. The same bytes twice are
+nobody's loss, and usual in namespace packages. That a file has the hash that RECORD says is checked when it is read,
+for that is what takes the time.
 """
 
 import hashlib
@@ -16,9 +17,7 @@ from typing import Literal
 from packaging.specifiers import SpecifierSet
 
 from reprobuild import process
-from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, shown
-from reprobuild.files import cache_root, write_atomically
 from reprobuild.image.installed import InstalledFile, folder, install, nodes
 from reprobuild.image.target import Target
 from reprobuild.index import Index, LockedFile
@@ -79,7 +78,7 @@ def assemble(lock: Lockfile, target: Target, index: Index, own: Path | None = No
     files = index.choose(lock.selected(target.markers).values(), target)
     _require_wheels(files, target)
     with process.workers(_PARALLEL) as pool:
-        read = list(pool.map(lambda file: _read(index.kept(file), file.digest), files))
+        read = list(pool.map(lambda file: read_wheel(index.kept(file), seen=file.digest), files))
     found = list(zip(files, read, strict=True))
     if own is not None:
         found.append(_own(own, target, files))
@@ -109,18 +108,8 @@ def _require_wheels(files: Iterable[LockedFile], target: Target) -> None:
             )
 
 
-def _read(path: Path, digest: Digest) -> WheelFile:
-    """A wheel with this digest; what was found to be sound once isn't hashed again."""
-    mark = cache_root() / "sound-wheels" / digest.algorithm / digest.hex
-    if mark.is_file():
-        return read_wheel(path, seen=digest)
-    wheel = read_wheel(path)
-    write_atomically(mark, ())
-    return wheel
-
-
 def _own(path: Path, target: Target, others: Iterable[LockedFile]) -> tuple[LockedFile, WheelFile]:
-    wheel = _read(path, Digest.of_file(path))
+    wheel = read_wheel(path)
     if wheel.tags.isdisjoint(target.tag_ranks):
         raise BadInput(
             f"{path.name} doesn't run on Python {target.short} on {target.platform}.",
