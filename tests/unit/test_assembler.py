@@ -400,7 +400,7 @@ def own(making, make_wheel):
 
 
 def test_locked_wheels_are_written_while_the_own_one_is_built(making, own):
-    told: list[object] = []
+    told: list[assembler.Part] = []
 
     def complete(environment):
         assert told

@@ -140,7 +140,7 @@ def assemble(
         And what the origins raise.
     """
     stages: list[_Stage] = []
-    kept = _kept(spec.stages)
+    kept = kept_stages(spec.stages)
     for number, described in enumerate(spec.stages):
         start = stages[described.base] if isinstance(described.base, int) else None
         base = (
@@ -161,7 +161,7 @@ def assemble(
     )
 
 
-def _kept(stages: Sequence[StageSpec]) -> set[int]:
+def kept_stages(stages: Sequence[StageSpec]) -> set[int]:
     """The stages whose layers the image has: the last, and those that it starts from."""
     found, at = set[int](), len(stages) - 1
     while True:

@@ -16,7 +16,7 @@ from reprobuild.files import remove_tree, scratch_folder
 from reprobuild.image import base as bases
 from reprobuild.image import dockerfile as dockerfiles
 from reprobuild.image import environment as environments
-from reprobuild.image.assembler import Assembly, Image, Origins, Part, assemble, writing
+from reprobuild.image.assembler import Assembly, Image, Origins, Part, assemble, kept_stages, writing
 from reprobuild.image.base import Base, Documents
 from reprobuild.image.context import Context, Tree
 from reprobuild.image.dockerfile import BaseImage
@@ -157,6 +157,7 @@ def assembled(
     registry_of: Callable[[Reference], Documents],
     tree_of: Callable[[BaseImage], Tree],
     ahead: Callable[[Sequence[Part]], object],
+    needed: Callable[[Base], object],
     observer: Observer = SILENT,
 ) -> Assembly:
     """What the image is for one platform; nothing is written but the cache.
@@ -198,6 +199,10 @@ def assembled(
         build_args=definition.choices.build_args,
         target=definition.choices.target,
     )
+    for number in kept_stages(spec.stages):
+        first = spec.stages[number].base
+        if isinstance(first, BaseImage):
+            needed(base_of(first))
     context = Context.open(definition.folder, definition.dockerfile, epoch)
     origins = Origins(context, base_of, tree_of, environment_of, complete if own else None)
     compression = definition.choices.compression
@@ -227,6 +232,7 @@ def build(
     *,
     remembering: bool = True,
     is_there: Callable[[Descriptor], bool] = lambda _: False,
+    needed: Callable[[Base], object] = id,
     observer: Observer = SILENT,
 ) -> Built:
     """Write an image's own layers, configs, manifests and, for several platforms, their index into a store.
@@ -234,6 +240,7 @@ def build(
     Args:
         remembering: whether layers that were made before needn't be made again.
         is_there: whether a layer needn't be written.
+        needed: is told of each image's base as soon as it is known.
 
     Raises:
         BadInput, …: as :func:`assembled` and :meth:`assembler.Writer.image`.
@@ -244,7 +251,9 @@ def build(
         store, compression=compression, remembering=remembering, is_there=is_there, observer=observer
     ) as writer:
         for platform in definition.platforms:
-            image = writer.image(assembled(definition, platform, index, registry_of, tree_of, writer.start, observer))
+            image = writer.image(
+                assembled(definition, platform, index, registry_of, tree_of, writer.start, needed, observer)
+            )
             images.append((image, record_of(definition, image)))
     if len(images) == 1:
         top = images[0][0].descriptor

@@ -1,10 +1,13 @@
 """One run of `reprobuild image`: from a project to wherever its image is to be."""
 
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from reprobuild import process
 from reprobuild.files import scratch_folder, write_atomically
 from reprobuild.image import outputs as places
+from reprobuild.image.base import Base
 from reprobuild.image.build import Built, Choices, build, exported_of, opened, temporary
 from reprobuild.image.others import Others
 from reprobuild.image.outputs import DEFAULT_NAME, Moved, Output, Registries
@@ -78,13 +81,31 @@ def make(
     with (
         scratch_folder(temporary(), "reprobuild-image-") as scratch,
         Others(registries.of, scratch, observer) as others,
+        process.workers(1) as pool,
     ):
+        fetching: list[Future[None]] = []
+
+        def needed(base: Base) -> None:
+            if to.need_base:
+                fetching.append(pool.submit(places.fetch_base, base, store, registries, observer))
+
         observer.step("exporting the source")
         exported = exported_of(where, scratch, allow_dirty=allow_dirty)
         index = Index(where, observer=observer)
         store, named = _store(where, name, scratch, to)
         with opened(exported, name, choices, index, scratch, sandbox=sandbox, observer=observer) as definition:
-            built = build(definition, store, index, registries.of, others.tree, is_there=is_there, observer=observer)
+            built = build(
+                definition,
+                store,
+                index,
+                registries.of,
+                others.tree,
+                is_there=is_there,
+                needed=needed,
+                observer=observer,
+            )
+            for each in fetching:
+                each.result()
             done, moved = _bring(built, store, named, to, registries, observer)
     return Made(built, done, moved)
 
@@ -92,8 +113,6 @@ def make(
 def _bring(
     built: Built, store: Layout, named: str, to: Destinations, registries: Registries, observer: Observer
 ) -> tuple[tuple[str, ...], Moved | None]:
-    if to.need_base:
-        places.fetch_bases(built, store, registries, observer)
     done = []
     if named:
         places.name_in_layout(built, store, named)

@@ -75,23 +75,22 @@ class Moved:
     tags: list[str] = field(default_factory=list)
 
 
-def fetch_bases(built: Built, store: Layout, registries: Registries, observer: Observer = SILENT) -> None:
-    """Put the layers of the bases into a store, for whoever needs the whole image.
+def fetch_base(base: Base, store: Layout, registries: Registries, observer: Observer = SILENT) -> None:
+    """Put the layers of a base into a store, for whoever needs the whole image.
 
     Raises:
         RegistryFailed, DigestMismatch: one can't be had.
     """
-    wanted = {layer.digest: (base, layer) for base in _bases(built) for layer in base.layers}
-    missing = [each for digest, each in wanted.items() if not store.has(digest)]
+    missing = [layer for layer in {each.digest: each for each in base.layers}.values() if not store.has(layer.digest)]
     if missing:
-        observer.step(f"fetching {len(missing)} layers of the base ({size_text(sum(d.size for _, d in missing))})")
+        observer.step(f"fetching {len(missing)} layers of the base ({size_text(sum(each.size for each in missing))})")
 
-    def fetch(base: Base, layer: Descriptor) -> None:
+    def fetch(layer: Descriptor) -> None:
         pieces = registries.of(base.reference).blob(base.reference.repository, layer)
         store.put(layer.digest, _going_on(pieces))
 
     with process.workers(_PARALLEL) as pool:
-        list(pool.map(lambda each: fetch(*each), missing))
+        list(pool.map(fetch, missing))
 
 
 def _bases(built: Built) -> Iterator[Base]:
