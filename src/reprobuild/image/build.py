@@ -223,6 +223,19 @@ class Built:
     images: tuple[tuple[Image, Json], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """Where an image goes to, as far as it matters while it is built.
+
+    Attributes:
+        has: whether a layer is there, and needn't be written.
+        needs: is told of an image's base as soon as it is known.
+    """
+
+    has: Callable[[Descriptor], bool] = lambda _: False
+    needs: Callable[[Base], object] = id
+
+
 def build(
     definition: Definition,
     store: Layout,
@@ -231,16 +244,13 @@ def build(
     tree_of: Callable[[BaseImage], Tree],
     *,
     remembering: bool = True,
-    is_there: Callable[[Descriptor], bool] = lambda _: False,
-    needed: Callable[[Base], object] = id,
+    sink: Sink = Sink(),
     observer: Observer = SILENT,
 ) -> Built:
     """Write an image's own layers, configs, manifests and, for several platforms, their index into a store.
 
     Args:
         remembering: whether layers that were made before needn't be made again.
-        is_there: whether a layer needn't be written.
-        needed: is told of each image's base as soon as it is known.
 
     Raises:
         BadInput, …: as :func:`assembled` and :meth:`assembler.Writer.image`.
@@ -248,11 +258,11 @@ def build(
     images = []
     compression = definition.choices.compression
     with writing(
-        store, compression=compression, remembering=remembering, is_there=is_there, observer=observer
+        store, compression=compression, remembering=remembering, is_there=sink.has, observer=observer
     ) as writer:
         for platform in definition.platforms:
             image = writer.image(
-                assembled(definition, platform, index, registry_of, tree_of, writer.start, needed, observer)
+                assembled(definition, platform, index, registry_of, tree_of, writer.start, sink.needs, observer)
             )
             images.append((image, record_of(definition, image)))
     if len(images) == 1:

@@ -1,14 +1,14 @@
 """One run of `reprobuild image`: from a project to wherever its image is to be."""
 
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reprobuild import process
 from reprobuild.files import scratch_folder, write_atomically
 from reprobuild.image import outputs as places
 from reprobuild.image.base import Base
-from reprobuild.image.build import Built, Choices, build, exported_of, opened, temporary
+from reprobuild.image.build import Built, Choices, Sink, build, exported_of, opened, temporary
 from reprobuild.image.others import Others
 from reprobuild.image.outputs import DEFAULT_NAME, Moved, Output, Registries
 from reprobuild.index import Index
@@ -16,6 +16,9 @@ from reprobuild.oci.layout import Layout, reachable
 from reprobuild.oci.model import Descriptor
 from reprobuild.oci.reference import Reference
 from reprobuild.progress import SILENT, Observer
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +97,8 @@ def make(
         index = Index(where, observer=observer)
         store, named = _store(where, name, scratch, to)
         with opened(exported, name, choices, index, scratch, sandbox=sandbox, observer=observer) as definition:
-            built = build(
-                definition,
-                store,
-                index,
-                registries.of,
-                others.tree,
-                is_there=is_there,
-                needed=needed,
-                observer=observer,
-            )
+            sink = Sink(is_there, needed)
+            built = build(definition, store, index, registries.of, others.tree, sink=sink, observer=observer)
             for each in fetching:
                 each.result()
             done, moved = _bring(built, store, named, to, registries, observer)
