@@ -436,7 +436,8 @@ def test_what_was_begun_ahead_is_written_once(making, own, monkeypatch):
 
 def test_only_what_the_image_will_have_is_begun_ahead(making, own):
     told: list[object] = []
-    text = "FROM base AS first\nCOPY --from=environment / /opt/venv/\nFROM {}\nCOPY app.py /srv/\n"
+    text = "FROM base AS first\nCOPY --from=environment / /opt/venv/\nFROM {}\n"
+    text += "COPY --from=first /opt/venv/pyvenv.cfg /srv/\n"
     making.assembly(text.format("base"), complete=lambda one: with_own(one, own), ahead=told.append)
     assert told == []
     making.assembly(text.format("first"), complete=lambda one: with_own(one, own), ahead=told.append)
