@@ -97,6 +97,11 @@ bench *arguments: _environment-dev
 bench-compare *arguments: _environment-dev
     .venv/bin/python benchmarks/bench_compare.py {{ arguments }}
 
+# Measure `reprobuild image` against BuildKit, which comes from Debian's packages, on 450 MB of wheels and an app
+[group('test')]
+bench-image *arguments: _environment-dev
+    .venv/bin/python benchmarks/bench_image.py {{ arguments }}
+
 # Check the documentation: links, the exit code table, the set-up commands
 [group('docs')]
 docs: _environment-dev

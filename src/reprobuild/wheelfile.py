@@ -75,7 +75,8 @@ def read_wheel(path: Path, *, seen: Digest | None = None) -> WheelFile:
     """Read a wheel and check all that the format promises, hashing every member once.
 
     Args:
-        seen: the file's digest, when a file with that digest was read before: then nothing in it is hashed again.
+        seen: the file's digest, where it is known, and what is in it was or will be checked: then nothing in it is
+            hashed, but what RECORD lists must be there all the same.
 
     Raises:
         BadInput: the file isn't a wheel, or is one that contradicts itself; the message says where.

@@ -10,14 +10,17 @@ from packaging.version import Version
 
 from reprobuild.digest import Digest, canonical_json
 from reprobuild.errors import BadInput
-from reprobuild.image.assembler import Origins, assemble, write
+from reprobuild.image import assembler
+from reprobuild.image.assembler import Origins, assemble, writing
 from reprobuild.image.base import Base, fetch
 from reprobuild.image.context import Context, Nodes
 from reprobuild.image.dockerfile import parse, resolve
 from reprobuild.image.environment import assemble as environment_of
+from reprobuild.image.environment import with_own
 from reprobuild.image.target import Target
 from reprobuild.index import Index
 from reprobuild.lockfile import Lockfile, Pin
+from reprobuild.oci import layer as layers
 from reprobuild.oci.layer import Compression
 from reprobuild.oci.layout import Layout
 from reprobuild.oci.model import DOCKER_LAYER, OCI_CONFIG, OCI_LAYER, Descriptor, ImageConfig, Manifest, Platform
@@ -77,7 +80,7 @@ class Making:
         self.epoch = EPOCH
         self.others = Nodes({})
 
-    def assembly(self, text, compression=Compression.SPLICE):
+    def assembly(self, text, compression=Compression.SPLICE, complete=None, ahead=len):
         text = text.replace("FROM base", f"FROM {self.base.reference}")
         spec = resolve(parse(text, "Dockerfile"), lambda _: self.base.config, platform=AMD64, epoch=self.epoch)
         target = Target("3.12", "/usr/bin/python3.12", "x86_64-manylinux_2_28")
@@ -86,12 +89,14 @@ class Making:
             lambda _: self.base,
             lambda _: self.others,
             lambda prefix, _: environment_of(self.lock, replace(target, prefix=prefix), Index(self.folder)),
+            complete,
         )
-        return assemble(spec, origins, epoch=self.epoch, where="Dockerfile", compression=compression)
+        return assemble(spec, origins, epoch=self.epoch, where="Dockerfile", compression=compression, ahead=ahead)
 
     def image(self, text, name="layout", compression=Compression.SPLICE, **more):
         store = Layout(self.folder / name, create=True)
-        return write(self.assembly(text, compression), store, compression=compression, **more), store
+        with writing(store, compression=compression, **more) as writer:
+            return writer.image(self.assembly(text, compression)), store
 
 
 @pytest.fixture
@@ -382,3 +387,58 @@ def test_the_path_of_a_context_says_nothing(making, tmp_path):
     (other / "app.py").chmod(0o600)
     second, _ = making.image(WHOLE, "two")
     assert first.manifest.raw == second.manifest.raw
+
+
+# --- what is waited for ----------------------------------------------------------------------------
+
+ENVIRONMENT = "FROM base\nCOPY app.py /srv/\nCOPY --from=environment / /opt/venv/\n"
+
+
+@pytest.fixture
+def own(making, make_wheel):
+    return make_wheel(making.folder / "own", name="app", metadata="Requires-Dist: one\n")
+
+
+def test_locked_wheels_are_written_while_the_own_one_is_built(making, own):
+    told: list[assembler.Part] = []
+
+    def complete(environment):
+        assert told
+        return with_own(environment, own)
+
+    assembly = making.assembly(ENVIRONMENT, complete=complete, ahead=told.extend)
+    *locked, last = assembly.parts[1:]
+    assert told == locked
+    assert [wheel.own for part in assembly.parts for wheel in part.wheels] == [False, False, True]
+    assert [wheel.file.name for wheel in last.wheels] == ["app"]
+    assert all(part.key for part in told)
+
+
+def test_what_was_begun_ahead_is_written_once(making, own, monkeypatch):
+    written = []
+    original = layers.write_layer
+
+    def counted(nodes, stream, compression, **more):
+        written.append(nodes)
+        return original(nodes, stream, compression, **more)
+
+    monkeypatch.setattr(assembler, "write_layer", counted)
+    images = []
+    for number, ahead in enumerate((True, False)):
+        store = Layout(making.folder / str(number), create=True)
+        with writing(store, compression=Compression.SPLICE, remembering=False) as writer:
+            told = writer.start if ahead else len
+            assembly = making.assembly(ENVIRONMENT, complete=lambda one: with_own(one, own), ahead=told)
+            images.append(writer.image(assembly))
+    assert images[0].descriptor == images[1].descriptor
+    assert len(written) == 2 * len(images[0].layers)
+
+
+def test_only_what_the_image_will_have_is_begun_ahead(making, own):
+    told: list[object] = []
+    text = "FROM base AS first\nCOPY --from=environment / /opt/venv/\nFROM {}\n"
+    text += "COPY --from=first /opt/venv/pyvenv.cfg /srv/\n"
+    making.assembly(text.format("base"), complete=lambda one: with_own(one, own), ahead=told.append)
+    assert told == []
+    making.assembly(text.format("first"), complete=lambda one: with_own(one, own), ahead=told.append)
+    assert len(told) == 1

@@ -1,7 +1,8 @@
+import io
+
 import pytest
 from packaging.version import Version
 
-from reprobuild import wheelfile
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, DigestMismatch, IndexFailed
 from reprobuild.files import cache_root
@@ -9,6 +10,7 @@ from reprobuild.image.environment import assemble
 from reprobuild.image.target import Target
 from reprobuild.index import Index
 from reprobuild.lockfile import Lockfile, Pin
+from reprobuild.oci.layer import Compression, write_layer
 from reprobuild.oci.tree import WHEEL_TIME
 
 TARGET = Target("3.12.7", "/usr/local/bin/python3.12", "x86_64-manylinux_2_28")
@@ -208,26 +210,20 @@ def test_what_pip_check_would_say_is_said(offer, tmp_path):
 # --- what is remembered ----------------------------------------------------------------------------
 
 
-def test_a_sound_wheel_is_hashed_once(offer, tmp_path, monkeypatch):
-    lock = offer({"name": "a"})
-    hashed = []
-    original = wheelfile._hash
-
-    def counted(*arguments):
-        hashed.append(1)
-        return original(*arguments)
-
-    monkeypatch.setattr(wheelfile, "_hash", counted)
-    first = made(lock, tmp_path)
-    assert len(hashed) == 3
-    assert made(lock, tmp_path) == first
-    assert len(hashed) == 3
-
-
-def test_a_wheel_that_lies_is_never_remembered_as_sound(offered, tmp_path, make_wheel):
+@pytest.mark.parametrize("compression", Compression)
+def test_a_wheel_that_lies_becomes_no_layer(offered, tmp_path, make_wheel, compression):
     lock = lock_of([make_wheel(offered, name="a", changed={"a.py": b"x = 2\n"})])
-    for _ in range(2):
-        assert "another sha256 than RECORD says" in refusal(lock, tmp_path)
+    (wheel,) = made(lock, tmp_path).wheels
+    with pytest.raises(BadInput, match=r"a\.py' has another sha256 than RECORD says"):
+        write_layer(wheel.nodes, io.BytesIO(), compression)
+
+
+@pytest.mark.parametrize("name", ["@info/entry_points.txt", "@data/scripts/tool"])
+def test_what_is_read_to_write_scripts_may_not_lie_either(offered, tmp_path, make_wheel, name):
+    members = {"@info/entry_points.txt": b"[console_scripts]\nrun=a:b", "@data/scripts/tool": b"#!python\n1"}
+    lie = members[name][:-1] + b"2"
+    lock = lock_of([make_wheel(offered, members, name="a", changed={name: lie})])
+    assert "another sha256 than RECORD says" in refusal(lock, tmp_path)
 
 
 def test_a_damaged_copy_in_the_cache_is_fetched_again(offer, tmp_path):

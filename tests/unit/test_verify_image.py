@@ -9,7 +9,7 @@ import pytest
 from reprobuild.difference import Level
 from reprobuild.errors import RecordUnusable
 from reprobuild.image import verify
-from reprobuild.image.outputs import Registries
+from reprobuild.image.archive import Registries
 from reprobuild.progress import SILENT
 
 

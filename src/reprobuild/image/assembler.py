@@ -7,7 +7,9 @@ for it: docs/adr/0012-images-without-their-base.md.
 
 import os
 import posixpath
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -107,31 +109,45 @@ class Origins:
         base: an image's manifest and config.
         tree: the files of an image, for ``COPY --from``.
         environment: the locked environment, for a place in the image and the config of the base.
+        complete: the same with the project's own wheel, which may have to be waited for; None where there is nothing
+            to wait for.
     """
 
     context: Tree
     base: Callable[[BaseImage], Base]
     tree: Callable[[BaseImage], Tree]
     environment: Callable[[str, Base | None], Environment]
+    complete: Callable[[Environment], Environment] | None = None
 
 
-def assemble(spec: ImageSpec, origins: Origins, *, epoch: int, where: str, compression: Compression) -> Assembly:
+def assemble(
+    spec: ImageSpec,
+    origins: Origins,
+    *,
+    epoch: int,
+    where: str,
+    compression: Compression,
+    ahead: Callable[[Sequence[Part]], object] = len,
+) -> Assembly:
     """What an image consists of; nothing is written.
 
     Args:
         where: the Dockerfile, for messages.
+        ahead: is given parts that the image will have, as far as can be seen, before something is waited for.
 
     Raises:
         BadInput: a step can't be carried out.
         And what the origins raise.
     """
     stages: list[_Stage] = []
-    for described in spec.stages:
+    kept = kept_stages(spec.stages)
+    for number, described in enumerate(spec.stages):
         start = stages[described.base] if isinstance(described.base, int) else None
         base = (
             origins.base(described.base) if isinstance(described.base, BaseImage) else (start.base if start else None)
         )
-        stage = _Stage(described, base, origins, epoch, where, compression, start)
+        told = ahead if number in kept else len
+        stage = _Stage(described, base, origins, epoch, where, compression, start, told)
         for step in described.steps:
             stage.do(step, stages)
         stages.append(stage)
@@ -143,6 +159,17 @@ def assemble(spec: ImageSpec, origins: Origins, *, epoch: int, where: str, compr
     return Assembly(
         target.platform, epoch, done.base, target.settings, target.author, tuple(done.history), tuple(done.environments)
     )
+
+
+def kept_stages(stages: Sequence[StageSpec]) -> set[int]:
+    """The stages whose layers the image has: the last, and those that it starts from."""
+    found, at = set[int](), len(stages) - 1
+    while True:
+        found.add(at)
+        base = stages[at].base
+        if not isinstance(base, int):
+            return found
+        at = base
 
 
 class _Stage:
@@ -157,6 +184,7 @@ class _Stage:
         where: str,
         compression: Compression,
         start: "_Stage | None",
+        ahead: Callable[[Sequence[Part]], object],
     ) -> None:
         self.base = base
         self.history: list[tuple[str, tuple[Part, ...]]] = list(start.history) if start else []
@@ -164,6 +192,7 @@ class _Stage:
         self.tree: dict[str, Node] = dict(start.tree) if start else {}
         self._described = described
         self._origins, self._epoch, self._where, self._compression = origins, epoch, where, compression
+        self._ahead = ahead
 
     def do(self, step: Step, stages: Sequence["_Stage"]) -> None:
         """Carry out one step."""
@@ -197,11 +226,24 @@ class _Stage:
                 f"{where}: the environment is copied as a whole.", f"COPY --from={step.origin} / {step.destination}"
             )
         prefix = step.destination.rstrip("/")
-        environment = self._origins.environment(prefix, self.base)
-        uid, gid = owner_of(step.owner, self._read, where) or (0, 0)
+        owner = owner_of(step.owner, self._read, where) or (0, 0)
         parents = self._new(_folders_above(prefix.strip("/"), WHEEL_TIME))
+        environment = self._origins.environment(prefix, self.base)
+        if self._origins.complete:
+            self._ahead(self._parts(step, environment, owner, parents, waiting=1))
+            environment = self._origins.complete(environment)
+        parts = self._parts(step, environment, owner, parents)
+        self.tree |= {node.path: node for part in parts for node in part.nodes}
+        self.environments.append(environment)
+        self.history.append((step.text, tuple(parts)))
+
+    def _parts(
+        self, step: Copy, environment: Environment, owner: tuple[int, int], parents: Sequence[Node], waiting: int = 0
+    ) -> list[Part]:
+        """The layers of an environment, with room for others that are waited for."""
+        uid, gid = owner
         parts = []
-        others = (len(self.base.manifest.layers) if self.base else 0) + len(self.history)
+        others = (len(self.base.manifest.layers) if self.base else 0) + len(self.history) + waiting
         for number, each in enumerate(plan(environment, others=others, largest=LARGEST_LAYER)):
             nodes = tuple(replace(node, uid=uid, gid=gid) if uid or gid else node for node in each.nodes)
             if step.mode is not None:
@@ -211,9 +253,7 @@ class _Stage:
             parts.append(
                 Part(f"{step.text} # {names or 'pyvenv.cfg'}", nodes, each.wheels, self._key(nodes, each.wheels))
             )
-            self.tree |= {node.path: node for node in nodes}
-        self.environments.append(environment)
-        self.history.append((step.text, tuple(parts)))
+        return parts
 
     def _key(self, nodes: Iterable[Node], wheels: Iterable[InstalledWheel]) -> Digest:
         """Of a layer of wheels: what is in a wheel's file follows from the wheel and the path."""
@@ -316,24 +356,20 @@ def _folders_above(path: str, mtime: int) -> list[Node]:
 # --- writing -------------------------------------------------------------------------------------------
 
 
-def write(
-    assembly: Assembly,
+@contextmanager
+def writing(
     store: Layout,
     *,
     compression: Compression,
     remembering: bool = True,
     is_there: Callable[[Descriptor], bool] = lambda _: False,
     observer: Observer = SILENT,
-) -> Image:
-    """Write an image's own layers, its config and its manifest; not the base's layers.
+) -> Iterator["Writer"]:
+    """What writes images into a store, in as many threads as there are processors.
 
     Args:
         remembering: whether what is known of layers that were made before counts.
         is_there: whether a layer is where the image goes to, and so needn't be in the store.
-
-    Raises:
-        BadInput: a wheel isn't what it declares.
-        WriteFailed: there is no room.
     """
 
     def made(part: Part) -> tuple[Layer, bool]:
@@ -349,15 +385,47 @@ def write(
         return layer, known is not None
 
     with process.workers(os.cpu_count() or 1) as pool:
-        done = list(pool.map(made, assembly.parts))
-    layers = tuple(layer for layer, _ in done)
-    config = store.put_document(OCI_CONFIG, canonical_json(_config(assembly, layers)))
-    below = assembly.base.layers if assembly.base else ()
-    manifest = Manifest.make(
-        config, [*below, *(layer.descriptor for layer in layers)], annotations=_annotations(assembly)
-    )
-    store.put_document(manifest.descriptor.media_type, manifest.raw)
-    return Image(assembly, manifest, config, layers, sum(known for _, known in done))
+        yield Writer(store, lambda part: pool.submit(made, part))
+
+
+class Writer:
+    """Writes images; what has been started ahead isn't written again."""
+
+    def __init__(self, store: Layout, submit: Callable[[Part], Future[tuple[Layer, bool]]]) -> None:
+        self._store, self._submit = store, submit
+        self._started: dict[Digest, Future[tuple[Layer, bool]]] = {}
+
+    def start(self, parts: Sequence[Part]) -> list[Future[tuple[Layer, bool]]]:
+        """Begin to write the layers of some parts, the largest first, and come back at once; in the parts' order."""
+        running: dict[int, Future[tuple[Layer, bool]]] = {}
+        for number in sorted(range(len(parts)), key=lambda number: -_size(parts[number])):
+            part = parts[number]
+            known = self._started.get(part.key) if part.key else None
+            running[number] = known or self._submit(part)
+            if part.key:
+                self._started[part.key] = running[number]
+        return [running[number] for number in range(len(parts))]
+
+    def image(self, assembly: Assembly) -> Image:
+        """Write an image's own layers, its config and its manifest; not the base's layers.
+
+        Raises:
+            BadInput: a wheel isn't what it declares.
+            WriteFailed: there is no room.
+        """
+        done = [each.result() for each in self.start(assembly.parts)]
+        layers = tuple(layer for layer, _ in done)
+        config = self._store.put_document(OCI_CONFIG, canonical_json(_config(assembly, layers)))
+        below = assembly.base.layers if assembly.base else ()
+        manifest = Manifest.make(
+            config, [*below, *(layer.descriptor for layer in layers)], annotations=_annotations(assembly)
+        )
+        self._store.put_document(manifest.descriptor.media_type, manifest.raw)
+        return Image(assembly, manifest, config, layers, sum(known for _, known in done))
+
+
+def _size(part: Part) -> int:
+    return sum(node.content.size for node in part.nodes if node.content)
 
 
 def _config(assembly: Assembly, layers: Sequence[Layer]) -> Json:

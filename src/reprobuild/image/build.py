@@ -2,12 +2,13 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from reprobuild import __version__, attest, lockfile, project, source, wheel
+from reprobuild import __version__, attest, lockfile, process, project, source, wheel
 from reprobuild.attest import Json
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, LockMissing
@@ -15,7 +16,7 @@ from reprobuild.files import remove_tree, scratch_folder
 from reprobuild.image import base as bases
 from reprobuild.image import dockerfile as dockerfiles
 from reprobuild.image import environment as environments
-from reprobuild.image.assembler import Assembly, Image, Origins, assemble, write
+from reprobuild.image.assembler import Assembly, Image, Origins, Part, assemble, kept_stages, writing
 from reprobuild.image.base import Base, Documents
 from reprobuild.image.context import Context, Tree
 from reprobuild.image.dockerfile import BaseImage
@@ -59,7 +60,7 @@ class Definition:
 
     Attributes:
         folder: the project in the export.
-        own: the project's own wheel, where the image has it.
+        own: the project's own wheel, where the image has it; it is built meanwhile.
     """
 
     name: str
@@ -69,7 +70,7 @@ class Definition:
     settings: ImageSettings
     dockerfile: Path
     lock: Lockfile | None
-    own: Path | None
+    own: Future[Path] | None
     choices: Choices
 
     @property
@@ -109,11 +110,12 @@ def opened(
                 f"The source has no {DOCKERFILE.format(name=name)}.",
                 "Write it and commit it; every FROM gets a digest.",
             )
-        own = None
-        if settings.selection.project:
-            own = _own_wheel(exported, index, scratch, sandbox, surroundings, observer)
         locked = lockfile.read(lock) if lock.is_file() else None
-        yield Definition(name, exported, folder, config, settings, dockerfile, locked, own, choices)
+        with process.workers(1) as pool:
+            own = None
+            if settings.selection.project:
+                own = pool.submit(_own_wheel, exported, index, scratch, sandbox, surroundings, observer)
+            yield Definition(name, exported, folder, config, settings, dockerfile, locked, own, choices)
 
 
 def _settings(config: Config, name: str) -> ImageSettings:
@@ -154,6 +156,8 @@ def assembled(
     index: Index,
     registry_of: Callable[[Reference], Documents],
     tree_of: Callable[[BaseImage], Tree],
+    ahead: Callable[[Sequence[Part]], object],
+    needed: Callable[[Base], object],
     observer: Observer = SILENT,
 ) -> Assembly:
     """What the image is for one platform; nothing is written but the cache.
@@ -161,9 +165,11 @@ def assembled(
     Raises:
         BadInput, LockStale: the Dockerfile can't be assembled, or names an image without a digest.
         IndexFailed, RegistryFailed, DigestMismatch: a wheel or a base can't be had.
+        BuildFailed, …: its own wheel can't be built.
     """
     epoch, where = definition.exported.epoch, str(definition.dockerfile.relative_to(definition.folder))
     known: dict[str, Base] = {}
+    own = definition.own
 
     def base_of(image: BaseImage) -> Base:
         if image.reference not in known:
@@ -180,7 +186,10 @@ def assembled(
             )
         observer.step("fetching and reading the locked wheels")
         target = target_of(definition.settings, base.config, platform, prefix)
-        return environments.assemble(definition.lock, target, index, definition.own)
+        return environments.assemble(definition.lock, target, index)
+
+    def complete(environment: Environment) -> Environment:
+        return environments.with_own(environment, own.result()) if own else environment
 
     spec = dockerfiles.resolve(
         dockerfiles.parse(definition.dockerfile.read_text(encoding="utf-8"), where),
@@ -190,9 +199,14 @@ def assembled(
         build_args=definition.choices.build_args,
         target=definition.choices.target,
     )
+    for number in kept_stages(spec.stages):
+        first = spec.stages[number].base
+        if isinstance(first, BaseImage):
+            needed(base_of(first))
     context = Context.open(definition.folder, definition.dockerfile, epoch)
-    origins = Origins(context, base_of, tree_of, environment_of)
-    return assemble(spec, origins, epoch=epoch, where=where, compression=definition.choices.compression)
+    origins = Origins(context, base_of, tree_of, environment_of, complete if own else None)
+    compression = definition.choices.compression
+    return assemble(spec, origins, epoch=epoch, where=where, compression=compression, ahead=ahead)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +223,19 @@ class Built:
     images: tuple[tuple[Image, Json], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """Where an image goes to, as far as it matters while it is built.
+
+    Attributes:
+        has: whether a layer is there, and needn't be written.
+        needs: is told of an image's base as soon as it is known.
+    """
+
+    has: Callable[[Descriptor], bool] = lambda _: False
+    needs: Callable[[Base], object] = id
+
+
 def build(
     definition: Definition,
     store: Layout,
@@ -217,30 +244,27 @@ def build(
     tree_of: Callable[[BaseImage], Tree],
     *,
     remembering: bool = True,
-    is_there: Callable[[Descriptor], bool] = lambda _: False,
+    sink: Sink = Sink(),
     observer: Observer = SILENT,
 ) -> Built:
     """Write an image's own layers, configs, manifests and, for several platforms, their index into a store.
 
     Args:
         remembering: whether layers that were made before needn't be made again.
-        is_there: whether a layer needn't be written.
 
     Raises:
-        BadInput, …: as :func:`assembled` and :func:`assembler.write`.
+        BadInput, …: as :func:`assembled` and :meth:`assembler.Writer.image`.
     """
     images = []
-    for platform in definition.platforms:
-        assembly = assembled(definition, platform, index, registry_of, tree_of, observer)
-        image = write(
-            assembly,
-            store,
-            compression=definition.choices.compression,
-            remembering=remembering,
-            is_there=is_there,
-            observer=observer,
-        )
-        images.append((image, record_of(definition, image)))
+    compression = definition.choices.compression
+    with writing(
+        store, compression=compression, remembering=remembering, is_there=sink.has, observer=observer
+    ) as writer:
+        for platform in definition.platforms:
+            image = writer.image(
+                assembled(definition, platform, index, registry_of, tree_of, writer.start, sink.needs, observer)
+            )
+            images.append((image, record_of(definition, image)))
     if len(images) == 1:
         top = images[0][0].descriptor
     else:

@@ -1,24 +1,23 @@
 """Locked wheels and a target → the nodes of a virtual environment, nothing written anywhere but in the cache.
 
-Everything is read and checked before anything is handed out: each wheel's digest, its RECORD, what it installs, and
-that no two wheels install something else at the same place. There pip lets the last one win, and uv warns; which was
-last would then decide what an image runs, so it is an error here. The same bytes twice are nobody's loss, and usual
-in namespace packages.
+All but the content is read and checked before anything is handed out: each wheel's digest, that RECORD lists what is
+there, what it installs, and that no two wheels install something else at the same place. There pip lets the last one
+win, and uv warns; which was last would then decide what an image runs, so it is an error here. The same bytes twice are
+nobody's loss, and usual in namespace packages. That a file has the hash that RECORD says is checked when it is read,
+for that is what takes the time.
 """
 
 import hashlib
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from packaging.specifiers import SpecifierSet
 
 from reprobuild import process
-from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, shown
-from reprobuild.files import cache_root, write_atomically
 from reprobuild.image.installed import InstalledFile, folder, install, nodes
 from reprobuild.image.target import Target
 from reprobuild.index import Index, LockedFile
@@ -27,6 +26,7 @@ from reprobuild.oci.tree import WHEEL_TIME, Content, Node, Text
 from reprobuild.project import requirement_of
 from reprobuild.wheelfile import WheelFile, read_wheel
 
+_Installed = tuple[LockedFile, WheelFile, Mapping[str, InstalledFile]]
 #: What is at a place: a file of a wheel, a folder, or what no wheel may replace.
 _Thing = InstalledFile | Literal["folder", "fixed"]
 _PARALLEL = 4  # wheels that are fetched and read at once
@@ -57,12 +57,14 @@ class Environment:
         wheels: by name; the project's own comes last.
         unmet: what `pip check` would complain about, each in a few words. A resolver that was told to override
             something leaves that on purpose.
+        installed: what each wheel was read as, and what it becomes below the prefix.
     """
 
     target: Target
     skeleton: tuple[Node, ...]
     wheels: tuple[InstalledWheel, ...]
     unmet: tuple[str, ...]
+    installed: tuple[_Installed, ...] = field(default=(), repr=False, compare=False)
 
 
 def assemble(lock: Lockfile, target: Target, index: Index, own: Path | None = None) -> Environment:
@@ -79,19 +81,30 @@ def assemble(lock: Lockfile, target: Target, index: Index, own: Path | None = No
     files = index.choose(lock.selected(target.markers).values(), target)
     _require_wheels(files, target)
     with process.workers(_PARALLEL) as pool:
-        read = list(pool.map(lambda file: _read(index.kept(file), file.digest), files))
-    found = list(zip(files, read, strict=True))
-    if own is not None:
-        found.append(_own(own, target, files))
-    skeleton = _skeleton(target)
+        read = list(pool.map(lambda file: read_wheel(index.kept(file), seen=file.digest), files))
+    installed = [(file, wheel, install(wheel, target)) for file, wheel in zip(files, read, strict=True)]
+    environment = _with(Environment(target, _skeleton(target), (), ()), installed)
+    return environment if own is None else with_own(environment, own)
+
+
+def with_own(environment: Environment, path: Path) -> Environment:
+    """The same environment with the project's own wheel.
+
+    Raises:
+        BadInput: it doesn't suit the target, or contradicts the locked wheels.
+    """
+    target = environment.target
+    file, wheel = _own(path, target, (each.file for each in environment.wheels))
     # Of a lock's pins nobody knows which were asked for; of the project it is certain.
-    installed = [(file, wheel, install(wheel, target, requested=wheel.path == own)) for file, wheel in found]
+    return _with(environment, [(file, wheel, install(wheel, target, requested=True))], own=True)
+
+
+def _with(environment: Environment, more: Sequence[_Installed], *, own: bool = False) -> Environment:
+    target, skeleton, installed = environment.target, environment.skeleton, (*environment.installed, *more)
     _require_peace(skeleton, ((file.filename, contents) for file, _, contents in installed), target.prefix.strip("/"))
-    wheels = [
-        InstalledWheel(file, nodes(contents, target.prefix), _size(contents), own=wheel.path == own)
-        for file, wheel, contents in installed
-    ]
-    return Environment(target, skeleton, tuple(wheels), tuple(_unmet([wheel for _, wheel in found], target)))
+    new = (InstalledWheel(file, nodes(each, target.prefix), _size(each), own=own) for file, _, each in more)
+    unmet = tuple(_unmet([wheel for _, wheel, _ in installed], target))
+    return Environment(target, skeleton, (*environment.wheels, *new), unmet, installed)
 
 
 def _size(contents: Mapping[str, InstalledFile]) -> int:
@@ -109,18 +122,8 @@ def _require_wheels(files: Iterable[LockedFile], target: Target) -> None:
             )
 
 
-def _read(path: Path, digest: Digest) -> WheelFile:
-    """A wheel with this digest; what was found to be sound once isn't hashed again."""
-    mark = cache_root() / "sound-wheels" / digest.algorithm / digest.hex
-    if mark.is_file():
-        return read_wheel(path, seen=digest)
-    wheel = read_wheel(path)
-    write_atomically(mark, ())
-    return wheel
-
-
 def _own(path: Path, target: Target, others: Iterable[LockedFile]) -> tuple[LockedFile, WheelFile]:
-    wheel = _read(path, Digest.of_file(path))
+    wheel = read_wheel(path)
     if wheel.tags.isdisjoint(target.tag_ranks):
         raise BadInput(
             f"{path.name} doesn't run on Python {target.short} on {target.platform}.",

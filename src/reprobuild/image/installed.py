@@ -151,13 +151,18 @@ def _data_file(wheel: WheelFile, target: Target, entry: Entry) -> tuple[str, Ins
 
 
 def _member(wheel: WheelFile, entry: Entry, *, executable: bool = False) -> InstalledFile:
-    content = wheel_content(wheel.path, entry)
+    content = _content(wheel, entry)
     return InstalledFile(content, executable or bool(entry.mode & 0o111), wheel.record[entry.name])
+
+
+def _content(wheel: WheelFile, entry: Entry) -> Content:
+    """What a file of a wheel holds, checked against RECORD wherever it is read."""
+    return wheel_content(wheel.path, entry, wheel.record[entry.name])
 
 
 def _data_script(wheel: WheelFile, target: Target, entry: Entry) -> InstalledFile:
     """A script, whose first line is made to name the environment's Python if it names none."""
-    content = wheel_content(wheel.path, entry)
+    content = _content(wheel, entry)
     if not next(content.chunks(), b"").startswith(_SHEBANG):
         return _member(wheel, entry, executable=True)
     if entry.size > TEXT_LIMIT:
@@ -213,7 +218,7 @@ def _entry_points_text(wheel: WheelFile) -> str:
             if entry.size > TEXT_LIMIT:
                 raise _bad(wheel, f"{entry.name} has {entry.size} bytes")
             try:
-                return b"".join(wheel_content(wheel.path, entry).chunks()).decode()
+                return b"".join(_content(wheel, entry).chunks()).decode()
             except UnicodeDecodeError as error:
                 raise _bad(wheel, f"{entry.name} is not UTF-8 text") from error
     return ""

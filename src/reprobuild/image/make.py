@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from reprobuild import process
 from reprobuild.files import scratch_folder, write_atomically
 from reprobuild.image import outputs as places
 from reprobuild.image.archive import Registries
-from reprobuild.image.build import Built, Choices, build, exported_of, opened, temporary
+from reprobuild.image.base import Base
+from reprobuild.image.build import Built, Choices, Sink, build, exported_of, opened, temporary
 from reprobuild.image.others import Others
 from reprobuild.image.outputs import DEFAULT_NAME, Moved, Output
 from reprobuild.index import Index
@@ -14,6 +17,9 @@ from reprobuild.oci.layout import Layout, reachable
 from reprobuild.oci.model import Descriptor
 from reprobuild.oci.reference import Reference
 from reprobuild.progress import SILENT, Observer
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +85,24 @@ def make(
     with (
         scratch_folder(temporary(), "reprobuild-image-") as scratch,
         Others(registries.origin, scratch, observer) as others,
+        process.workers(1) as pool,
     ):
+        fetching: list[Future[None]] = []
+
+        def needed(base: Base) -> None:
+            if to.need_base:
+                fetching.append(pool.submit(places.fetch_base, base, store, registries, observer))
+
         observer.step("exporting the source")
         exported = exported_of(where, scratch, allow_dirty=allow_dirty)
         index = Index(where, observer=observer)
         store, named = _store(where, name, scratch, to)
         with opened(exported, name, choices, index, scratch, sandbox=sandbox, observer=observer) as definition:
             registries.use_archive(definition.config.archive, where)
-            built = build(
-                definition, store, index, registries.origin, others.tree, is_there=is_there, observer=observer
-            )
+            sink = Sink(is_there, needed)
+            built = build(definition, store, index, registries.origin, others.tree, sink=sink, observer=observer)
+            for each in fetching:
+                each.result()
             done, moved = _bring(built, store, named, to, registries, observer)
     return Made(built, done, moved)
 
@@ -96,8 +110,6 @@ def make(
 def _bring(
     built: Built, store: Layout, named: str, to: Destinations, registries: Registries, observer: Observer
 ) -> tuple[tuple[str, ...], Moved | None]:
-    if to.need_base:
-        places.fetch_bases(built, store, registries, observer)
     done = []
     if named:
         places.name_in_layout(built, store, named)

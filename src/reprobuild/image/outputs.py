@@ -57,18 +57,18 @@ class Moved:
     tags: tuple[str, ...]
 
 
-def fetch_bases(built: Built, store: Layout, registries: Registries, observer: Observer = SILENT) -> None:
-    """Put the layers of the bases into a store, for whoever needs the whole image.
+def fetch_base(base: Base, store: Layout, registries: Registries, observer: Observer = SILENT) -> None:
+    """Put the layers of a base into a store, for whoever needs the whole image.
 
     Raises:
         RegistryFailed, DigestMismatch: one can't be had.
     """
-    origins = _origins(built, registries)
-    wanted = {layer.digest: layer for base in _bases(built) for layer in base.layers if not store.has(layer.digest)}
-    if wanted:
-        observer.step(f"fetching {len(wanted)} layers of the base ({size_text(sum(d.size for d in wanted.values()))})")
+    origin = registries.origin(base.reference)
+    missing = [layer for layer in {each.digest: each for each in base.layers}.values() if not store.has(layer.digest)]
+    if missing:
+        observer.step(f"fetching {len(missing)} layers of the base ({size_text(sum(each.size for each in missing))})")
     with process.workers(_PARALLEL) as pool:
-        list(pool.map(lambda layer: Local(store).take(layer, origins[layer.digest]), wanted.values()))
+        list(pool.map(lambda layer: Local(store).take(layer, origin.holder(layer)), missing))
 
 
 def _bases(built: Built) -> Iterator[Base]:

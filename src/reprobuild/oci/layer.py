@@ -21,7 +21,7 @@ from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, WriteFailed, shown
 from reprobuild.oci.model import OCI_LAYER, Descriptor
 from reprobuild.oci.splice import Splicer, even
-from reprobuild.oci.tree import Content, Deflated, Node
+from reprobuild.oci.tree import Content, Deflated, Node, Recorded
 
 #: Goes up whenever the same nodes give other bytes than before.
 LAYOUT_VERSION = 1
@@ -299,6 +299,7 @@ class _Inflating:
     def __init__(self, deflated: Deflated, path: str) -> None:
         self._declared, self._path = deflated, path
         self._inflater = Inflater()
+        self._recorded = Recorded(deflated.record)
         self._crc = self._size = self._raw_size = 0
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
@@ -310,6 +311,7 @@ class _Inflating:
         declared = (self._declared.crc, self._declared.size, self._declared.raw_size)
         if (self._crc, self._size, self._raw_size) != declared:
             raise _other_content(self._path)
+        self._recorded.end(self._path)
 
     def _counted(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         with refusing(f"The content of {shown(self._path)!r}"):
@@ -318,6 +320,7 @@ class _Inflating:
                 if self._size > self._declared.size:
                     raise _other_content(self._path)
                 self._crc = zlib.crc32(piece, self._crc)
+                self._recorded.update(piece)
                 yield piece
 
 

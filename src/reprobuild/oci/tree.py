@@ -1,5 +1,7 @@
 """What goes into a layer: files, folders and links, with all that a tar header says of them."""
 
+import base64
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +9,7 @@ from typing import BinaryIO, Literal, Protocol
 
 from reprobuild.archive import DEFLATED, Entry, zip_content, zip_raw
 from reprobuild.digest import chunks_of
-from reprobuild.errors import BadInput
+from reprobuild.errors import BadInput, shown
 
 #: The time of everything that comes out of a wheel, in seconds since 1970: the first moment that a zip can hold,
 #: so that a layer of wheels is the same whenever it is made. What comes from elsewhere has the epoch.
@@ -23,12 +25,39 @@ class Deflated:
         size: bytes of the content.
         raw_size: bytes of the deflate stream.
         raw: the stream's bytes, in pieces.
+        record: what RECORD says of the content, if anything; whoever inflates the stream checks it.
     """
 
     crc: int
     size: int
     raw_size: int
     raw: Iterable[bytes]
+    record: str = ""
+
+
+class Recorded:
+    """A check of content against what RECORD says of it; of nothing, where that is nothing.
+
+    Args:
+        record: algorithm and digest, such as ``sha256=…`` (base64, URL-safe, without padding).
+    """
+
+    def __init__(self, record: str) -> None:
+        self._algorithm, _, self._digest = record.partition("=")
+        self._hasher = hashlib.new(self._algorithm) if record else None
+
+    def update(self, piece: bytes) -> None:
+        """The next piece of the content."""
+        if self._hasher:
+            self._hasher.update(piece)
+
+    def end(self, path: str) -> None:
+        """Raises BadInput where the pieces aren't what RECORD says."""
+        if self._hasher and base64.urlsafe_b64encode(self._hasher.digest()).rstrip(b"=").decode() != self._digest:
+            raise BadInput(
+                f"{shown(path)!r} has another {self._algorithm} than RECORD says.",
+                "Whoever made the wheel changed it by hand: ask them to build it again.",
+            )
 
 
 class Content(Protocol):
@@ -81,19 +110,24 @@ class OnDisk:
 class _InZip:
     path: Path
     entry: Entry
+    record: str
 
     @property
     def size(self) -> int:
         return self.entry.size
 
     def chunks(self) -> Iterator[bytes]:
-        return self._read(zip_content)
+        recorded = Recorded(self.record)
+        for chunk in self._read(zip_content):
+            recorded.update(chunk)
+            yield chunk
+        recorded.end(f"{self.path.name}: {self.entry.name}")
 
     def deflated(self) -> Deflated | None:
         entry = self.entry
         if entry.method != DEFLATED:
             return None
-        return Deflated(entry.crc, entry.size, entry.compressed_size, self._read(zip_raw))
+        return Deflated(entry.crc, entry.size, entry.compressed_size, self._read(zip_raw), self.record)
 
     def _read(self, how: Callable[[BinaryIO, str, Entry], Iterator[bytes]]) -> Iterator[bytes]:
         try:
@@ -103,7 +137,7 @@ class _InZip:
             raise BadInput(f"{self.path} can't be read: {error.strerror}.") from error
 
 
-def wheel_content(path: Path, entry: Entry) -> Content:
+def wheel_content(path: Path, entry: Entry, record: str = "") -> Content:
     """A file in a wheel, or another zip, as the content of a node.
 
     Each reading opens the file by itself: any number of threads may read from one wheel, and nothing stays open.
@@ -111,8 +145,9 @@ def wheel_content(path: Path, entry: Entry) -> Content:
     Args:
         path: the wheel, which nobody changes meanwhile.
         entry: from :func:`reprobuild.archive.open_archive`, which checked the wheel's directory.
+        record: what RECORD says of the file, to be checked when it is read.
     """
-    return _InZip(path, entry)
+    return _InZip(path, entry, record)
 
 
 @dataclass(frozen=True, slots=True)
