@@ -36,6 +36,7 @@ Examples:
   reprobuild lock                 write constraints.txt and requirements.txt
   reprobuild wheel                build dist/*.whl and its record
   reprobuild verify-wheel         make it again elsewhere, compare raw bytes
+  reprobuild image training       build images/training/Dockerfile without a daemon
   reprobuild diff old.whl new.whl
 
 Exit codes are listed in docs/exit-codes.md. Shell completion: put
@@ -79,7 +80,7 @@ class _Lazy(click.Group):
 @click.group(cls=_Lazy, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, "-V", "--version", message="reprobuild %(version)s")
 def cli() -> None:
-    """Make wheels twice and compare the raw bytes.
+    """Make wheels and images twice and compare the raw bytes.
 
     An artifact is a function of its locked inputs: one command makes it and writes down every input by
     digest, another makes it again somewhere else and compares.

@@ -22,6 +22,11 @@ _MEANINGS = {
     Level.METADATA: "only members of .dist-info differ",
     Level.PAYLOAD: "what gets installed differs",
 }
+#: The same of what isn't a wheel.
+_OTHER_MEANINGS = {
+    Level.METADATA: "only what describes the contents differs",
+    Level.PAYLOAD: "the contents differ",
+}
 
 
 def echo_verdict(verdict: Verdict, left_name: str, right_name: str) -> None:
@@ -35,8 +40,8 @@ def verdict_lines(verdict: Verdict, left_name: str, right_name: str) -> list[str
     width = max(len(left_name), len(right_name))
     level = click.style(str(verdict.level), fg=COLOURS[verdict.level], bold=True)
     meaning = _MEANINGS.get(verdict.level, "no reason known")
-    if verdict.level is Level.PAYLOAD and not verdict.wheels:
-        meaning = "the contents differ"
+    if not verdict.wheels:
+        meaning = _OTHER_MEANINGS.get(verdict.level, meaning)
     return [
         f"{plain(left_name):<{width}}  {verdict.left}  {verdict.left_size:,} bytes",
         f"{plain(right_name):<{width}}  {verdict.right}  {verdict.right_size:,} bytes",
