@@ -9,8 +9,8 @@ from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, ReprobuildError
 from reprobuild.image import dockerfile as dockerfiles
 from reprobuild.image.context import Context, Nodes, place
-from reprobuild.image.dockerfile import Copy
 from reprobuild.image.pins import moved, pin
+from reprobuild.image.stages import Copy, resolve
 from reprobuild.oci.model import Platform
 from reprobuild.oci.tree import Node, Text
 
@@ -108,7 +108,7 @@ def test_any_text_is_a_dockerfile_or_refused(text, begun):
     """Nothing else than our own errors, which name the file."""
     try:
         parsed = dockerfiles.parse(f"FROM scratch AS x\n{text}" if begun else text, "D")
-        spec = dockerfiles.resolve(parsed, lambda _: pytest.fail("no base"), platform=AMD64, epoch=0)
+        spec = resolve(parsed, lambda _: pytest.fail("no base"), platform=AMD64, epoch=0)
     except ReprobuildError as error:
         refused = error.reason
     else:

@@ -10,7 +10,7 @@ import pytest
 from reprobuild.errors import BadInput, ReprobuildError
 from reprobuild.image import dockerfile as dockerfiles
 from reprobuild.image.context import Context, Nodes, owner_of, place
-from reprobuild.image.dockerfile import Copy, Folder
+from reprobuild.image.stages import Copy, Folder, resolve
 from reprobuild.oci.model import Platform
 from reprobuild.oci.tree import Node
 
@@ -94,9 +94,7 @@ class Root:
 def built(context: Path) -> dict[str, Any]:
     """What our half makes of a context: the root file system's lines, and the settings."""
     parsed = dockerfiles.read(context / "Dockerfile")
-    spec = dockerfiles.resolve(
-        parsed, lambda _: pytest.fail("no base"), platform=Platform("linux", "amd64"), epoch=EPOCH
-    )
+    spec = resolve(parsed, lambda _: pytest.fail("no base"), platform=Platform("linux", "amd64"), epoch=EPOCH)
     roots: list[Root] = []
     for stage in spec.stages:
         root = Root(roots[stage.base].nodes if isinstance(stage.base, int) else ())

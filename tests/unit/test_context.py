@@ -12,7 +12,7 @@ import pytest
 
 from reprobuild.errors import BadInput
 from reprobuild.image.context import Context, Nodes, owner_of, place
-from reprobuild.image.dockerfile import Copy
+from reprobuild.image.stages import Copy
 from reprobuild.oci.tree import WHEEL_TIME, Node, OnDisk, Text
 
 COPY = Copy("COPY", 2, ("",), "/x/", None, "", None, (), unpacks=False)

@@ -5,7 +5,7 @@ import pytest
 
 from reprobuild.errors import BadInput, LockStale
 from reprobuild.image import dockerfile as dockerfiles
-from reprobuild.image.dockerfile import BaseImage, Copy, Folder
+from reprobuild.image.stages import BaseImage, Copy, Folder, resolve
 from reprobuild.oci.model import ImageConfig, Platform
 
 AMD64 = Platform("linux", "amd64")
@@ -31,7 +31,7 @@ def resolved(text, *, base=None, platform=AMD64, **more):
         return base or config()
 
     parsed = dockerfiles.parse(text, "images/x/Dockerfile")
-    spec = dockerfiles.resolve(parsed, config_of, platform=platform, epoch=7, **more)
+    spec = resolve(parsed, config_of, platform=platform, epoch=7, **more)
     return spec, asked
 
 

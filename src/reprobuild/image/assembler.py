@@ -18,9 +18,9 @@ from reprobuild.digest import Digest, canonical_json
 from reprobuild.errors import BadInput
 from reprobuild.image.base import Base
 from reprobuild.image.context import Nodes, Tree, owner_of, place
-from reprobuild.image.dockerfile import BaseImage, Copy, Folder, ImageSpec, StageSpec, Step
 from reprobuild.image.environment import Environment, InstalledWheel
 from reprobuild.image.plan import LARGEST_LAYER, MOST_LAYERS, plan
+from reprobuild.image.stages import BaseImage, Copy, Folder, ImageSpec, StageSpec, Step
 from reprobuild.oci.layer import Compression, Layer, write_layer
 from reprobuild.oci.layout import Layout
 from reprobuild.oci.memo import layer_key, recall, remember

@@ -19,8 +19,8 @@ from reprobuild.image import environment as environments
 from reprobuild.image.assembler import Assembly, Image, Origins, Part, assemble, kept_stages, writing
 from reprobuild.image.base import Base, Documents
 from reprobuild.image.context import Context, Tree
-from reprobuild.image.dockerfile import BaseImage
 from reprobuild.image.environment import Environment
+from reprobuild.image.stages import BaseImage, resolve
 from reprobuild.image.target import platforms_of, target_of
 from reprobuild.index import Index, LockedFile
 from reprobuild.lockfile import Lockfile
@@ -191,7 +191,7 @@ def assembled(
     def complete(environment: Environment) -> Environment:
         return environments.with_own(environment, own.result()) if own else environment
 
-    spec = dockerfiles.resolve(
+    spec = resolve(
         dockerfiles.parse(definition.dockerfile.read_text(encoding="utf-8"), where),
         lambda image: base_of(image).config,
         platform=platform,

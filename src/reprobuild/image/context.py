@@ -10,6 +10,7 @@ import posixpath
 import re
 import stat
 import tarfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from e2b_dockerfile_utils import PatternMatcher
 
 from reprobuild.errors import BadInput, shown
 from reprobuild.files import read_text
-from reprobuild.image.dockerfile import Copy
+from reprobuild.image.stages import Copy
 from reprobuild.oci.tree import Node, OnDisk, Text
 
 _LINKS = 255  # as many in one path as BuildKit follows
@@ -78,7 +79,9 @@ class Context:
         self._root = root
         self._epoch = epoch
         try:
-            self._ignored = PatternMatcher(list(ignore))
+            with warnings.catch_warnings():  # re wonders whether [[] is meant to be a set in a set, as Go doesn't
+                warnings.simplefilter("ignore", FutureWarning)
+                self._ignored = PatternMatcher(list(ignore))
         except ValueError as error:
             raise BadInput(f"{where}: {shown(error)}.", "Mend that line.") from error
 

@@ -12,7 +12,7 @@ from reprobuild.archive import Archive, Entry
 from reprobuild.errors import BadInput
 from reprobuild.image import base as bases
 from reprobuild.image.context import Nodes, Tree
-from reprobuild.image.dockerfile import BaseImage
+from reprobuild.image.stages import BaseImage
 from reprobuild.oci.layout import Layout
 from reprobuild.oci.model import Descriptor
 from reprobuild.oci.reference import Reference

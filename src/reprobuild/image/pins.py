@@ -11,7 +11,8 @@ from pathlib import Path
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, shown
 from reprobuild.files import TEXT_LIMIT
-from reprobuild.image.dockerfile import PINNED, Dockerfile, Mention, mentions, parse
+from reprobuild.image.dockerfile import Dockerfile, parse
+from reprobuild.image.stages import PINNED, Mention, mentions
 from reprobuild.oci.model import INDEXES, Index, Manifest, Platform
 from reprobuild.project import Config
 
