@@ -11,7 +11,7 @@ from reprobuild import __version__, attest, lockfile, project, source, wheel
 from reprobuild.attest import Json
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, LockMissing
-from reprobuild.files import remove_tree, scratch_folder
+from reprobuild.files import read_text, remove_tree, scratch_folder
 from reprobuild.image import base as bases
 from reprobuild.image import dockerfile as dockerfiles
 from reprobuild.image import environment as environments
@@ -163,13 +163,14 @@ def assembled(
         IndexFailed, RegistryFailed, DigestMismatch: a wheel or a base can't be had.
     """
     epoch, where = definition.exported.epoch, str(definition.dockerfile.relative_to(definition.folder))
-    known: dict[str, Base] = {}
+    known: dict[tuple[str, Platform], Base] = {}
 
     def base_of(image: BaseImage) -> Base:
-        if image.reference not in known:
+        key = image.reference, image.platform  # stages may be for different platforms
+        if key not in known:
             observer.step(f"looking up {image.reference}")
-            known[image.reference] = bases.fetch(Reference.parse(image.reference), image.platform, registry_of)
-        return known[image.reference]
+            known[key] = bases.fetch(Reference.parse(image.reference), image.platform, registry_of)
+        return known[key]
 
     def environment_of(prefix: str, base: Base | None) -> Environment:
         if base is None:
@@ -183,7 +184,7 @@ def assembled(
         return environments.assemble(definition.lock, target, index, definition.own)
 
     spec = dockerfiles.resolve(
-        dockerfiles.parse(definition.dockerfile.read_text(encoding="utf-8"), where),
+        dockerfiles.parse(read_text(definition.dockerfile), where),
         lambda image: base_of(image).config,
         platform=platform,
         epoch=epoch,
