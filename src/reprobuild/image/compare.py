@@ -14,7 +14,7 @@ from reprobuild.oci.model import Descriptor, ImageConfig, Json, Manifest
 from reprobuild.oci.rootfs import open_layer
 from reprobuild.progress import SILENT, Observer
 
-_QUOTED = 96
+_QUOTED, _DEPTH = 96, 16
 #: What the config says again of the layers, which are compared themselves.
 _OF_LAYERS = ("rootfs", "history")
 
@@ -41,7 +41,9 @@ class Readable:
     @property
     def layers(self) -> tuple["_Layer", ...]:
         """Its layers, lowest first."""
-        told = [each for each in self.config.document.get("history") or [] if not each.get("empty_layer")]
+        history = self.config.document.get("history")
+        entries = [each for each in history if isinstance(each, dict)] if isinstance(history, list) else []
+        told = [each for each in entries if not each.get("empty_layer")]
         texts = [str(each.get("created_by", "")) for each in told] if len(told) == len(self.manifest.layers) else []
         pairs = zip_longest(self.manifest.layers, self.config.diff_ids)
         return tuple(
@@ -130,26 +132,26 @@ def _layer_differences(
             types = ours.descriptor.media_type, theirs.descriptor.media_type
             yield Difference((ours.title,), "media type", *types, level=Level.CONTAINER)
         return
-    if ours.diff_id == theirs.diff_id:
-        a_type, b_type = (f"{each.descriptor.media_type}, {each.descriptor.size:,} bytes" for each in (ours, theirs))
-        yield Difference((ours.title,), "compression", a_type, b_type, "compression", level=Level.CONTAINER)
-        return
+    # Diff IDs are what a config claims: equal ones don't make the content equal.
     observer.step(f"comparing {ours.title}")
     with (
         open_layer(left.blob(ours.descriptor), name=f"{left.where}: {ours.title}") as a,
         open_layer(right.blob(theirs.descriptor), name=f"{right.where}: {theirs.title}") as b,
     ):
-        some = False
+        deepest = Level.IDENTICAL
         for each in archive_differences(a, b, (), observer=observer):
-            some = True
+            deepest = max(deepest, each.level, key=lambda level: level.rank)
             yield replace(each, path=(ours.title, *each.path))
-    if not some:
+    if ours.diff_id == theirs.diff_id and deepest.rank <= Level.CONTAINER.rank:
+        a_type, b_type = (f"{each.descriptor.media_type}, {each.descriptor.size:,} bytes" for each in (ours, theirs))
+        yield Difference((ours.title,), "compression", a_type, b_type, "compression", level=Level.CONTAINER)
+    elif deepest is Level.IDENTICAL:
         yield Difference((ours.title,), "tar", ours.diff_id, theirs.diff_id, level=Level.CONTAINER)
 
 
 def _value_differences(where: str, left: Any, right: Any) -> Iterator[Difference]:  # noqa: ANN401 - JSON
-    """Each value that differs, by its place."""
-    if isinstance(left, Mapping) and isinstance(right, Mapping):
+    """Each value that differs, by its place; what lies too deep as a whole."""
+    if isinstance(left, Mapping) and isinstance(right, Mapping) and where.count(".") < _DEPTH:
         for key in sorted({*left, *right}):
             yield from _value_differences(f"{where}.{key}", left.get(key), right.get(key))
     elif left != right:
