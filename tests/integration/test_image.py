@@ -218,13 +218,14 @@ def test_an_image_that_was_changed_is_found_out(digits: Path, reprobuild: Cli, t
     reprobuild("image", "inference", digits, "-o", f"oci:{tmp_path / 'image'}")
     sys.path.insert(0, str(Path(__file__).parent))
     from reprobuild import attest  # noqa: PLC0415
-    from reprobuild.image.store import InLayout, add_record, images_of, record_of  # noqa: PLC0415
+    from reprobuild.image.store import InLayout, add_record, images_of, records_of  # noqa: PLC0415
     from reprobuild.oci.layout import Layout  # noqa: PLC0415
-    from reprobuild.oci.model import OCI_CONFIG, Manifest  # noqa: PLC0415
+    from reprobuild.oci.model import OCI_CONFIG, Index, Manifest  # noqa: PLC0415
 
     layout = Layout(tmp_path / "image")
     (image,) = images_of(InLayout(layout), layout.find(), "it")
-    statement = record_of(InLayout(layout), image).statement
+    (record,) = records_of(InLayout(layout), image)
+    statement = record.statement
     document = json.loads(image.config.raw)
     document["config"]["Env"].append("LD_PRELOAD=/evil.so")
     config = layout.put_document(OCI_CONFIG, attest.encode(document))
@@ -240,5 +241,6 @@ def test_an_image_that_was_changed_is_found_out(digits: Path, reprobuild: Cli, t
     assert [(each["path"], each["field"]) for each in differences] == [(["config"], "config.Env")]
     # Nor can the record name other inputs.
     statement["predicate"]["buildDefinition"]["resolvedDependencies"].pop()
+    (layout.folder / "index.json").write_bytes(Index.make([layout.find("latest")]).raw)
     add_record(layout, statement, manifest.descriptor)
     reprobuild("verify-image", tmp_path / "image", "--project", digits, code=ExitCode.RECORD_UNUSABLE)

@@ -10,7 +10,7 @@ from typing import Any
 from reprobuild.compare import Findings, Verdict
 from reprobuild.contents import archive_differences
 from reprobuild.difference import Difference, Level
-from reprobuild.oci.model import Descriptor, ImageConfig, Json, Manifest
+from reprobuild.oci.model import Descriptor, ImageConfig, Index, Json, Manifest, document_of
 from reprobuild.oci.rootfs import open_layer
 from reprobuild.progress import SILENT, Observer
 
@@ -97,6 +97,26 @@ def compare_images(left: Readable, right: Readable, observer: Observer = SILENT)
     if not found.differences:
         found.extend([Difference(("manifest",), "bytes", str(one), str(two), level=Level.CONTAINER)])
     return replace(verdict, level=found.level, differences=tuple(found.differences), omitted=found.omitted)
+
+
+def compare_indexes(left: Index, right: Index) -> Verdict:
+    """Compare what two indexes say of the same images. One that names anything else differs in its payload."""
+    one, two = left.descriptor, right.descriptor
+    verdict = Verdict(Level.IDENTICAL, one.digest, two.digest, one.size, two.size)
+    if one.digest == two.digest:
+        return verdict
+    found = Findings()
+    for each in _value_differences("index", _by_number(left), _by_number(right)):
+        deep = each.field.startswith("manifests")
+        found.extend([replace(each, level=Level.PAYLOAD) if deep else each])
+    if not found.differences:
+        found.extend([Difference(("index",), "bytes", str(one.digest), str(two.digest), level=Level.CONTAINER)])
+    return replace(verdict, level=found.level, differences=tuple(found.differences), omitted=found.omitted)
+
+
+def _by_number(index: Index) -> Json:
+    document = document_of(index.raw, "the index")
+    return {**document, "manifests": {str(at): each for at, each in enumerate(document["manifests"])}}
 
 
 def _aligned(left: Sequence[_Layer], right: Sequence[_Layer]) -> Iterator[tuple[_Layer | None, _Layer | None]]:

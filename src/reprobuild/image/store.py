@@ -1,15 +1,17 @@
 """Where a finished image lies, and the records that lie beside it."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Protocol
 
-from reprobuild import attest
+from reprobuild import attest, process
 from reprobuild.archive import extract_tar
 from reprobuild.attest import ImageRecord, Json
-from reprobuild.errors import BadInput, RecordUnusable
+from reprobuild.digest import Digest
+from reprobuild.errors import BadInput, DigestMismatch, RecordUnusable
 from reprobuild.image.compare import Readable
 from reprobuild.oci.layout import Layout
 from reprobuild.oci.model import (
@@ -29,6 +31,8 @@ from reprobuild.oci.registry import Registry
 STATEMENT = "application/vnd.in-toto+json"
 _PREDICATE = "in-toto.io/predicate-type"
 _EMPTY = b"{}"
+#: Manifests and indexes that one name may stand for.
+_MOST_IMAGES = 256
 
 
 class Place(Protocol):
@@ -39,6 +43,9 @@ class Place(Protocol):
 
     def path_of(self, descriptor: Descriptor) -> Path:
         """Where a layer lies on this machine, fetched if need be."""
+
+    def holds(self, layer: Descriptor) -> bool:
+        """Whether a layer is there; where nobody else checks its bytes, they are checked."""
 
     def referrers(self, subject: Descriptor) -> tuple[Manifest, ...]:
         """The artifacts that are about something."""
@@ -60,6 +67,13 @@ class InLayout:
             )
         return self.layout.path_of(descriptor.digest)
 
+    def holds(self, layer: Descriptor) -> bool:
+        if not self.layout.has(layer.digest):
+            return False
+        for _ in self.layout.chunks(layer):
+            process.go_on()
+        return True
+
     def referrers(self, subject: Descriptor) -> tuple[Manifest, ...]:
         return self.layout.referrers(subject.digest)
 
@@ -70,12 +84,24 @@ def images_of(place: Place, top: Descriptor, where: str) -> tuple[Readable, ...]
     Raises:
         BadInput, DigestMismatch: a part is missing, damaged, or no image.
     """
+    found = tuple(_images_of(place, top, where, set()))
+    if not found:
+        raise BadInput(f"{where} is an index that names no image for any platform.", "Name the image that is meant.")
+    return found
+
+
+def _images_of(place: Place, top: Descriptor, where: str, seen: set[Digest]) -> Iterator[Readable]:
+    if top.digest in seen or len(seen) == _MOST_IMAGES:
+        raise BadInput(f"{where} names {top.digest} twice, or more than {_MOST_IMAGES} images.", "Don't trust it.")
+    seen.add(top.digest)
     if top.media_type in INDEXES:
-        images = [each for each in Index.read(place.read(top), where).manifests if each.platform]
-        return tuple(image for each in images for image in images_of(place, each, f"{where} ({each.platform})"))
+        for each in Index.read(place.read(top), where).manifests:
+            if each.platform:
+                yield from _images_of(place, each, f"{where} ({each.platform})", seen)
+        return
     manifest = Manifest.read(place.read(top), where)
     config = ImageConfig.read(place.read(manifest.config), f"the config of {where}")
-    return (Readable(where, manifest, config, place.path_of),)
+    yield Readable(where, manifest, config, place.path_of)
 
 
 def artifact_of(statement: Json, subject: Descriptor) -> tuple[Manifest, tuple[tuple[Descriptor, bytes], ...]]:
@@ -101,26 +127,33 @@ def add_record(layout: Layout, statement: Json, subject: Descriptor) -> None:
     layout.add(replace(kept, artifact_type=STATEMENT, annotations=dict(manifest.annotations)))
 
 
-def record_of(place: Place, image: Readable) -> ImageRecord:
-    """The record beside an image.
+def records_of(place: Place, image: Readable) -> tuple[ImageRecord, ...]:
+    """The records beside an image that are about it: usually one, several where it was built from several places.
 
     Raises:
-        RecordUnusable: there is none, several, or one that is about another image.
+        RecordUnusable: there is none that can be used.
     """
     subject = image.manifest.descriptor
-    found = []
+    found: dict[bytes, ImageRecord] = {}
+    wrong = ""
     for each in place.referrers(subject):
-        if each.artifact_type == STATEMENT and each.annotations.get(_PREDICATE) == attest.PROVENANCE_TYPE:
-            (layer,) = each.layers if len(each.layers) == 1 else (None,)
-            if layer is not None:
-                found.append(ImageRecord(place.read(layer), f"the record of {image.where}"))
-    about = [record for record in found if record.subject == subject.digest]
-    if len(about) != 1:
+        (layer,) = each.layers if len(each.layers) == 1 else (None,)
+        wanted = each.artifact_type == STATEMENT and each.annotations.get(_PREDICATE) == attest.PROVENANCE_TYPE
+        if layer is None or not wanted:
+            continue
+        try:
+            record = ImageRecord(raw := place.read(layer), f"the record of {image.where}")
+        except (BadInput, DigestMismatch, RecordUnusable) as error:  # anybody may put one beside it
+            wrong = error.reason
+            continue
+        if record.subject == subject.digest:
+            found[raw] = record
+    if not found:
         raise RecordUnusable(
-            f"{image.where} has {len(about)} records of how it was built.",
+            wrong or f"{image.where} has no record of how it was built.",
             "`reprobuild image` writes one beside it; copy an image together with its referrers.",
         )
-    return about[0]
+    return tuple(record for _, record in sorted(found.items(), key=itemgetter(0)))
 
 
 # --- found by name -------------------------------------------------------------------------------------
@@ -145,6 +178,9 @@ class InRegistry:
         if not self.layout.has(descriptor.digest):
             self.layout.put(descriptor.digest, self.registry.blob(self.repository, descriptor))
         return self.layout.path_of(descriptor.digest)
+
+    def holds(self, layer: Descriptor) -> bool:
+        return self.registry.has_blob(self.repository, layer)  # whoever pulls it checks its digest
 
     def referrers(self, subject: Descriptor) -> tuple[Manifest, ...]:
         listed = self.registry.referrers(self.repository, subject.digest)
@@ -171,20 +207,20 @@ class Found:
         """One a platform."""
         return images_of(self.place, self.top, self.where)
 
-    def record(self, image: Readable) -> ImageRecord:
-        """The record of one of its images.
+    def records(self, image: Readable) -> tuple[ImageRecord, ...]:
+        """The records of one of its images.
 
         Raises:
             RecordUnusable: there is none.
         """
         if self.beside is None:
-            return record_of(self.place, image)
+            return records_of(self.place, image)
         own = [f".{str(image.config.platform).replace('/', '-')}", ""]
         for path in (self.beside.with_name(f"{self.beside.name}{each}.intoto.json") for each in own):
             if path.is_file():
                 record = ImageRecord(path.read_bytes(), str(path))
                 if record.subject == image.manifest.descriptor.digest:
-                    return record
+                    return (record,)
         raise RecordUnusable(f"There is no record of {image.where} beside {self.beside}.", "Keep the two together.")
 
 
@@ -203,8 +239,11 @@ def find(text: str, registry_of: Callable[[Reference], Registry], scratch: Path)
     if kind == "oci-archive" or Path(path).is_file():
         target = scratch / f"archive-{secrets.token_hex(4)}"
         target.mkdir()
-        with Path(path).open("rb") as stream:
-            extract_tar(stream, target)
+        try:
+            with Path(path).open("rb") as stream:
+                extract_tar(stream, target)
+        except OSError as error:
+            raise BadInput(f"{path} can't be read: {error.strerror}.", "Name an archive of an image.") from error
         layout = Layout(target)
         return Found(text, InLayout(layout), layout.find(name), beside=Path(path))
     if kind == "oci" or Path(path).is_dir():
