@@ -1,13 +1,10 @@
 """An image that is made again: what passes for identical, and what was forged to."""
 
-import io
 import json
 import os
 import shutil
-import sys
 import tarfile
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -15,7 +12,6 @@ from click.testing import CliRunner
 from reprobuild import attest
 from reprobuild.cli.verify_image import verify_image
 from reprobuild.difference import Level
-from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, DigestMismatch, RecordUnusable, SourceUnusable
 from reprobuild.image.build import Choices
 from reprobuild.image.make import Destinations, make
@@ -23,7 +19,7 @@ from reprobuild.image.outputs import Output
 from reprobuild.image.store import InLayout, add_record, images_of, records_of
 from reprobuild.image.verify import compare_named, verify
 from reprobuild.oci.layout import Layout
-from reprobuild.oci.model import OCI_CONFIG, Descriptor, Index, Manifest, Platform
+from reprobuild.oci.model import OCI_CONFIG, Index, Manifest, Platform
 
 AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
 
@@ -181,7 +177,7 @@ def test_a_layer_in_a_layout_has_its_bytes(built, project):
 
 def test_another_config_differs(built, project):
     layout = built()
-    subject, statement = the_record(layout)
+    _, statement = the_record(layout)
     (image,) = images_of(InLayout(layout), layout.find(), "it")
     document = json.loads(image.config.raw)
     document["config"]["Env"].append("LD_PRELOAD=/evil.so")
