@@ -230,8 +230,10 @@ def build(
     Raises:
         BadInput, …: as :func:`assembled` and :func:`assembler.write`.
     """
-    images = []
+    images: list[tuple[Image, Json]] = []
     for platform in definition.platforms:
+        if any(platform.suits(image.assembly.platform) for image, _ in images):
+            raise BadInput(f"The platform {platform} is named twice.", "Name it once.")
         assembly = assembled(definition, platform, index, registry_of, tree_of, observer)
         image = write(
             assembly,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from reprobuild.errors import BadInput
 from reprobuild.files import scratch_folder, write_atomically
 from reprobuild.image import outputs as places
 from reprobuild.image.build import Built, Choices, build, exported_of, opened, temporary
@@ -69,6 +70,7 @@ def make(
     Raises:
         BadInput, …: as :func:`reprobuild.image.build.build` and the functions of ``outputs``. Nothing is tagged then.
     """
+    _require_possible(to)
     registries = Registries(to.plain_http)
 
     def is_there(layer: Descriptor) -> bool:
@@ -82,11 +84,21 @@ def make(
         observer.step("exporting the source")
         exported = exported_of(where, scratch, allow_dirty=allow_dirty)
         index = Index(where, observer=observer)
-        store, named = _store(where, name, scratch, to)
         with opened(exported, name, choices, index, scratch, sandbox=sandbox, observer=observer) as definition:
+            store, named = _store(where, name, scratch, to)  # now it is certain that there is such an image
             built = build(definition, store, index, registries.of, others.tree, is_there=is_there, observer=observer)
             done, moved = _bring(built, store, named, to, registries, observer)
     return Made(built, done, moved)
+
+
+def _require_possible(to: Destinations) -> None:
+    """What can't come to a good end isn't begun."""
+    for output in to.outputs:
+        if output.archived and output.path.is_dir():
+            raise BadInput(f"{output.path} is a folder, where an archive is to be.", "Name a file.")
+    for reference in to.pushes:
+        if reference.digest:
+            raise BadInput(f"{reference} can't be pushed to: it names a digest.", "Leave the digest out.")
 
 
 def _bring(
@@ -99,7 +111,7 @@ def _bring(
         places.name_in_layout(built, store, named)
         done.append(f"oci:{store.folder}:{named}")
     for output in to.outputs:
-        done += _put(built, store, output)
+        done += _put(built, store, named, output)
     if to.load:
         places.load(built, store, to.load, observer)
         done.append(f"docker:{to.load}")
@@ -120,7 +132,7 @@ def _store(where: Path, name: str, scratch: Path, to: Destinations) -> tuple[Lay
     return Layout(scratch / "layout", create=True), ""
 
 
-def _put(built: Built, store: Layout, output: Output) -> list[str]:
+def _put(built: Built, store: Layout, named: str, output: Output) -> list[str]:
     if output.archived:
         places.archive(built, store, output)
         return [f"oci-archive:{output.path}:{output.name}"]
@@ -130,5 +142,8 @@ def _put(built: Built, store: Layout, output: Output) -> list[str]:
             if not target.has(descriptor.digest):
                 target.put(descriptor.digest, store.chunks(descriptor))
         places.name_in_layout(built, target, output.name)
+        return [f"oci:{output.path}:{output.name}"]
+    if output.name != named:
+        places.name_in_layout(built, store, output.name)
         return [f"oci:{output.path}:{output.name}"]
     return []

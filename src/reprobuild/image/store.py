@@ -1,5 +1,6 @@
 """Where a finished image lies, and the records that lie beside it."""
 
+import os
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -236,7 +237,7 @@ def find(text: str, registry_of: Callable[[Reference], Registry], scratch: Path)
     """
     kind, colon, rest = text.partition(":")
     path, _, name = rest.partition(":") if colon and kind in ("oci", "oci-archive") else (text, "", "")
-    if kind == "oci-archive" or Path(path).is_file():
+    if kind == "oci-archive" or os.path.isfile(path):  # noqa: PTH113 - a name too long for a file is none
         target = scratch / f"archive-{secrets.token_hex(4)}"
         target.mkdir()
         try:
@@ -246,7 +247,7 @@ def find(text: str, registry_of: Callable[[Reference], Registry], scratch: Path)
             raise BadInput(f"{path} can't be read: {error.strerror}.", "Name an archive of an image.") from error
         layout = Layout(target)
         return Found(text, InLayout(layout), layout.find(name), beside=Path(path))
-    if kind == "oci" or Path(path).is_dir():
+    if kind == "oci" or os.path.isdir(path):  # noqa: PTH112
         layout = Layout(Path(path))
         return Found(text, InLayout(layout), layout.find(name))
     reference = Reference.parse(text.removeprefix("docker://"))
