@@ -230,6 +230,7 @@ def test_what_is_pushed_is_whole_and_has_its_record(based, served):
         assert Digest.of_bytes(served.blobs["app"][str(each.digest)]) == each.digest
     (record,) = [raw for raw in kept.values() if json.loads(raw).get("artifactType") == STATEMENT]
     artifact = Manifest.read(record, "the record")
+    assert artifact.subject
     assert artifact.subject.digest == made.built.top.digest
     statement = json.loads(served.blobs["app"][str(artifact.layers[0].digest)])
     assert statement["subject"][0]["digest"]["sha256"] == made.built.top.digest.hex
