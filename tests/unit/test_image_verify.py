@@ -340,6 +340,22 @@ def test_an_index_that_is_none(project, built, text):
         checked(layout, project)
 
 
+def test_pipes_are_not_waited_for(project, tmp_path, built):
+    layout = built()
+    path = layout.path_of(layout.find().digest)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(BadInput, match="is not a file"):
+        checked(layout, project)
+    (layout.folder / "index.json").unlink()
+    os.mkfifo(layout.folder / "index.json")
+    with pytest.raises(BadInput, match="is not a file"):
+        checked(layout, project)
+    os.mkfifo(tmp_path / "pipe.tar")
+    with pytest.raises(BadInput, match="is not a file"):
+        verify(f"oci-archive:{tmp_path / 'pipe.tar'}", project)
+
+
 def test_indexes_of_indexes_of_indexes_end(project, built):
     layout = built()
     top = layout.find()

@@ -212,6 +212,15 @@ def test_a_layer_of_the_base_that_is_there_has_its_bytes(based, tmp_path):
         verify(str(tmp_path / "whole"), based)
 
 
+def test_what_a_killed_build_left_goes_away(project, tmp_path, monkeypatch):
+    left = tmp_path / "reprobuild-image-0123456789ab"
+    left.mkdir(mode=0o700)
+    monkeypatch.setattr("reprobuild.image.make.temporary", lambda: tmp_path)
+    monkeypatch.setattr("reprobuild.files._NEW", -1)
+    built(project, to_layout(tmp_path / "out"))
+    assert not left.exists()
+
+
 # --- pushed --------------------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reprobuild.errors import BadInput
-from reprobuild.files import scratch_folder, write_atomically
+from reprobuild.files import remove_orphans, scratch_folder, write_atomically
 from reprobuild.image import outputs as places
 from reprobuild.image.build import Built, Choices, build, exported_of, opened, temporary
 from reprobuild.image.others import Others
@@ -71,6 +71,7 @@ def make(
         BadInput, …: as :func:`reprobuild.image.build.build` and the functions of ``outputs``. Nothing is tagged then.
     """
     _require_possible(to)
+    remove_orphans(temporary())
     registries = Registries(to.plain_http)
 
     def is_there(layer: Descriptor) -> bool:

@@ -238,6 +238,8 @@ def find(text: str, registry_of: Callable[[Reference], Registry], scratch: Path)
     kind, colon, rest = text.partition(":")
     path, _, name = rest.partition(":") if colon and kind in ("oci", "oci-archive") else (text, "", "")
     if kind == "oci-archive" or os.path.isfile(path):  # noqa: PTH113 - a name too long for a file is none
+        if not os.path.isfile(path):  # noqa: PTH113
+            raise BadInput(f"{path} is not a file.", "Name an archive of an image.")
         target = scratch / f"archive-{secrets.token_hex(4)}"
         target.mkdir()
         try:

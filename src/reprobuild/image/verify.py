@@ -11,7 +11,7 @@ from reprobuild import process
 from reprobuild.attest import ImageRecord, Json
 from reprobuild.compare import Level, Verdict
 from reprobuild.errors import BadInput, RecordUnusable, SourceUnusable
-from reprobuild.files import scratch_folder
+from reprobuild.files import remove_orphans, scratch_folder
 from reprobuild.image.assembler import Image
 from reprobuild.image.base import Base
 from reprobuild.image.build import Choices, Definition, build, opened, temporary
@@ -92,6 +92,7 @@ def verify(
         SourceUnusable, …: the image can't be made again.
         BadInput, DigestMismatch: a layer is missing or damaged.
     """
+    remove_orphans(temporary())
     registries = Registries(plain_http)
     with scratch_folder(temporary(), "reprobuild-verify-") as scratch:
         given = find(text, registries.of, scratch)
