@@ -47,13 +47,13 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("REPROBUILD_CACHE_DIR", str(tmp_path / "cache"))
 
 
-def put_base(registry, repository="base"):
+def put_base(registry, repository="base", platform=AMD64):
     """Put an image into a registry; its reference."""
     kept = [Descriptor.of(OCI_LAYER, layer) for layer in LAYERS]
     config = canonical_json(
         {
             "os": "linux",
-            "architecture": "amd64",
+            "architecture": platform.architecture,
             "rootfs": {"type": "layers", "diff_ids": [str(each.digest) for each in kept]},
         }
     )
@@ -219,6 +219,52 @@ def test_what_a_killed_build_left_goes_away(project, tmp_path, monkeypatch):
     monkeypatch.setattr("reprobuild.files._NEW", -1)
     built(project, to_layout(tmp_path / "out"))
     assert not left.exists()
+
+
+def put_index(registry):
+    """Put a base for two platforms into a registry; its reference."""
+    found = []
+    for platform in (AMD64, ARM64):
+        digest = put_base(registry, platform=platform).partition("@")[2]
+        media_type, raw = registry.manifests["base", digest]
+        found.append(Descriptor.of(media_type, raw, platform=platform))
+    index = Index.make(found)
+    registry.manifests["base", str(index.descriptor.digest)] = (index.descriptor.media_type, index.raw)
+    return f"127.0.0.1:{registry.port}/base:1@{index.descriptor.digest}"
+
+
+def test_stages_for_different_platforms_have_different_bases(tmp_path, git, served, cache):
+    base = put_index(served)
+    steps = [f"FROM --platform=linux/arm64 {base} AS other", "COPY app.py /made/", f"FROM {base}"]
+    project = write_project(tmp_path / "staged", "\n".join([*steps, "COPY --from=other /made/ /srv/", ""]), git)
+    ((image, _),) = built(project, to_layout(tmp_path / "out")).built.images
+    assert image.assembly.base.config.platform == AMD64
+
+
+def test_a_base_with_other_bytes_gets_no_name(based, served, tmp_path):
+    served.fail("GET", r"/base/blobs/", times=99, alter=lambda raw: raw[::-1])
+    with pytest.raises(DigestMismatch):
+        built(based, to_layout(tmp_path / "out"))
+    assert [path for path in everything(tmp_path / "out") if "partial" in path] == []
+    assert names(Layout(tmp_path / "out")) == []
+    digest = Digest.of_bytes(LAYERS[0])
+    assert not Layout(tmp_path / "out").has(digest)
+
+
+def test_layers_that_the_layout_has_wrong_are_found_before_they_get_a_name(based, served, tmp_path):
+    layout = Layout(tmp_path / "out", create=True)
+    path = layout.path_of(Digest.of_bytes(LAYERS[0]))
+    path.parent.mkdir(parents=True)
+    path.write_bytes(LAYERS[0][::-1])
+    with pytest.raises(DigestMismatch):
+        built(based, to_archive(tmp_path / "image.tar"), to_layout(tmp_path / "out"))
+    assert not (tmp_path / "image.tar").exists()
+
+
+def test_a_broken_connection_to_the_base_is_taken_up(based, served, tmp_path):
+    served.fail("GET", r"/base/blobs/", cut_after=5)
+    built(based, to_layout(tmp_path / "out"))
+    assert verify(str(tmp_path / "out"), based).level == "identical"
 
 
 # --- pushed --------------------------------------------------------------------------------------------
