@@ -261,6 +261,24 @@ def test_layers_that_the_layout_has_wrong_are_found_before_they_get_a_name(based
     assert not (tmp_path / "image.tar").exists()
 
 
+@pytest.mark.parametrize("damage", [lambda _: b"", lambda raw: raw[:-1]], ids=["emptied", "cut"])
+def test_building_again_mends_a_layout(based, tmp_path, damage):
+    """A machine that loses its power may leave files without their ends."""
+    output = to_layout(tmp_path / "out")
+    built(based, output)
+    for path in (tmp_path / "out" / "blobs").rglob("*"):
+        if path.is_file():
+            path.write_bytes(damage(path.read_bytes()))
+    built(based, output)
+    assert verify(str(tmp_path / "out"), based).level == "identical"
+    other = to_layout(tmp_path / "other")
+    built(based, output, other)
+    layer = Layout(other.path).path_of(Digest.of_bytes(LAYERS[0]))
+    layer.write_bytes(damage(layer.read_bytes()))
+    built(based, output, other)
+    assert verify(str(tmp_path / "other"), based).level == "identical"
+
+
 def test_a_broken_connection_to_the_base_is_taken_up(based, served, tmp_path):
     served.fail("GET", r"/base/blobs/", cut_after=5)
     built(based, to_layout(tmp_path / "out"))

@@ -140,7 +140,7 @@ def _put(built: Built, store: Layout, named: str, output: Output) -> list[str]:
     if output.path.absolute() != store.folder.absolute():
         target = Layout(output.path, create=True)
         for descriptor in reachable(store, built.top):
-            if not target.has(descriptor.digest):
+            if not target.holds(descriptor):
                 target.put(descriptor.digest, store.chunks(descriptor))
         places.name_in_layout(built, target, output.name)
         return [f"oci:{output.path}:{output.name}"]

@@ -82,7 +82,7 @@ def fetch_bases(built: Built, store: Layout, registries: Registries, observer: O
         RegistryFailed, DigestMismatch: one can't be had.
     """
     wanted = {layer.digest: (base, layer) for base in _bases(built) for layer in base.layers}
-    missing = [each for digest, each in wanted.items() if not store.has(digest)]
+    missing = [each for each in wanted.values() if not store.holds(each[1])]
     if missing:
         observer.step(f"fetching {len(missing)} layers of the base ({size_text(sum(d.size for _, d in missing))})")
 

@@ -67,6 +67,11 @@ class Layout:
         """Whether a blob is here."""
         return self.path_of(digest).is_file()
 
+    def holds(self, descriptor: Descriptor) -> bool:
+        """Whether a blob is here with all its bytes; after a loss of power files may lack their ends."""
+        path = self.path_of(descriptor.digest)
+        return path.is_file() and path.stat().st_size == descriptor.size
+
     def put(self, digest: Digest, chunks: Iterable[bytes]) -> None:
         """Keep a blob, once it has turned out to have its digest.
 
@@ -79,8 +84,7 @@ class Layout:
     def put_document(self, media_type: str, raw: bytes) -> Descriptor:
         """Keep a manifest, an index or a config."""
         descriptor = Descriptor.of(media_type, raw)
-        if not self.has(descriptor.digest):
-            self.put(descriptor.digest, [raw])
+        self.put(descriptor.digest, [raw])
         return descriptor
 
     @contextmanager
