@@ -39,7 +39,8 @@ def verify_image(
     """Make an image again from what the record beside it names, and compare manifest, config and layers.
 
     The source is exported anew, the project's own wheel is built in surroundings that differ, and no layer that was
-    made before is used again. Of the base, manifest and config are compared by their digests.
+    made before is used again. Of the base, manifest and config are compared by their digests. The layers in a layout
+    are hashed, an index may name nothing but the images that were made again, and these must be of one build.
     """
     with Console(quiet=quiet or as_json, verbose=verbose) as console:
         verified = verify(image, project, plain_http=plain_http, sandbox=sandbox, observer=console)
