@@ -15,7 +15,7 @@ from reprobuild.image.store import (
     images_of,
     records_of,
 )
-from reprobuild.oci.layout import Layout
+from reprobuild.oci.layout import REF_NAME, Layout, write_archive
 from reprobuild.oci.model import (
     DOCUMENT_LIMIT,
     OCI_CONFIG,
@@ -133,6 +133,38 @@ def test_images_of_an_index(layout, image):
     top = layout.put_document(index.descriptor.media_type, index.raw)
     (found,) = images_of(InLayout(layout), top, "it")
     assert (found.where, found.manifest.descriptor.digest) == ("it (linux/amd64)", image.digest)
+
+
+def never(reference):
+    raise AssertionError(f"{reference} isn't in a registry")
+
+
+def test_what_a_user_may_call_an_image(layout, image, tmp_path):
+    path = tmp_path / "image.tar"
+    with path.open("wb") as stream:
+        write_archive(layout, image, {REF_NAME: "latest"}, stream)
+    for text in (f"oci:{layout.folder}", f"oci:{layout.folder}:latest", str(layout.folder)):
+        found = find(text, never, tmp_path)
+        assert (found.top.digest, found.beside) == (image.digest, None)
+    for text in (f"oci-archive:{path}", f"oci-archive:{path}:latest", str(path)):
+        found = find(text, never, tmp_path)
+        assert (found.top.digest, found.beside) == (image.digest, path)
+    for text in (f"oci:{layout.folder}:other", f"oci-archive:{path}:other", f"oci:{tmp_path / 'nowhere'}"):
+        with pytest.raises(BadInput):
+            find(text, never, tmp_path)
+
+
+def test_the_record_beside_an_archive_is_about_it(layout, image, tmp_path):
+    path = tmp_path / "image.tar"
+    with path.open("wb") as stream:
+        write_archive(layout, image, {REF_NAME: "latest"}, stream)
+    found = find(str(path), never, tmp_path)
+    other = Descriptor.of(OCI_MANIFEST, b"another image")
+    (tmp_path / "image.tar.linux-amd64.intoto.json").write_bytes(attest.encode(a_statement(other)))
+    with pytest.raises(RecordUnusable, match="no record of"):
+        found.records(found.images[0])
+    (tmp_path / "image.tar.intoto.json").write_bytes(attest.encode(a_statement(image)))
+    assert [record.subject for record in found.records(found.images[0])] == [image.digest]
 
 
 # --- in a registry -------------------------------------------------------------------------------------
