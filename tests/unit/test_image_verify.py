@@ -17,7 +17,7 @@ from reprobuild.image.build import Choices
 from reprobuild.image.make import Destinations, make
 from reprobuild.image.outputs import Output
 from reprobuild.image.store import InLayout, add_record, images_of, records_of
-from reprobuild.image.verify import compare_named, verify
+from reprobuild.image.verify import _require_unchanged, compare_named, verify
 from reprobuild.oci.layout import Layout
 from reprobuild.oci.model import OCI_CONFIG, Index, Manifest, Platform
 
@@ -251,6 +251,32 @@ def test_what_no_source_tells_is_free(built, project, path, value, note):
     verified = checked(layout, project)
     assert verified.level is Level.IDENTICAL
     assert [each.partition(":")[0] for each in verified.images[0].notes] == ([note] if note else [])
+
+
+def with_own_wheel(digest, **more):
+    described = attest.descriptor({"sha256": digest * 64}, name="own.whl", annotations={"role": "own-wheel"})
+    return attest.provenance(
+        attest.descriptor({"sha256": "c" * 64}, name="app"),
+        build_type=attest.IMAGE_BUILD_TYPE,
+        external={"source": {"uri": "", "kind": "git"}},
+        internal={},
+        dependencies=[{**described, **more}],
+        builder_version={"reprobuild": "1"},
+    )
+
+
+def test_another_own_wheel_in_the_record_is_told():
+    """Its layer may have the same bytes, and yet nobody made the wheel that the record names."""
+
+    def notes(said):
+        return _require_unchanged(attest.ImageRecord(attest.encode(said), "the record"), with_own_wheel("a"))
+
+    assert notes(with_own_wheel("a")) == ()
+    (note,) = notes(with_own_wheel("b"))
+    assert note == f"own wheel: the record names sha256:{'b' * 64}, made again it is sha256:{'a' * 64}"
+    for more in ({"uri": "https://own.example/evil.whl"}, {"annotations": {"role": "own-wheel", "more": "1"}}):
+        with pytest.raises(RecordUnusable):
+            notes(with_own_wheel("a", **more))
 
 
 def test_a_record_of_another_image_is_none(built, project):
