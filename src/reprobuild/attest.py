@@ -149,7 +149,10 @@ class Record:
 
     def _wrong(self, why: str) -> RecordUnusable:
         what = self._what
-        return RecordUnusable(f"{self._where} is not the record of a {what} build: {why}.", f"Build the {what} again.")
+        article = "an" if what[:1] in "aeiou" else "a"
+        return RecordUnusable(
+            f"{self._where} is not the record of {article} {what} build: {why}.", f"Build the {what} again."
+        )
 
 
 class WheelRecord(Record):

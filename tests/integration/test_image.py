@@ -220,7 +220,7 @@ def test_an_image_that_was_changed_is_found_out(digits: Path, reprobuild: Cli, t
     from reprobuild import attest  # noqa: PLC0415
     from reprobuild.image.store import InLayout, add_record, images_of, records_of  # noqa: PLC0415
     from reprobuild.oci.layout import Layout  # noqa: PLC0415
-    from reprobuild.oci.model import OCI_CONFIG, Manifest  # noqa: PLC0415
+    from reprobuild.oci.model import OCI_CONFIG, Index, Manifest  # noqa: PLC0415
 
     layout = Layout(tmp_path / "image")
     (image,) = images_of(InLayout(layout), layout.find(), "it")
@@ -244,6 +244,7 @@ def test_an_image_that_was_changed_is_found_out(digits: Path, reprobuild: Cli, t
     layout.put_document(manifest.descriptor.media_type, manifest.raw)
     statement["subject"][0]["digest"]["sha256"] = manifest.descriptor.digest.hex
     statement["predicate"]["buildDefinition"]["resolvedDependencies"].pop()
+    (layout.folder / "index.json").write_bytes(Index.make([layout.find("latest")]).raw)
     add_record(layout, statement, manifest.descriptor)
     layout.add(manifest.descriptor, "latest")
     reprobuild("verify-image", tmp_path / "image", "--project", digits, code=ExitCode.RECORD_UNUSABLE)

@@ -295,6 +295,14 @@ def test_an_environment_can_belong_to_a_user(making):
     assert whole.remembered == 0  # it is another layer
 
 
+def test_an_environment_can_have_a_mode_and_its_links_keep_theirs(making):
+    image, store = making.image("FROM base\nCOPY --from=environment --chmod=750 / /home/app/venv/\n")
+    found = {path: entry for each in files(image, store) for path, entry in each.items() if "venv" in path}
+    assert {entry.mode for entry in found.values() if entry.kind != "symlink"} == {0o750}
+    assert found["home/app/venv/bin/python"].kind == "symlink"
+    assert found["home/app/venv/bin/python"].mode != 0o750
+
+
 def test_too_many_layers_are_refused(making):
     steps = "".join(f"COPY app.py /srv/{number}\n" for number in range(100))
     with pytest.raises(BadInput, match="has 101 layers, more than 100"):

@@ -32,7 +32,13 @@ Examples:
 @click.option("--push", "pushes", multiple=True, metavar="REF", help="Push it under this name; can be repeated.")
 @click.option("--load", "loads", metavar="NAME", default="", help="Give it to the Docker engine under this name.")
 @click.option("--platform", "platforms", multiple=True, metavar="OS/ARCH", help="Instead of those in pyproject.toml.")
-@click.option("--build-arg", "build_args", multiple=True, metavar="NAME=VALUE", help="The value of an ARG.")
+@click.option(
+    "--build-arg",
+    "build_args",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="The value of an ARG. The record names it: no place for secrets.",
+)
 @click.option("--target", default="", metavar="STAGE", help="Build this stage, not the last.")
 @click.option(
     "--compression",

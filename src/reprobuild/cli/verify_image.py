@@ -1,5 +1,6 @@
 """`reprobuild verify-image`."""
 
+import json
 from pathlib import Path
 
 import click
@@ -38,30 +39,50 @@ def verify_image(
     """Make an image again from what the record beside it names, and compare manifest, config and layers.
 
     The source is exported anew, the project's own wheel is built in surroundings that differ, and no layer that was
-    made before is used again. Of the base, manifest and config are compared by their digests.
+    made before is used again. Of the base, manifest and config are compared by their digests. The layers in a layout
+    are hashed, an index may name nothing but the images that were made again, and these must be of one build.
     """
     with Console(quiet=quiet or as_json, verbose=verbose) as console:
-        checked = verify(image, project, plain_http=plain_http, sandbox=sandbox, observer=console)
-    worst = max((each.verdict.level for each in checked), key=lambda level: level.rank)
+        verified = verify(image, project, plain_http=plain_http, sandbox=sandbox, observer=console)
+    index = verified.index
     if as_json:
-        print_json({"image": image, "level": str(worst), "platforms": [_json(each) for each in checked]})
+        said = {"image": image, "level": str(verified.level), "platforms": [_json(each) for each in verified.images]}
+        print_json({**said, "index": index and index.to_json()})
     else:
-        for each in checked:
+        for each in verified.images:
             _tell(each)
-    if not Level(accept).accepts(worst):
-        raise click.exceptions.Exit(worst.exit_code)
+        if index:
+            click.echo("the index")
+            for line in verdict_lines(index, "built", "of these images"):
+                click.echo(line)
+    if not Level(accept).accepts(verified.level):
+        raise click.exceptions.Exit(verified.level.exit_code)
 
 
 def _json(checked: Checked) -> dict[str, object]:
     return {
         "platform": str(checked.platform),
+        "from": _inputs(checked),
         "varied": list(checked.varied),
         "notes": list(checked.notes),
         **checked.verdict.to_json(),
     }
 
 
+def _inputs(checked: Checked) -> dict[str, object]:
+    """What the record says that the image was built from, which the source alone doesn't tell."""
+    record = checked.record
+    return {
+        "image": record.external["image"],
+        "source": {"kind": record.external["source"]["kind"], **record.digests(record.dependency("source"))},
+        **{key: record.external[key] for key in ("sourceDateEpoch", "target", "buildArguments")},
+    }
+
+
 def _tell(checked: Checked) -> None:
+    inputs = _inputs(checked)
+    told = (f"{key} {json.dumps(value, ensure_ascii=False)}" for key, value in inputs.items() if value)
+    click.echo(plain(f"from {', '.join(told)}"))
     click.echo(f"{checked.platform}, varied: {', '.join(checked.varied)}")
     for note in checked.notes:
         click.echo(f"note: {plain(note)}")

@@ -374,7 +374,7 @@ def writing(
 
     def made(part: Part) -> tuple[Layer, bool]:
         known = recall(part.key) if remembering and part.key else None
-        if known and (store.has(known.descriptor.digest) or is_there(known.descriptor)):
+        if known and (store.holds(known.descriptor) or is_there(known.descriptor)):
             return known, True
         observer.step(f"writing the layer {part.title}")
         with store.new_blob() as (stream, put):

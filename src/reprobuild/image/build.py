@@ -12,7 +12,7 @@ from reprobuild import __version__, attest, lockfile, process, project, source, 
 from reprobuild.attest import Json
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, LockMissing
-from reprobuild.files import remove_tree, scratch_folder
+from reprobuild.files import read_text, remove_tree, scratch_folder
 from reprobuild.image import base as bases
 from reprobuild.image import dockerfile as dockerfiles
 from reprobuild.image import environment as environments
@@ -168,14 +168,15 @@ def assembled(
         BuildFailed, …: its own wheel can't be built.
     """
     epoch, where = definition.exported.epoch, str(definition.dockerfile.relative_to(definition.folder))
-    known: dict[str, Base] = {}
+    known: dict[tuple[str, Platform], Base] = {}
     own = definition.own
 
     def base_of(image: BaseImage) -> Base:
-        if image.reference not in known:
+        key = image.reference, image.platform  # stages may be for different platforms
+        if key not in known:
             observer.step(f"looking up {image.reference}")
-            known[image.reference] = bases.fetch(Reference.parse(image.reference), image.platform, registry_of)
-        return known[image.reference]
+            known[key] = bases.fetch(Reference.parse(image.reference), image.platform, registry_of)
+        return known[key]
 
     def environment_of(prefix: str, base: Base | None) -> Environment:
         if base is None:
@@ -192,7 +193,7 @@ def assembled(
         return environments.with_own(environment, own.result()) if own else environment
 
     spec = resolve(
-        dockerfiles.parse(definition.dockerfile.read_text(encoding="utf-8"), where),
+        dockerfiles.parse(read_text(definition.dockerfile), where),
         lambda image: base_of(image).config,
         platform=platform,
         epoch=epoch,
@@ -255,12 +256,14 @@ def build(
     Raises:
         BadInput, …: as :func:`assembled` and :meth:`assembler.Writer.image`.
     """
-    images = []
+    images: list[tuple[Image, Json]] = []
     compression = definition.choices.compression
     with writing(
         store, compression=compression, remembering=remembering, is_there=sink.has, observer=observer
     ) as writer:
         for platform in definition.platforms:
+            if any(platform.suits(image.assembly.platform) for image, _ in images):
+                raise BadInput(f"The platform {platform} is named twice.", "Name it once.")
             image = writer.image(
                 assembled(definition, platform, index, registry_of, tree_of, writer.start, sink.needs, observer)
             )

@@ -10,11 +10,11 @@ from typing import Any
 from reprobuild.compare import Findings, Verdict
 from reprobuild.contents import archive_differences
 from reprobuild.difference import Difference, Level
-from reprobuild.oci.model import Descriptor, ImageConfig, Json, Manifest
+from reprobuild.oci.model import Descriptor, ImageConfig, Index, Json, Manifest, document_of
 from reprobuild.oci.rootfs import open_layer
 from reprobuild.progress import SILENT, Observer
 
-_QUOTED = 96
+_QUOTED, _DEPTH = 96, 16
 #: What the config says again of the layers, which are compared themselves.
 _OF_LAYERS = ("rootfs", "history")
 
@@ -41,7 +41,9 @@ class Readable:
     @property
     def layers(self) -> tuple["_Layer", ...]:
         """Its layers, lowest first."""
-        told = [each for each in self.config.document.get("history") or [] if not each.get("empty_layer")]
+        history = self.config.document.get("history")
+        entries = [each for each in history if isinstance(each, dict)] if isinstance(history, list) else []
+        told = [each for each in entries if not each.get("empty_layer")]
         texts = [str(each.get("created_by", "")) for each in told] if len(told) == len(self.manifest.layers) else []
         pairs = zip_longest(self.manifest.layers, self.config.diff_ids)
         return tuple(
@@ -97,6 +99,26 @@ def compare_images(left: Readable, right: Readable, observer: Observer = SILENT)
     return replace(verdict, level=found.level, differences=tuple(found.differences), omitted=found.omitted)
 
 
+def compare_indexes(left: Index, right: Index) -> Verdict:
+    """Compare what two indexes say of the same images. One that names anything else differs in its payload."""
+    one, two = left.descriptor, right.descriptor
+    verdict = Verdict(Level.IDENTICAL, one.digest, two.digest, one.size, two.size)
+    if one.digest == two.digest:
+        return verdict
+    found = Findings()
+    for each in _value_differences("index", _by_number(left), _by_number(right)):
+        deep = each.field.startswith("manifests")
+        found.extend([replace(each, level=Level.PAYLOAD) if deep else each])
+    if not found.differences:
+        found.extend([Difference(("index",), "bytes", str(one.digest), str(two.digest), level=Level.CONTAINER)])
+    return replace(verdict, level=found.level, differences=tuple(found.differences), omitted=found.omitted)
+
+
+def _by_number(index: Index) -> Json:
+    document = document_of(index.raw, "the index")
+    return {**document, "manifests": {str(at): each for at, each in enumerate(document["manifests"])}}
+
+
 def _aligned(left: Sequence[_Layer], right: Sequence[_Layer]) -> Iterator[tuple[_Layer | None, _Layer | None]]:
     """Layers that are each other's counterpart; None for one that has none."""
     matcher = SequenceMatcher(None, [each.diff_id for each in left], [each.diff_id for each in right], autojunk=False)
@@ -130,26 +152,26 @@ def _layer_differences(
             types = ours.descriptor.media_type, theirs.descriptor.media_type
             yield Difference((ours.title,), "media type", *types, level=Level.CONTAINER)
         return
-    if ours.diff_id == theirs.diff_id:
-        a_type, b_type = (f"{each.descriptor.media_type}, {each.descriptor.size:,} bytes" for each in (ours, theirs))
-        yield Difference((ours.title,), "compression", a_type, b_type, "compression", level=Level.CONTAINER)
-        return
+    # Diff IDs are what a config claims: equal ones don't make the content equal.
     observer.step(f"comparing {ours.title}")
     with (
         open_layer(left.blob(ours.descriptor), name=f"{left.where}: {ours.title}") as a,
         open_layer(right.blob(theirs.descriptor), name=f"{right.where}: {theirs.title}") as b,
     ):
-        some = False
+        deepest = Level.IDENTICAL
         for each in archive_differences(a, b, (), observer=observer):
-            some = True
+            deepest = max(deepest, each.level, key=lambda level: level.rank)
             yield replace(each, path=(ours.title, *each.path))
-    if not some:
+    if ours.diff_id == theirs.diff_id and deepest.rank <= Level.CONTAINER.rank:
+        a_type, b_type = (f"{each.descriptor.media_type}, {each.descriptor.size:,} bytes" for each in (ours, theirs))
+        yield Difference((ours.title,), "compression", a_type, b_type, "compression", level=Level.CONTAINER)
+    elif deepest is Level.IDENTICAL:
         yield Difference((ours.title,), "tar", ours.diff_id, theirs.diff_id, level=Level.CONTAINER)
 
 
 def _value_differences(where: str, left: Any, right: Any) -> Iterator[Difference]:  # noqa: ANN401 - JSON
-    """Each value that differs, by its place."""
-    if isinstance(left, Mapping) and isinstance(right, Mapping):
+    """Each value that differs, by its place; what lies too deep as a whole."""
+    if isinstance(left, Mapping) and isinstance(right, Mapping) and where.count(".") < _DEPTH:
         for key in sorted({*left, *right}):
             yield from _value_differences(f"{where}.{key}", left.get(key), right.get(key))
     elif left != right:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reprobuild import process
-from reprobuild.files import scratch_folder, write_atomically
+from reprobuild.errors import BadInput
+from reprobuild.files import remove_orphans, scratch_folder, write_atomically
 from reprobuild.image import outputs as places
 from reprobuild.image.archive import Registries
 from reprobuild.image.base import Base
@@ -76,6 +77,8 @@ def make(
     Raises:
         BadInput, …: as :func:`reprobuild.image.build.build` and the functions of ``outputs``. Nothing is tagged then.
     """
+    _require_possible(to)
+    remove_orphans(temporary())
     registries = Registries(to.plain_http)
 
     def is_there(layer: Descriptor) -> bool:
@@ -96,8 +99,8 @@ def make(
         observer.step("exporting the source")
         exported = exported_of(where, scratch, allow_dirty=allow_dirty)
         index = Index(where, observer=observer)
-        store, named = _store(where, name, scratch, to)
         with opened(exported, name, choices, index, scratch, sandbox=sandbox, observer=observer) as definition:
+            store, named = _store(where, name, scratch, to)  # now it is certain that there is such an image
             registries.use_archive(definition.config.archive, where)
             sink = Sink(is_there, needed)
             built = build(definition, store, index, registries.origin, others.tree, sink=sink, observer=observer)
@@ -105,6 +108,16 @@ def make(
                 each.result()
             done, moved = _bring(built, store, named, to, registries, observer)
     return Made(built, done, moved)
+
+
+def _require_possible(to: Destinations) -> None:
+    """What can't come to a good end isn't begun."""
+    for output in to.outputs:
+        if output.archived and output.path.is_dir():
+            raise BadInput(f"{output.path} is a folder, where an archive is to be.", "Name a file.")
+    for reference in to.pushes:
+        if reference.digest:
+            raise BadInput(f"{reference} can't be pushed to: it names a digest.", "Leave the digest out.")
 
 
 def _bring(
@@ -115,7 +128,7 @@ def _bring(
         places.name_in_layout(built, store, named)
         done.append(f"oci:{store.folder}:{named}")
     for output in to.outputs:
-        done += _put(built, store, output)
+        done += _put(built, store, named, output)
     if to.load:
         places.load(built, store, to.load, observer)
         done.append(f"docker:{to.load}")
@@ -136,15 +149,18 @@ def _store(where: Path, name: str, scratch: Path, to: Destinations) -> tuple[Lay
     return Layout(scratch / "layout", create=True), ""
 
 
-def _put(built: Built, store: Layout, output: Output) -> list[str]:
+def _put(built: Built, store: Layout, named: str, output: Output) -> list[str]:
     if output.archived:
         places.archive(built, store, output)
         return [f"oci-archive:{output.path}:{output.name}"]
     if output.path.absolute() != store.folder.absolute():
         target = Layout(output.path, create=True)
         for descriptor in reachable(store, built.top):
-            if not target.has(descriptor.digest):
+            if not target.holds(descriptor):
                 target.put(descriptor.digest, store.chunks(descriptor))
         places.name_in_layout(built, target, output.name)
+        return [f"oci:{output.path}:{output.name}"]
+    if output.name != named:
+        places.name_in_layout(built, store, output.name)
         return [f"oci:{output.path}:{output.name}"]
     return []

@@ -14,7 +14,7 @@ from reprobuild.image import base as bases
 from reprobuild.image.context import Nodes, Tree
 from reprobuild.image.stages import BaseImage
 from reprobuild.oci.layout import Layout
-from reprobuild.oci.model import Descriptor
+from reprobuild.oci.model import Descriptor, Platform
 from reprobuild.oci.reference import Reference
 from reprobuild.oci.rootfs import merged, open_layer
 from reprobuild.oci.tree import Deflated, Node
@@ -77,7 +77,7 @@ class Others:
         self._store = Layout(scratch / "others", create=True)
         self._observer = observer
         self._stack = ExitStack()
-        self._trees: dict[str, Tree] = {}
+        self._trees: dict[tuple[str, Platform], Tree] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -92,9 +92,10 @@ class Others:
             RegistryFailed, DigestMismatch: a layer can't be had.
             BadInput: one is damaged.
         """
-        if image.reference not in self._trees:
-            self._trees[image.reference] = Nodes(dict(self._nodes(image)))
-        return self._trees[image.reference]
+        key = image.reference, image.platform
+        if key not in self._trees:
+            self._trees[key] = Nodes(dict(self._nodes(image)))
+        return self._trees[key]
 
     def _nodes(self, image: BaseImage) -> Iterator[tuple[str, Node]]:
         reference = Reference.parse(image.reference)
@@ -114,11 +115,8 @@ class Others:
         ]
         found = merged([each.archive.entries for each in opened])
         for path, one in found.items():
-            entry = one.entry
-            if entry.kind == "hardlink" and (other := found.get(entry.target)):
-                one, entry = other, other.entry  # noqa: PLW2901 - the same file
-            if entry.kind in ("file", "directory", "symlink"):
-                yield path, _node(path, entry, opened[one.layer])
+            if one.entry.kind in ("file", "directory", "symlink"):
+                yield path, _node(path, one.entry, opened[one.layer])
 
 
 def _node(path: str, entry: Entry, opened: _Opened) -> Node:

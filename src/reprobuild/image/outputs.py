@@ -1,20 +1,21 @@
 """Where a built image goes: layouts, archives, a Docker engine, registries. Tags come last, when all else is there."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from reprobuild import attest, process
 from reprobuild.digest import Digest
-from reprobuild.errors import BadInput, BuildFailed, ToolMissing
+from reprobuild.errors import BadInput, BuildFailed, ToolMissing, WriteFailed
 from reprobuild.files import scratch_folder, write_atomically
 from reprobuild.image.archive import Registries
 from reprobuild.image.base import Base
 from reprobuild.image.build import Built
 from reprobuild.image.store import add_record
 from reprobuild.oci.layout import CONTAINERD_NAME, REF_NAME, Layout, write_archive
+from reprobuild.oci.model import Descriptor
 from reprobuild.oci.reference import Reference
 from reprobuild.oci.transfer import Local, Remote, Source, copy_image
 from reprobuild.progress import SILENT, Observer, size_text
@@ -64,11 +65,11 @@ def fetch_base(base: Base, store: Layout, registries: Registries, observer: Obse
         RegistryFailed, DigestMismatch: one can't be had.
     """
     origin = registries.origin(base.reference)
-    missing = [layer for layer in {each.digest: each for each in base.layers}.values() if not store.has(layer.digest)]
+    missing = [layer for layer in {each.digest: each for each in base.layers}.values() if not store.holds(layer)]
     if missing:
         observer.step(f"fetching {len(missing)} layers of the base ({size_text(sum(each.size for each in missing))})")
     with process.workers(_PARALLEL) as pool:
-        list(pool.map(lambda layer: Local(store).take(layer, origin.holder(layer)), missing))
+        list(pool.map(lambda layer: store.put(layer.digest, origin.holder(layer).blob(layer)), missing))
 
 
 def _bases(built: Built) -> Iterator[Base]:
@@ -97,15 +98,24 @@ def archive(built: Built, store: Layout, output: Output) -> None:
     """
     with scratch_folder(output.path.parent, "reprobuild-") as scratch:
         partial = scratch / "image.tar"
-        with partial.open("wb") as stream:
-            write_archive(store, built.top, {REF_NAME: output.name}, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
+        _write_archive(partial, store, built.top, {REF_NAME: output.name}, output.path)
         for image, statement in built.images:
             platform = f".{str(image.assembly.platform).replace('/', '-')}" if len(built.images) > 1 else ""
             beside = output.path.with_name(f"{output.path.name}{platform}.intoto.json")
             write_atomically(beside, [attest.encode(statement)])
         partial.replace(output.path)
+
+
+def _write_archive(path: Path, store: Layout, top: Descriptor, annotations: Mapping[str, str], target: Path) -> None:
+    try:
+        with path.open("wb") as stream:
+            write_archive(store, top, annotations, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise WriteFailed(
+            f"{target} can't be written: {error.strerror or error}.", "Free some space, or choose another place."
+        ) from error
 
 
 def load(built: Built, store: Layout, name: str, observer: Observer = SILENT) -> None:
@@ -127,8 +137,7 @@ def load(built: Built, store: Layout, name: str, observer: Observer = SILENT) ->
     observer.step(f"loading {named} into the Docker engine")
     with scratch_folder(store.folder.parent, "reprobuild-load-") as scratch:
         path = scratch / "image.tar"
-        with path.open("wb") as stream:
-            write_archive(store, built.top, {CONTAINERD_NAME: named, REF_NAME: reference.tag or "latest"}, stream)
+        _write_archive(path, store, built.top, {CONTAINERD_NAME: named, REF_NAME: reference.tag or "latest"}, path)
         try:
             client: Any = docker.from_env(timeout=600)
             with path.open("rb") as stream:

@@ -1,16 +1,19 @@
 """Where a finished image lies, and the records that lie beside it."""
 
 import glob
+import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Protocol
 
-from reprobuild import attest
+from reprobuild import attest, process
 from reprobuild.archive import extract_tar
 from reprobuild.attest import ImageRecord, Json
-from reprobuild.errors import BadInput, RecordUnusable
+from reprobuild.digest import Digest
+from reprobuild.errors import BadInput, DigestMismatch, RecordUnusable
 from reprobuild.image.compare import Readable
 from reprobuild.oci.layout import Layout
 from reprobuild.oci.model import (
@@ -30,6 +33,8 @@ from reprobuild.oci.registry import Registry
 STATEMENT = "application/vnd.in-toto+json"
 _PREDICATE = "in-toto.io/predicate-type"
 _EMPTY = b"{}"
+#: Manifests and indexes that one name may stand for.
+_MOST_IMAGES = 256
 
 
 class Place(Protocol):
@@ -40,6 +45,9 @@ class Place(Protocol):
 
     def path_of(self, descriptor: Descriptor) -> Path:
         """Where a layer lies on this machine, fetched if need be."""
+
+    def holds(self, layer: Descriptor) -> bool:
+        """Whether a layer is there; where nobody else checks its bytes, they are checked."""
 
     def referrers(self, subject: Descriptor) -> tuple[Manifest, ...]:
         """The artifacts that are about something."""
@@ -61,6 +69,13 @@ class InLayout:
             )
         return self.layout.path_of(descriptor.digest)
 
+    def holds(self, layer: Descriptor) -> bool:
+        if not self.layout.has(layer.digest):
+            return False
+        for _ in self.layout.chunks(layer):
+            process.go_on()
+        return True
+
     def referrers(self, subject: Descriptor) -> tuple[Manifest, ...]:
         return self.layout.referrers(subject.digest)
 
@@ -71,12 +86,24 @@ def images_of(place: Place, top: Descriptor, where: str) -> tuple[Readable, ...]
     Raises:
         BadInput, DigestMismatch: a part is missing, damaged, or no image.
     """
+    found = tuple(_images_of(place, top, where, set()))
+    if not found:
+        raise BadInput(f"{where} is an index that names no image for any platform.", "Name the image that is meant.")
+    return found
+
+
+def _images_of(place: Place, top: Descriptor, where: str, seen: set[Digest]) -> Iterator[Readable]:
+    if top.digest in seen or len(seen) == _MOST_IMAGES:
+        raise BadInput(f"{where} names {top.digest} twice, or more than {_MOST_IMAGES} images.", "Don't trust it.")
+    seen.add(top.digest)
     if top.media_type in INDEXES:
-        images = [each for each in Index.read(place.read(top), where).manifests if each.platform]
-        return tuple(image for each in images for image in images_of(place, each, f"{where} ({each.platform})"))
+        for each in Index.read(place.read(top), where).manifests:
+            if each.platform:
+                yield from _images_of(place, each, f"{where} ({each.platform})", seen)
+        return
     manifest = Manifest.read(place.read(top), where)
     config = ImageConfig.read(place.read(manifest.config), f"the config of {where}")
-    return (Readable(where, manifest, config, place.path_of),)
+    yield Readable(where, manifest, config, place.path_of)
 
 
 def artifact_of(statement: Json, subject: Descriptor) -> tuple[Manifest, tuple[tuple[Descriptor, bytes], ...]]:
@@ -105,15 +132,32 @@ def add_record(layout: Layout, statement: Json, subject: Descriptor) -> Descript
 
 
 def records_of(place: Place, image: Readable) -> tuple[ImageRecord, ...]:
-    """The records beside an image: one for each source that it was built from, and each builder."""
+    """The records beside an image that are about it: usually one, several where it was built from several places.
+
+    Raises:
+        RecordUnusable: there is none that can be used.
+    """
     subject = image.manifest.descriptor
-    found = []
+    found: dict[bytes, ImageRecord] = {}
+    wrong = ""
     for each in place.referrers(subject):
-        if each.artifact_type == STATEMENT and each.annotations.get(_PREDICATE) == attest.PROVENANCE_TYPE:
-            (layer,) = each.layers if len(each.layers) == 1 else (None,)
-            if layer is not None:
-                found.append(ImageRecord(place.read(layer), f"the record of {image.where}"))
-    return tuple(record for record in found if record.subject == subject.digest)
+        (layer,) = each.layers if len(each.layers) == 1 else (None,)
+        wanted = each.artifact_type == STATEMENT and each.annotations.get(_PREDICATE) == attest.PROVENANCE_TYPE
+        if layer is None or not wanted:
+            continue
+        try:
+            record = ImageRecord(raw := place.read(layer), f"the record of {image.where}")
+        except (BadInput, DigestMismatch, RecordUnusable) as error:  # anybody may put one beside it
+            wrong = error.reason
+            continue
+        if record.subject == subject.digest:
+            found[raw] = record
+    if not found:
+        raise RecordUnusable(
+            wrong or f"{image.where} has no record of how it was built.",
+            "`reprobuild image` writes one beside it; copy an image together with its referrers.",
+        )
+    return tuple(record for _, record in sorted(found.items(), key=itemgetter(0)))
 
 
 # --- found by name -------------------------------------------------------------------------------------
@@ -138,6 +182,9 @@ class InRegistry:
         if not self.layout.has(descriptor.digest):
             self.layout.put(descriptor.digest, self.registry.blob(self.repository, descriptor))
         return self.layout.path_of(descriptor.digest)
+
+    def holds(self, layer: Descriptor) -> bool:
+        return self.registry.has_blob(self.repository, layer)  # whoever pulls it checks its digest
 
     def referrers(self, subject: Descriptor) -> tuple[Manifest, ...]:
         listed = self.registry.referrers(self.repository, subject.digest)
@@ -165,23 +212,20 @@ class Found:
         return images_of(self.place, self.top, self.where)
 
     def records(self, image: Readable) -> tuple[ImageRecord, ...]:
-        """The records of one of its images, at least one.
+        """The records of one of its images.
 
         Raises:
-            RecordUnusable: there is none, or one that isn't in the form of a record.
+            RecordUnusable: there is none.
         """
         if self.beside is None:
-            about = records_of(self.place, image)
-            remedy = "`reprobuild image` writes one beside it; copy an image together with its referrers."
-        else:
-            # Not by the platform: a config may say linux/arm64/v8 where linux/arm64 was asked for.
-            paths = sorted(self.beside.parent.glob(f"{glob.escape(self.beside.name)}.*intoto.json"))
-            found = (ImageRecord(path.read_bytes(), str(path)) for path in paths)
-            about = tuple(record for record in found if record.subject == image.manifest.descriptor.digest)
-            remedy = f"Keep it beside {self.beside}, as `reprobuild image` does."
-        if not about:
-            raise RecordUnusable(f"There is no record of how {image.where} was built.", remedy)
-        return about
+            return records_of(self.place, image)
+        # Not by the platform: a config may say linux/arm64/v8 where linux/arm64 was asked for.
+        paths = sorted(self.beside.parent.glob(f"{glob.escape(self.beside.name)}.*intoto.json"))
+        found = (ImageRecord(path.read_bytes(), str(path)) for path in paths)
+        about = tuple(record for record in found if record.subject == image.manifest.descriptor.digest)
+        if about:
+            return about
+        raise RecordUnusable(f"There is no record of {image.where} beside {self.beside}.", "Keep the two together.")
 
 
 def find(text: str, registry_of: Callable[[Reference], Registry], scratch: Path) -> Found:
@@ -196,16 +240,19 @@ def find(text: str, registry_of: Callable[[Reference], Registry], scratch: Path)
     """
     kind, colon, rest = text.partition(":")
     path, _, name = rest.partition(":") if colon and kind in ("oci", "oci-archive") else (text, "", "")
-    if kind == "oci-archive" or Path(path).is_file():
-        if not Path(path).is_file():
+    if kind == "oci-archive" or os.path.isfile(path):  # noqa: PTH113 - a name too long for a file is none
+        if not os.path.isfile(path):  # noqa: PTH113
             raise BadInput(f"There is no archive {path}.", "Name the file that `-o oci-archive:FILE` wrote.")
         target = scratch / f"archive-{secrets.token_hex(4)}"
         target.mkdir()
-        with Path(path).open("rb") as stream:
-            extract_tar(stream, target)
+        try:
+            with Path(path).open("rb") as stream:
+                extract_tar(stream, target)
+        except OSError as error:
+            raise BadInput(f"{path} can't be read: {error.strerror}.", "Name an archive of an image.") from error
         layout = Layout(target)
         return Found(text, InLayout(layout), layout.find(name), beside=Path(path))
-    if kind == "oci" or Path(path).is_dir():
+    if kind == "oci" or os.path.isdir(path):  # noqa: PTH112
         layout = Layout(Path(path))
         return Found(text, InLayout(layout), layout.find(name))
     reference = Reference.parse(text.removeprefix("docker://"))

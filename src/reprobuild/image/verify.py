@@ -1,26 +1,29 @@
 """Making an image again from what its record names, elsewhere, and comparing the raw bytes."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from reprobuild import process
 from reprobuild.attest import ImageRecord, Json
-from reprobuild.compare import Verdict
-from reprobuild.difference import Level
+from reprobuild.compare import Level, Verdict
 from reprobuild.errors import BadInput, RecordUnusable, ReprobuildError, SourceUnusable
-from reprobuild.files import scratch_folder
+from reprobuild.files import remove_orphans, scratch_folder
 from reprobuild.image.archive import Registries
 from reprobuild.image.assembler import Image
+from reprobuild.image.base import Base
 from reprobuild.image.build import Choices, Definition, build, opened, temporary
-from reprobuild.image.compare import Readable, compare_images
+from reprobuild.image.compare import Readable, compare_images, compare_indexes
 from reprobuild.image.others import Others
-from reprobuild.image.store import InLayout, find, images_of
+from reprobuild.image.store import InLayout, Place, find, images_of
 from reprobuild.index import Index
 from reprobuild.oci.layer import Compression
 from reprobuild.oci.layout import Layout
-from reprobuild.oci.model import Platform
+from reprobuild.oci.model import INDEXES, Platform
+from reprobuild.oci.model import Index as ImageIndex
 from reprobuild.progress import SILENT, Observer
 from reprobuild.rebuild import differing, source_of
 from reprobuild.sandbox import USUAL, Surroundings
@@ -28,6 +31,7 @@ from reprobuild.variations import USUAL_NAMES, VARIATIONS
 
 _CHANGED = "The record was changed after the build: don't trust it."
 _OTHER_UMASK = 0o077
+_PARALLEL = 4
 _MOST_RECORDS = 8  # each may cost a build
 
 
@@ -38,12 +42,33 @@ class Checked:
     Attributes:
         notes: what was other than at the first build, and may have mattered.
         varied: what was made different while the project's own wheel was built.
+        record: says what the image was built from.
     """
 
     platform: Platform
     verdict: Verdict
     varied: tuple[str, ...]
     notes: tuple[str, ...]
+    record: ImageRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What came of making an image again.
+
+    Attributes:
+        images: one a platform.
+        index: whether an index names these images and nothing else; None where there is no index.
+    """
+
+    images: tuple[Checked, ...]
+    index: Verdict | None = None
+
+    @property
+    def level(self) -> Level:
+        """The worst."""
+        levels = [each.verdict.level for each in self.images] + ([self.index.level] if self.index else [])
+        return max(levels, key=lambda level: level.rank)
 
 
 def verify(
@@ -53,8 +78,10 @@ def verify(
     plain_http: tuple[str, ...] = (),
     sandbox: str | None = None,
     observer: Observer = SILENT,
-) -> tuple[Checked, ...]:
+) -> Verified:
     """Make an image again, each platform of it, and compare manifest, config and layers.
+
+    What an index names must be these images, of one build; and what a layout holds of their layers has to be sound.
 
     Args:
         text: the image, as :func:`reprobuild.image.store.find` has it.
@@ -64,20 +91,30 @@ def verify(
     Raises:
         RecordUnusable: an image has no record, or one that says something else than the source does.
         SourceUnusable, …: the image can't be made again.
+        BadInput, DigestMismatch: a layer is missing or damaged.
     """
+    remove_orphans(temporary())
     registries = Registries(plain_http)
     with scratch_folder(temporary(), "reprobuild-verify-") as scratch:
         given = find(text, registries.of, scratch)
-        checked = []
-        for number, image in enumerate(given.images):
-            folder = scratch / str(number)
-            folder.mkdir()
-            records = given.records(image)
-            checked.append(_check_any(image, records, where, folder, registries, sandbox, observer))
-        return tuple(checked)
+        images = given.images
+        checked = [
+            _check_any(
+                given.place, image, given.records(image), where, scratch / str(number), registries, sandbox, observer
+            )
+            for number, image in enumerate(images)
+        ]
+        _require_one_build(checked)
+        if given.top.media_type not in INDEXES:
+            return Verified(tuple(checked))
+        theirs = ImageIndex.read(given.place.read(given.top), given.where)
+        pairs = zip(images, checked, strict=True)
+        own = ImageIndex.make([replace(image.manifest.descriptor, platform=each.platform) for image, each in pairs])
+        return Verified(tuple(checked), compare_indexes(theirs, own))
 
 
 def _check_any(
+    place: Place,
     image: Readable,
     records: Sequence[ImageRecord],
     where: Path,
@@ -100,9 +137,9 @@ def _check_any(
     refused: list[ReprobuildError] = []
     for number, record in enumerate(records):
         folder = scratch / f"record-{number}"
-        folder.mkdir()
+        folder.mkdir(parents=True)
         try:
-            found.append(_check(image, record, where, folder, registries, sandbox, observer))
+            found.append(_check(place, image, record, where, folder, registries, sandbox, observer))
         except (RecordUnusable, SourceUnusable) as error:
             refused.append(error)
             continue
@@ -115,6 +152,7 @@ def _check_any(
 
 
 def _check(
+    place: Place,
     image: Readable,
     record: ImageRecord,
     where: Path,
@@ -141,8 +179,34 @@ def _check(
         ((again, statement),) = built.images
         notes = _require_unchanged(record, statement)
         (readable,) = images_of(InLayout(store), again.descriptor, "the one made again")
+        _require_sound(place, image, again.assembly.base)
         verdict = compare_images(image, readable, observer)
-    return Checked(again.assembly.platform, verdict, _varied(made, again, varied), notes)
+    return Checked(again.assembly.platform, verdict, _varied(made, again, varied), notes, record)
+
+
+def _require_sound(place: Place, image: Readable, base: Base | None) -> None:
+    """What the manifest names is there; the base's layers may be elsewhere."""
+    elsewhere = {layer.digest for layer in base.layers} if base else set()
+    with process.workers(_PARALLEL) as pool:
+        there = pool.map(place.holds, image.manifest.layers)
+        for layer, held in zip(image.manifest.layers, there, strict=True):
+            if not held and layer.digest not in elsewhere:
+                raise BadInput(f"{image.where} lacks its layer {layer.digest}.", "Build it again, or copy all of it.")
+
+
+def _require_one_build(checked: Sequence[Checked]) -> None:
+    """The images of an index are one image for several platforms."""
+
+    def same(each: Checked) -> Json:
+        external = {**each.record.external, "platform": "", "source": {**each.record.external["source"], "uri": ""}}
+        return {**external, "digests": each.record.digests(each.record.dependency("source"))}
+
+    platforms = Counter(each.platform for each in checked)
+    if any(same(each) != same(checked[0]) for each in checked) or len(platforms) != len(checked):
+        raise RecordUnusable(
+            "The images of this index are not one image for several platforms: their records name different inputs.",
+            "Verify each by its own digest.",
+        )
 
 
 def _choices(record: ImageRecord) -> tuple[str, Choices]:
@@ -199,17 +263,17 @@ def _require_unchanged(record: ImageRecord, statement: Json) -> tuple[str, ...]:
         notes on what of the free things is different.
     """
     said = record.statement
-    predicate, theirs = statement["predicate"], said["predicate"]
+    predicate, given = statement["predicate"], said["predicate"]
     notes = []
     for key, mine, other in (
-        ("builder", predicate["runDetails"], theirs.get("runDetails")),
+        ("builder", predicate["runDetails"], given.get("runDetails")),
         ("libraries", predicate["buildDefinition"]["internalParameters"], record.internal),
     ):
         if mine != other:
             notes.append(f"{key}: another one than at the first build")
-    predicate["runDetails"] = theirs.get("runDetails")
+    predicate["runDetails"] = given.get("runDetails")
     predicate["buildDefinition"]["internalParameters"] = record.internal
-    statement["subject"] = said["subject"]
+    statement["subject"][0]["digest"] = {"sha256": record.subject.hex}
     source = record.external.get("source")
     uri = source.get("uri") if isinstance(source, dict) else None
     predicate["buildDefinition"]["externalParameters"]["source"]["uri"] = uri
@@ -217,10 +281,14 @@ def _require_unchanged(record: ImageRecord, statement: Json) -> tuple[str, ...]:
     own = {each.get("name"): each for each in record.dependencies("own-wheel")}
     for number, each in enumerate(listed):
         if each["annotations"]["role"] == "own-wheel":
-            listed[number] = own.get(each["name"], each)
+            theirs = record.digest(own[each["name"]]) if each["name"] in own else None
+            mine = record.digest(each)
+            if theirs and theirs != mine:
+                notes.append(f"own wheel: the record names {theirs}, made again it is {mine}")
+                listed[number] = {**each, "digest": {theirs.algorithm: theirs.hex}}
         if each["annotations"]["role"] == "source":
-            given = record.dependency("source").get("uri")
-            listed[number] = {key: value for key, value in {**each, "uri": given}.items() if value is not None}
+            said_uri = record.dependency("source").get("uri")
+            listed[number] = {key: value for key, value in {**each, "uri": said_uri}.items() if value is not None}
     if where := differing(said, statement):
         raise RecordUnusable(f"The record says of {where!r} something else than the source does.", _CHANGED)
     return tuple(notes)

@@ -67,6 +67,11 @@ class Layout:
         """Whether a blob is here."""
         return self.path_of(digest).is_file()
 
+    def holds(self, descriptor: Descriptor) -> bool:
+        """Whether a blob is here with all its bytes; after a loss of power files may lack their ends."""
+        path = self.path_of(descriptor.digest)
+        return path.is_file() and path.stat().st_size == descriptor.size
+
     def put(self, digest: Digest, chunks: Iterable[bytes]) -> None:
         """Keep a blob, once it has turned out to have its digest.
 
@@ -79,8 +84,7 @@ class Layout:
     def put_document(self, media_type: str, raw: bytes) -> Descriptor:
         """Keep a manifest, an index or a config."""
         descriptor = Descriptor.of(media_type, raw)
-        if not self.has(descriptor.digest):
-            self.put(descriptor.digest, [raw])
+        self.put(descriptor.digest, [raw])
         return descriptor
 
     @contextmanager
@@ -109,7 +113,7 @@ class Layout:
         """
         path = self.path_of(descriptor.digest)
         try:
-            with path.open("rb") as stream:
+            with _regular(path).open("rb") as stream:
                 if os.fstat(stream.fileno()).st_size != descriptor.size:
                     raise BadInput(f"{path} does not have its {descriptor.size} bytes.", "Build it again.")
                 stream.seek(offset)
@@ -136,7 +140,7 @@ class Layout:
         """
         path = self.folder / "index.json"
         try:
-            with path.open("rb") as stream:
+            with _regular(path).open("rb") as stream:
                 return Index.read(stream.read(_INDEX_LIMIT + 1), str(path))
         except OSError as error:
             raise BadInput(f"{path} can't be read: {error.strerror}.") from error
@@ -242,6 +246,13 @@ def reachable(layout: Layout, top: Descriptor, depth: int = 3) -> Sequence[Descr
         manifest = Manifest.read(raw, str(top.digest))
         found |= {each.digest: each for each in (manifest.config, *manifest.layers)}
     return tuple(found.values())
+
+
+def _regular(path: Path) -> Path:
+    """To open a pipe is to wait for whoever may write to it."""
+    if path.exists() and not path.is_file():
+        raise BadInput(f"{path} is not a file.", "Don't trust this layout.")
+    return path
 
 
 def _member(path: str, kind: bytes, mode: int, size: int = 0) -> tarfile.TarInfo:

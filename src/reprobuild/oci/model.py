@@ -260,18 +260,27 @@ class ImageConfig:
 
 
 def document_of(raw: bytes, where: str) -> Json:
-    """JSON that is an object.
+    """JSON that is an object, and says each thing once: of what it says twice readers take the first, the last or both.
 
     Raises:
-        BadInput: it isn't.
+        BadInput: it isn't, or doesn't.
     """
     if len(raw) > DOCUMENT_LIMIT:
         raise BadInput(f"{where} has {len(raw)} bytes, more than {DOCUMENT_LIMIT}.", _BROKEN)
     try:
-        value = json.loads(raw)
+        value = json.loads(raw, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{where} is not JSON: {shown(str(error))}.", _BROKEN) from error
     return _table(value, where)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> Json:
+    table: Json = {}
+    for key, value in pairs:
+        if key in table:
+            raise ValueError(f"it says {key!r} twice")
+        table[key] = value
+    return table
 
 
 def media_type_of(document: Json) -> str:

@@ -3,6 +3,7 @@
 Sources: OCI image specification 1.1, layer.md; where it is silent, what containerd's unpacker does.
 """
 
+import posixpath
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -51,7 +52,10 @@ def open_layer(source: Path | BinaryIO, *, name: str) -> Iterator[Archive]:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An entry, and the number of the layer that it comes from, the lowest being 0."""
+    """An entry, and the number of the layer that it comes from, the lowest being 0.
+
+    For a hard link it is the entry that it linked when its layer came, whatever became of that name later.
+    """
 
     layer: int
     entry: Entry
@@ -65,7 +69,7 @@ def merged(layers: Sequence[Iterable[Entry]]) -> dict[str, Found]:
     no layer mentions are left out.
 
     Raises:
-        BadInput: links go in a circle, or a path goes through a file.
+        BadInput: links go in a circle, a path goes through a file, or a hard link leads to none.
     """
     tree = _Tree()
     for number, entries in enumerate(layers):
@@ -114,12 +118,23 @@ class _Tree:
         if parent is None or parent.below is None:
             raise BadInput(f"The layer puts {shown(found.entry.name)!r} under what is no folder.", _UNSAFE)
         before = parent.below.get(name)
+        if found.entry.kind == "hardlink":
+            found = self._linked(found.entry)
         if found.entry.kind != "directory":
             parent.below[name] = _Place(found, None)
         elif before and before.below is not None:
             before.found = found
         else:
             parent.below[name] = _Place(found)
+
+    def _linked(self, link: Entry) -> Found:
+        folder, _, name = posixpath.normpath(link.target).rpartition("/")
+        parent = self._folder(folder)
+        place = parent.below.get(name) if parent and parent.below else None
+        if place is None or place.found is None or place.below is not None:
+            what = f"{shown(link.name)!r} links to {shown(link.target)!r}, which is no file"
+            raise BadInput(f"The layer's {what}.", _UNSAFE)
+        return place.found
 
     def _folder(self, path: str, *, make: bool = False) -> _Place | None:
         """Where a path leads, through links as in a container; None when there is no such folder."""
