@@ -371,14 +371,14 @@ def test_pipes_are_not_waited_for(project, tmp_path, built):
     path = layout.path_of(layout.find().digest)
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(BadInput, match="is not a file|There is no archive"):
+    with pytest.raises(BadInput, match="is not a file"):
         checked(layout, project)
     (layout.folder / "index.json").unlink()
     os.mkfifo(layout.folder / "index.json")
-    with pytest.raises(BadInput, match="is not a file|There is no archive"):
+    with pytest.raises(BadInput, match="is not a file"):
         checked(layout, project)
     os.mkfifo(tmp_path / "pipe.tar")
-    with pytest.raises(BadInput, match="is not a file|There is no archive"):
+    with pytest.raises(BadInput, match="There is no archive"):
         verify(f"oci-archive:{tmp_path / 'pipe.tar'}", project)
 
 
