@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -451,3 +452,33 @@ def test_only_what_the_image_will_have_is_begun_ahead(making, own):
     assert told == []
     making.assembly(text.format("first"), complete=lambda one: with_own(one, own), ahead=told.append)
     assert len(told) == 1
+
+
+def test_what_was_begun_is_left_when_something_else_fails(making):
+    begun, given = threading.Event(), []
+
+    class Long:
+        size = 256 << 20
+
+        def chunks(self):
+            for number in range(256):
+                begun.set()
+                given.append(number)
+                yield bytes(1 << 20)
+
+        def deflated(self):
+            return None
+
+    store = Layout(making.folder / "layout", create=True)
+    node = Node("long", "file", 0o644, EPOCH, content=Long())
+
+    def failing():
+        with writing(store, compression=Compression.SPLICE) as writer:
+            writer.start([assembler.Part("", (node,))])
+            begun.wait(60)
+            raise BadInput("It was another reason.")
+
+    with pytest.raises(BadInput, match="another"):
+        failing()
+    assert len(given) < 256
+    assert list(store.folder.glob("blobs/**/*")) == []

@@ -5,6 +5,7 @@ look (is the destination a folder already, which mode has the folder above it) t
 for it: docs/adr/0012-images-without-their-base.md.
 """
 
+import io
 import os
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from reprobuild import process
 from reprobuild.digest import Digest, canonical_json
@@ -27,6 +29,9 @@ from reprobuild.oci.memo import layer_key, recall, remember
 from reprobuild.oci.model import OCI_CONFIG, Descriptor, Json, Manifest, Platform
 from reprobuild.oci.tree import WHEEL_TIME, Node, Text
 from reprobuild.progress import SILENT, Observer
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 #: Folders that every Linux has, all of them root's with mode 755: what is put into them may say so again.
 _STANDARD = frozenset(
@@ -378,7 +383,9 @@ def writing(
             return known, True
         observer.step(f"writing the layer {part.title}")
         with store.new_blob() as (stream, put):
-            layer = write_layer(part.nodes, stream, compression, diff_id=known.diff_id if known else None)
+            layer = write_layer(
+                part.nodes, cast("BinaryIO", _Leaving(stream)), compression, diff_id=known.diff_id if known else None
+            )
             put(layer.descriptor.digest)
         if part.key:
             remember(part.key, layer)
@@ -386,6 +393,17 @@ def writing(
 
     with process.workers(os.cpu_count() or 1) as pool:
         yield Writer(store, lambda part: pool.submit(made, part))
+
+
+class _Leaving(io.RawIOBase):
+    """A stream that ends the work of a thread that nobody waits for any more."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        process.go_on()
+        return self._stream.write(data)
 
 
 class Writer:
