@@ -229,18 +229,18 @@ def source_of(record: Record, where: Path, scratch: Path) -> source.Source:
     kind = parameters.get("kind") if isinstance(parameters, dict) else None
     epoch = record.external.get("sourceDateEpoch")
     if type(epoch) is not int or source.clamped(epoch) != epoch or kind not in ("git", "dirty", "sdist", "folder"):
-        raise RecordUnusable("The record doesn't say what kind of source and which epoch the wheel was built with.")
+        raise RecordUnusable("The record doesn't say what kind of source and which epoch were built with.")
     commit = digests.get("gitCommit", "") if kind == "git" else "HEAD"
     if kind == "git" and not re.fullmatch(r"[0-9a-f]{40,64}", commit):
-        raise RecordUnusable("The record doesn't name the commit that the wheel was built from.")
+        raise RecordUnusable("The record doesn't name the commit that was built.")
     found = source.open_source(where, scratch, allow_dirty=kind == "dirty", commit=commit, epoch=epoch)
     if dict(found.digests) != digests:
         remedy = {
             "git": "Name the right checkout with --project.",
             "dirty": "It was built from a working tree with changes, which has changed since: build from a commit.",
-        }.get(kind, "Name the source that the wheel was built from with --project.")
+        }.get(kind, "Name the source that was built with --project.")
         raise SourceUnusable(
-            f"{where} is not the source that the wheel was built from: the record names {_shown(digests)}, "
+            f"{where} is not the source that was built: the record names {_shown(digests)}, "
             f"but this is {_shown(found.digests)}.",
             remedy,
         )

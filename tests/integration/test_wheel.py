@@ -518,7 +518,7 @@ def test_a_wheel_from_an_sdist(project: Projects, reprobuild: Cli, tmp_path: Pat
     with sdist.open("ab") as stream:
         stream.write(b"\0")
     refused = reprobuild("verify-wheel", built["wheel"], "--project", sdist, code=ExitCode.SOURCE_UNUSABLE)
-    assert "remedy: Name the source that the wheel was built from with --project." in refused.stderr
+    assert "remedy: Name the source that was built with --project." in refused.stderr
 
 
 def test_a_folder_without_git(project: Projects, reprobuild: Cli) -> None:

@@ -224,3 +224,11 @@ def test_what_lists_itself_as_a_referrer_must_be_about_the_image(place, served, 
     assert [each.subject.digest for each in place.referrers(image)] == [image.digest]
     (found,) = images_of(place, image, "it")
     assert len(records_of(place, found)) == 1
+
+
+@pytest.mark.parametrize("name", ["dist/nothing", "./nothing", "nothing.tar", "/nothing"])
+def test_a_path_that_leads_nowhere_is_no_name_in_a_registry(tmp_path, monkeypatch, name):
+    (tmp_path / "dist").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput, match="There is no image"):
+        find(name, lambda _: pytest.fail("a registry was asked"), tmp_path)

@@ -118,6 +118,8 @@ def _require_possible(to: Destinations) -> None:
     for reference in to.pushes:
         if reference.digest:
             raise BadInput(f"{reference} can't be pushed to: it names a digest.", "Leave the digest out.")
+    if len({(each.registry, each.repository) for each in to.pushes}) > 1:
+        raise BadInput("The names to push to aren't of one repository.", "Push to one after the other.")
 
 
 def _bring(

@@ -144,7 +144,8 @@ def load(built: Built, store: Layout, name: str, observer: Observer = SILENT) ->
                 client.images.load(stream)
         except DockerException as error:
             raise BuildFailed(
-                f"The Docker engine didn't take the image: {error}.", "It must be 25 or newer; see `docker version`."
+                f"The Docker engine didn't take the image: {error}.",
+                "Is it running, where DOCKER_HOST says, and 25 or newer? `docker version` tells.",
             ) from error
 
 
@@ -159,12 +160,9 @@ def push(
         targets: one repository, with a tag each.
 
     Raises:
-        BadInput: the targets aren't of one repository.
         RegistryFailed: the registry refuses.
     """
     first = targets[0]
-    if any((each.registry, each.repository) != (first.registry, first.repository) for each in targets):
-        raise BadInput("The names to push to aren't of one repository.", "Push to one after the other.")
     target = Remote(registries.of(first), first.repository)
     observer.step(f"pushing to {first.registry}/{first.repository}")
     copied = copy_image(Local(store), target, built.top, elsewhere=_origins(built, registries), observer=observer)

@@ -255,8 +255,16 @@ def find(text: str, registry_of: Callable[[Reference], Registry], scratch: Path)
     if kind == "oci" or os.path.isdir(path):  # noqa: PTH112
         layout = Layout(Path(path))
         return Found(text, InLayout(layout), layout.find(name))
+    if not text.startswith("docker://") and _is_path(text):
+        raise BadInput(f"There is no image {text}.", "Name a folder that holds one, or docker://NAME in a registry.")
     reference = Reference.parse(text.removeprefix("docker://"))
     registry = registry_of(reference)
     media_type, raw = registry.manifest(reference.repository, reference.target)
     place = InRegistry(registry, reference.repository, Layout(scratch / "fetched", create=True))
     return Found(str(reference), place, Descriptor.of(media_type, raw))
+
+
+def _is_path(text: str) -> bool:
+    """Whether a name that leads nowhere was meant as a path: its folder is there, or it looks like nothing else."""
+    parent = Path(text).parent
+    return text.startswith((".", "/", "~")) or text.endswith(".tar") or (parent != Path() and parent.is_dir())
