@@ -197,3 +197,13 @@ def test_a_config_that_says_two_things_of_one_is_refused(made):
     raw = b'{"os":"linux","architecture":"amd64","config":{"User":"root"},"config":{},"rootfs":{"diff_ids":[]}}'
     with pytest.raises(BadInput, match="'config' twice"):
         ImageConfig.read(raw, "the config")
+
+
+@pytest.mark.parametrize(("created", "follows"), [("2024-01-01T00:00:00Z", True), ("2023-01-01T00:00:00Z", False)])
+def test_times_of_files_follow_from_the_time_of_the_image(made, created, follows):
+    """And no advice for backends of wheels is given."""
+    one = made.image(tar_of(1_600_000_000, a=b"1"), created="2023-01-01T00:00:00Z")
+    verdict = compare_images(one, made.image(tar_of(1_700_000_000, a=b"1"), created=created))
+    (difference,) = (each for each in verdict.differences if each.field == "time")
+    assert (difference.cause, difference.follows) == (None, follows)
+    assert verdict.causes == ()

@@ -161,12 +161,20 @@ def _layer_differences(
         deepest = Level.IDENTICAL
         for each in archive_differences(a, b, (), observer=observer):
             deepest = max(deepest, each.level, key=lambda level: level.rank)
-            yield replace(each, path=(ours.title, *each.path))
+            yield replace(_of_image(each, left, right), path=(ours.title, *each.path))
     if ours.diff_id == theirs.diff_id and deepest.rank <= Level.CONTAINER.rank:
         a_type, b_type = (f"{each.descriptor.media_type}, {each.descriptor.size:,} bytes" for each in (ours, theirs))
         yield Difference((ours.title,), "compression", a_type, b_type, "compression", level=Level.CONTAINER)
     elif deepest is Level.IDENTICAL:
         yield Difference((ours.title,), "tar", ours.diff_id, theirs.diff_id, level=Level.CONTAINER)
+
+
+def _of_image(each: Difference, left: Readable, right: Readable) -> Difference:
+    """A difference between two files without what holds for wheels alone: an image's times follow from its epoch."""
+    if each.field != "time" or each.cause != "clock":
+        return each
+    other = left.config.document.get("created") != right.config.document.get("created")
+    return replace(each, cause=None, follows=other)
 
 
 def _value_differences(where: str, left: Any, right: Any) -> Iterator[Difference]:  # noqa: ANN401 - JSON
