@@ -152,7 +152,8 @@ def test_a_source_that_drops_everything_is_left_once(served, make_registry):
     source, target = (Remote(Registry(each.host, sleep=lambda _: None), "team/app") for each in (served, other))
     with pytest.raises(RegistryFailed, match=rf"{served.host}/team/app: fetching the blob .* the connection broke"):
         copy_image(source, target, IMAGE.root, workers=1)
-    assert len(served.asked_for("GET", "blobs")) == 6
+    paths = [each.path for each in served.asked_for("GET", "blobs")]
+    assert paths.count(paths[0]) == 6  # the next blob may have been begun when the failure of this one is told
 
 
 def test_within_a_registry_blobs_are_mounted(served, remote):
