@@ -2,7 +2,8 @@
 
 Wheels from the index that uv is set up with and a small app become an image, on a base of 1 MB in a registry on
 loopback. BuildKit gets the same tree unpacked in a folder, as the build context `environment`; that both images hold
-the same is checked. All sides run in turn on files that lie in the system's cache. The engine and the registry are
+the same is checked. The app's own wheel is remembered, as BuildKit gets its files ready to copy, but where the app
+changes. All sides run in turn on files that lie in the system's cache. The engine and the registry are
 those of the tests. It prints medians and ratios; it judges nothing.
 """
 
@@ -149,6 +150,8 @@ class Bench:
 
     def __init__(self, scratch: Path, wheels: Sequence[str], around: Mapping[str, str]) -> None:
         self.environment = {**around, "REPROBUILD_CACHE_DIR": str(scratch / "cache"), "GIT_CONFIG_GLOBAL": os.devnull}
+        self.environment |= {"PYTHONPYCACHEPREFIX": str(scratch / "bytecode")}  # compiled once, as when installed
+        self.environment.pop("PYTHONDONTWRITEBYTECODE", None)
         self.registry = around["REGISTRY"]
         self.scratch, self.project = scratch, scratch / "project"
         self.tree, self.app = scratch / "tree", scratch / "app"

@@ -96,7 +96,7 @@ def build(
         _warn_of_source(exported, observer)
         index = Index(where if where.is_dir() else Path.cwd(), observer=observer)
         inputs = resolve(exported, scratch, index, python=python, observer=observer)
-        for ask in (_uv_version, toolchain.compilers):  # for the record, whose other parts are known
+        for ask in (uv_version, toolchain.compilers):  # for the record, whose other parts are known
             pool.submit(ask)
         made, guarantees, around = make(
             inputs, index, scratch / "made", kind=sandbox or inputs.config.wheel.sandbox, observer=observer
@@ -290,7 +290,7 @@ def record_of(
     }
     if architectures:
         internal["cuda"] = {"architectures": list(architectures), **toolchain.toolkit_of(inputs.config)}
-    return statement_of(inputs, filename, digest, internal, {"reprobuild": __version__, "uv": _uv_version()})
+    return statement_of(inputs, filename, digest, internal, {"reprobuild": __version__, "uv": uv_version()})
 
 
 def statement_of(
@@ -349,7 +349,8 @@ def _dependencies(inputs: Inputs) -> list[Json]:
 
 
 @functools.cache
-def _uv_version() -> str:
+def uv_version() -> str:
+    """What uv calls itself, such as ``0.9.5``."""
     done = process.run(["uv", "--version"], env=process.tool_environment())
     found = re.search(r"\d[\w.+]*", done.stdout.decode())
     return found.group() if found else "unknown"

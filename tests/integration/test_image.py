@@ -213,6 +213,27 @@ def test_a_change_of_the_app_changes_one_layer(
     assert not any("numpy" in each for each in paths)
 
 
+def test_the_own_wheel_is_built_once_and_again_for_a_verdict(
+    digits: Path, reprobuild: Cli, git: Git, tmp_path: Path, bubblewrap: None
+) -> None:
+    own = {"REPROBUILD_CACHE_DIR": str(tmp_path / "cache")}
+    image = f"oci:{tmp_path / 'image'}"
+
+    def built(*command: str | Path) -> bool:
+        return "building the wheel" in reprobuild(*command, env=own).stderr
+
+    assert built("image", "inference", digits, "-o", image)
+    assert not built("image", "inference", digits, "-o", image)
+    assert not built("image", "training", digits, "-o", image)
+    assert built("verify-image", image, "--project", digits)
+    git(digits, "tag", "v9")  # a backend may ask for it
+    assert built("image", "inference", digits, "-o", image)
+    module = digits / "src" / "digits" / "serve.py"
+    module.write_text(module.read_text() + "\nCHANGED = True\n")
+    commit(git, digits)
+    assert built("image", "inference", digits, "-o", image)
+
+
 def test_an_image_that_was_changed_is_found_out(digits: Path, reprobuild: Cli, tmp_path: Path) -> None:
     """Its record is about it, and yet it isn't what the record's inputs give."""
     reprobuild("image", "inference", digits, "-o", f"oci:{tmp_path / 'image'}")

@@ -4,8 +4,10 @@ import hashlib
 import io
 import lzma
 import os
+import random
 import stat
 import struct
+import sys
 import tarfile
 import warnings
 import zipfile
@@ -14,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from reprobuild.archive import archive_kind, extract_tar, open_archive, write_tar
+from reprobuild.archive import Inflater, archive_kind, extract_tar, open_archive, write_tar, zipped
 from reprobuild.errors import BadInput, WriteFailed
 
 MEMBERS = [
@@ -36,6 +38,11 @@ def zip_of(*members, compression=zipfile.ZIP_DEFLATED):
             info.external_attr = 0o100644 << 16
             target.writestr(info, data)
     return buffer.getvalue()
+
+
+def deflate(data):
+    compressor = zlib.compressobj(wbits=-15)
+    return compressor.compress(data) + compressor.flush()
 
 
 def tar_of(*infos):
@@ -474,3 +481,51 @@ def test_unpacking_needs_an_empty_folder(tmp_path):
     (tmp_path / "here").touch()
     with pytest.raises(WriteFailed, match="not empty"):
         extract_tar(io.BytesIO(tar_bytes()), tmp_path)
+
+
+@pytest.fixture(params=["isal", "zlib in its place", "zlib"])
+def inflater(request, monkeypatch):
+    """Makes what inflates: by ISA-L, by what is there where ISA-L isn't, and by zlib."""
+    zipped._fast_library.cache_clear()
+    if request.param == "zlib in its place":
+        monkeypatch.setitem(sys.modules, "isal.isal_zlib", None)
+    yield lambda: Inflater(fast=request.param != "zlib")
+    zipped._fast_library.cache_clear()
+
+
+def inflated(inflater, raw, step=1000):
+    one = inflater()
+    pieces = [piece for at in range(0, len(raw), step) for piece in one.feed(raw[at : at + step])]
+    return [*pieces, *one.end()]
+
+
+@pytest.mark.parametrize("level", [0, 1, 6, 9])
+def test_inflates_in_pieces(inflater, level):
+    data = random.Random(level).randbytes(3000) + bytes(3 << 20) + b"end"
+    compressor = zlib.compressobj(level, zlib.DEFLATED, -15)
+    pieces = inflated(inflater, compressor.compress(data) + compressor.flush())
+    assert b"".join(pieces) == data
+    assert max(map(len, pieces)) <= 1 << 20
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        deflate(b"content" * 99)[:-3],
+        deflate(b"content" * 99) + b"more",
+        b"",
+        b"\xff" * 40,
+        b"\x05" + deflate(b"content"),
+        deflate(b"a") + deflate(b"b"),
+    ],
+    ids=["cut", "followed", "empty", "no such block", "far back", "two"],
+)
+@pytest.mark.parametrize("step", [1, 1 << 20])
+def test_a_stream_that_is_not_sound_is_refused(inflater, raw, step):
+    with pytest.raises((ValueError, zlib.error)):
+        inflated(inflater, raw, step)
+
+
+def test_isal_is_what_inflates_where_it_is_there():
+    zipped._fast_library.cache_clear()
+    assert zipped._fast_library().__name__ == "isal.isal_zlib"

@@ -1,5 +1,6 @@
 """Layers as bytes: golden digests, hostile wheels, and what real tools say of them."""
 
+import base64
 import gzip
 import hashlib
 import io
@@ -78,11 +79,11 @@ def wheel(path, *members):
     return path
 
 
-def nodes_of(path, prefix="opt/venv/"):
+def nodes_of(path, prefix="opt/venv/", record=""):
     with open_archive(path) as archive:
         files = [entry for entry in archive.entries if entry.kind == "file"]
     return [
-        Node(prefix + entry.name, "file", entry.mode & 0o777, WHEEL_TIME, content=wheel_content(path, entry))
+        Node(prefix + entry.name, "file", entry.mode & 0o777, WHEEL_TIME, content=wheel_content(path, entry, record))
         for entry in files
     ]
 
@@ -232,11 +233,21 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("member", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize(
+    "recorded", [False, True], ids=["without a hash", "with a hash"]
+)  # what inflates depends on it
 @each_compression
-def test_refuses_a_wheel_with(tmp_path, member, compression):
+def test_refuses_a_wheel_with(tmp_path, member, compression, recorded):
     path = wheel(tmp_path / "a.zip", Member("a", SENTENCE, HELLO, 8), member, Member("z", SENTENCE, HELLO, 8))
+    sound = {
+        name: base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+        for name, data in (("a", SENTENCE), ("m", member.content), ("z", SENTENCE))
+    }
+    nodes = [
+        node for name in sound for node in nodes_of(path, "", f"sha256={sound[name]}" * recorded) if node.path == name
+    ]
     with pytest.raises(BadInput, match="'m'"):
-        written(nodes_of(path, ""), compression)
+        written(nodes, compression)
 
 
 @pytest.mark.parametrize(

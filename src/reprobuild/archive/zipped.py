@@ -7,13 +7,16 @@ The format is APPNOTE.TXT 6.3.10; the numbers in docstrings are its sections.
 
 import bz2
 import dataclasses
+import functools
 import io
 import itertools
 import re
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO
+from importlib import import_module
+from types import ModuleType
+from typing import BinaryIO, cast
 
 from reprobuild.archive.model import (
     CHUNK,
@@ -297,22 +300,41 @@ class Inflater:
     """A deflate stream (RFC 1951) that comes in pieces and leaves in pieces of up to 1 MiB.
 
     Both methods raise ValueError or zlib.error where the stream is damaged, cut, or followed by something else.
+
+    Args:
+        fast: use ISA-L where it is installed. It takes half the time, and gives the same for every sound stream; of a
+            damaged one it may make something where zlib refuses, so only for content whose hash is known.
     """
 
-    def __init__(self) -> None:
-        self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    def __init__(self, *, fast: bool = False) -> None:
+        library = _fast_library() if fast else zlib
+        self._inflate, self._error = library.decompressobj(-zlib.MAX_WBITS), library.error
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
         """What the next piece of the stream gives."""
         if self._inflate.eof:
             raise ValueError("its compressed data goes on after its end")
-        yield self._inflate.decompress(piece, CHUNK)
+        yield self._some(piece)
         while self._inflate.unconsumed_tail:
-            yield self._inflate.decompress(self._inflate.unconsumed_tail, CHUNK)
+            yield self._some(self._inflate.unconsumed_tail)
 
     def end(self) -> Iterator[bytes]:
         """What is left when all pieces were fed."""
-        while not self._inflate.eof and (rest := self._inflate.decompress(b"", CHUNK)):
+        while not self._inflate.eof and (rest := self._some(b"")):
             yield rest
         if not self._inflate.eof or self._inflate.unused_data:
             raise ValueError("its compressed data has no proper end")
+
+    def _some(self, piece: bytes) -> bytes:
+        try:
+            return cast("bytes", self._inflate.decompress(piece, CHUNK))
+        except self._error as error:
+            raise zlib.error(str(error)) from error
+
+
+@functools.cache
+def _fast_library() -> ModuleType:
+    try:
+        return import_module("isal.isal_zlib")
+    except ImportError:  # it has no wheels for some platforms
+        return zlib

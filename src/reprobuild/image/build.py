@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from reprobuild import __version__, attest, lockfile, process, project, source, wheel
+from reprobuild import __version__, attest, lockfile, process, project, source
 from reprobuild.attest import Json
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, LockMissing
@@ -20,6 +20,7 @@ from reprobuild.image.assembler import Assembly, Image, Origins, Part, assemble,
 from reprobuild.image.base import Base, Documents
 from reprobuild.image.context import Context, Tree
 from reprobuild.image.environment import Environment
+from reprobuild.image.own import OwnWheel
 from reprobuild.image.stages import BaseImage, resolve
 from reprobuild.image.target import platforms_of, target_of
 from reprobuild.index import Index, LockedFile
@@ -32,7 +33,6 @@ from reprobuild.oci.reference import Reference
 from reprobuild.oci.tree import OnDisk
 from reprobuild.progress import SILENT, Observer
 from reprobuild.project import Config, ImageSettings
-from reprobuild.sandbox import USUAL, Surroundings
 from reprobuild.source import Source
 
 DOCKERFILE = "images/{name}/Dockerfile"
@@ -80,25 +80,16 @@ class Definition:
 
 
 @contextmanager
-def opened(
-    exported: Source,
-    name: str,
-    choices: Choices,
-    index: Index,
-    scratch: Path,
-    *,
-    sandbox: str | None = None,
-    surroundings: Surroundings = USUAL,
-    observer: Observer = SILENT,
-) -> Iterator[Definition]:
-    """Unpack an export, read what it says of an image, and build the wheel that goes into it.
+def opened(own: OwnWheel, name: str, choices: Choices) -> Iterator[Definition]:
+    """Unpack an export, read what it says of an image, and begin to build the wheel that may go into it.
 
     Raises:
         BadInput: the project has no such image.
         LockMissing: the image has no lock.
         BuildFailed, …: its own wheel can't be built.
     """
-    with scratch_folder(scratch, "context-") as context:
+    exported = own.source
+    with scratch_folder(own.scratch, "context-") as context:
         source.place(exported, context, "sorted")
         remove_tree(context / ".git")  # it was put there for backends that ask git for a version
         folder = context / exported.subdirectory
@@ -112,10 +103,8 @@ def opened(
             )
         locked = lockfile.read(lock) if lock.is_file() else None
         with process.workers(1) as pool:
-            own = None
-            if settings.selection.project:
-                own = pool.submit(_own_wheel, exported, index, scratch, sandbox, surroundings, observer)
-            yield Definition(name, exported, folder, config, settings, dockerfile, locked, own, choices)
+            made = pool.submit(own.get) if settings.selection.project else None
+            yield Definition(name, exported, folder, config, settings, dockerfile, locked, made, choices)
 
 
 def _settings(config: Config, name: str) -> ImageSettings:
@@ -127,27 +116,6 @@ def _settings(config: Config, name: str) -> ImageSettings:
         f"The project has no image {name!r}.",
         f"It has {names}." if names else f"Add [tool.reprobuild.images.{name}] to pyproject.toml.",
     )
-
-
-def _own_wheel(
-    exported: Source,
-    index: Index,
-    scratch: Path,
-    sandbox: str | None,
-    surroundings: Surroundings,
-    observer: Observer,
-) -> Path:
-    with scratch_folder(scratch, "own-") as folder:
-        inputs = wheel.resolve(exported, folder, index, python=None, observer=observer)
-        made, _, _ = wheel.make(
-            inputs,
-            index,
-            scratch / "own",
-            kind=sandbox or inputs.config.wheel.sandbox,
-            surroundings=surroundings,
-            observer=observer,
-        )
-    return made
 
 
 def assembled(

@@ -13,6 +13,7 @@ from reprobuild.image.base import Base
 from reprobuild.image.build import Built, Choices, Sink, build, exported_of, opened, temporary
 from reprobuild.image.others import Others
 from reprobuild.image.outputs import DEFAULT_NAME, Moved, Output
+from reprobuild.image.own import OwnWheel
 from reprobuild.index import Index
 from reprobuild.oci.layout import Layout, reachable
 from reprobuild.oci.model import Descriptor
@@ -99,7 +100,8 @@ def make(
         observer.step("exporting the source")
         exported = exported_of(where, scratch, allow_dirty=allow_dirty)
         index = Index(where, observer=observer)
-        with opened(exported, name, choices, index, scratch, sandbox=sandbox, observer=observer) as definition:
+        own = OwnWheel(exported, index, scratch, sandbox, observer=observer)
+        with opened(own, name, choices) as definition:
             store, named = _store(where, name, scratch, to)  # now it is certain that there is such an image
             registries.use_archive(definition.config.archive, where)
             sink = Sink(is_there, needed)

@@ -18,6 +18,7 @@ from reprobuild.image.base import Base
 from reprobuild.image.build import Choices, Definition, build, opened, temporary
 from reprobuild.image.compare import Readable, compare_images, compare_indexes
 from reprobuild.image.others import Others
+from reprobuild.image.own import OwnWheel
 from reprobuild.image.store import InLayout, Place, find, images_of
 from reprobuild.index import Index
 from reprobuild.oci.layer import Compression
@@ -167,12 +168,11 @@ def _check(
     index = Index(where, observer=observer)
     store = Layout(scratch / "again", create=True)
     around, varied = _surroundings()
+    own = OwnWheel(exported, index, scratch, sandbox, around, remembering=False, observer=observer)
     with (
         _umask(_OTHER_UMASK),
         Others(registries.origin, scratch, observer) as others,
-        opened(
-            exported, name, choices, index, scratch, sandbox=sandbox, surroundings=around, observer=observer
-        ) as made,
+        opened(own, name, choices) as made,
     ):
         registries.use_archive(made.config.archive, where)
         built = build(made, store, index, registries.origin, others.tree, remembering=False, observer=observer)

@@ -298,7 +298,7 @@ class _Inflating:
 
     def __init__(self, deflated: Deflated, path: str) -> None:
         self._declared, self._path = deflated, path
-        self._inflater = Inflater()
+        self._inflater = Inflater(fast=bool(deflated.record))
         self._recorded = Recorded(deflated.record)
         self._crc = self._size = self._raw_size = 0
 
