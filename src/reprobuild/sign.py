@@ -1,0 +1,121 @@
+"""Who signs statements: a local key, or an identity that Sigstore certifies for some minutes (keyless).
+
+Both give a Sigstore bundle. The client library of Sigstore does all of the second kind; of the first it does nothing,
+since a bundle without a certificate is none to it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from reprobuild import attest, bundle
+from reprobuild.attest import Json
+from reprobuild.errors import SigningFailed, ToolMissing, redacted
+from reprobuild.keys import PrivateKey
+
+if TYPE_CHECKING:
+    from sigstore.models import ClientTrustConfig
+    from sigstore.oidc import IdentityToken
+
+_NO_CLIENT = "Install reprobuild[sigstore] instead of reprobuild."
+
+
+class Signer(Protocol):
+    """What signs."""
+
+    @property
+    def name(self) -> str:
+        """A short name for files and messages: ``key-1f2e3d…``, or ``id-…``."""
+
+    def sign(self, statement: Json) -> bytes:
+        """A bundle, as JSON.
+
+        Raises:
+            SigningFailed: a service refuses, or can't be reached.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class KeySigner:
+    """Signs with a local key: the same statement gives the same bytes."""
+
+    key: PrivateKey
+
+    @property
+    def name(self) -> str:
+        return f"key-{self.key.public.id.removeprefix('sha256:')[:12]}"
+
+    def sign(self, statement: Json) -> bytes:
+        payload = attest.encode(statement)
+        signature = self.key.sign(bundle.pae(bundle.STATEMENT_MEDIA_TYPE, payload))
+        return bundle.with_key(payload, signature, self.key.public.hint)
+
+
+@dataclass(frozen=True, slots=True)
+class KeylessSigner:
+    """Signs as an OpenID Connect identity; the certificate and the log's entry become public, if the instance is.
+
+    Attributes:
+        token: the identity token; it is never shown.
+        trust: the instance of Sigstore.
+    """
+
+    token: "IdentityToken"
+    trust: "ClientTrustConfig"
+
+    @property
+    def name(self) -> str:
+        identity = f"{self.token.federated_issuer} {self.token.identity}"
+        return f"id-{attest.short_name(identity)}"
+
+    def sign(self, statement: Json) -> bytes:
+        from sigstore.dsse import Statement  # noqa: PLC0415 - an extra, and slow
+        from sigstore.sign import SigningContext  # noqa: PLC0415
+
+        try:
+            with SigningContext.from_trust_config(self.trust).signer(self.token) as signer:
+                return signer.sign_dsse(Statement(attest.encode(statement))).to_json().encode()
+        except Exception as error:  # the library's errors have no one root: identity, certificate, log, network
+            raise SigningFailed(
+                f"Sigstore didn't sign: {redacted(str(error), [str(self.token)])}.",
+                "Is the identity token fresh, and the instance reachable? Or sign with a local key: --key FILE.",
+            ) from None  # what the library raised may quote the token
+
+
+def keyless(token: str | None, trust_config: Path | None, *, interactive: bool, rekor: int = 1) -> KeylessSigner:
+    """A signer for the identity that is there: a token, the one of a CI job, or whoever logs in with a browser.
+
+    Args:
+        token: an identity token; none means whatever the surroundings offer.
+        trust_config: a ClientTrustConfig of a private instance; none means the public one.
+        interactive: whether a browser may be opened.
+        rekor: version of the log, where the instance has several: other tools can't read 2 yet.
+
+    Raises:
+        ToolMissing: there is no Sigstore client here.
+        SigningFailed: there is no identity, or the instance can't be reached.
+    """
+    try:
+        from sigstore.models import ClientTrustConfig  # noqa: PLC0415 - an extra, and slow
+        from sigstore.oidc import IdentityToken, Issuer, detect_credential  # noqa: PLC0415
+    except ImportError as error:
+        raise ToolMissing("There is no Sigstore client here.", _NO_CLIENT) from error
+    try:
+        if trust_config:
+            trust = ClientTrustConfig.from_json(trust_config.read_text(encoding="utf-8"))
+        else:
+            trust = ClientTrustConfig.production()
+        trust.force_tlog_version = rekor
+        if found := token or detect_credential():
+            return KeylessSigner(IdentityToken(found), trust)
+        if interactive:
+            return KeylessSigner(Issuer(trust.signing_config.get_oidc_url()).identity_token(), trust)
+    except Exception as error:  # as above, and what a malformed configuration raises
+        raise SigningFailed(
+            f"There is no identity to sign with: {redacted(str(error), [token or ''])}.",
+            "Check the identity token and --trust-config, or sign with a local key: --key FILE.",
+        ) from None
+    raise SigningFailed(
+        "There is no identity to sign with: no token, no CI job that offers one, and nobody to log in.",
+        "Sign with a local key (--key FILE), or set REPROBUILD_IDENTITY_TOKEN; in GitHub Actions: `id-token: write`.",
+    )
