@@ -75,7 +75,7 @@ class KeylessSigner:
         try:
             with SigningContext.from_trust_config(self.trust).signer(self.token) as signer:
                 return signer.sign_dsse(Statement(attest.encode(statement))).to_json().encode()
-        except Exception as error:  # the library's errors have no one root: identity, certificate, log, network
+        except Exception as error:  # noqa: BLE001 - the library's errors have no one root: identity, certificate, log, network
             raise SigningFailed(
                 f"Sigstore didn't sign: {redacted(str(error), [str(self.token)])}.",
                 "Is the identity token fresh, and the instance reachable? Or sign with a local key: --key FILE.",
@@ -110,7 +110,7 @@ def keyless(token: str | None, trust_config: Path | None, *, interactive: bool, 
             return KeylessSigner(IdentityToken(found), trust)
         if interactive:
             return KeylessSigner(Issuer(trust.signing_config.get_oidc_url()).identity_token(), trust)
-    except Exception as error:  # as above, and what a malformed configuration raises
+    except Exception as error:  # noqa: BLE001 - as above, and what a malformed configuration raises
         raise SigningFailed(
             f"There is no identity to sign with: {redacted(str(error), [token or ''])}.",
             "Check the identity token and --trust-config, or sign with a local key: --key FILE.",

@@ -239,7 +239,7 @@ def _rebuilds(subject: Digest, found: Sequence[Signed], policy: Policy) -> Check
 def _agrees(vote: Signed, subject: Digest, policy: Policy) -> bool:
     """Whether a rebuild came to the level; ``identical`` has to show in the digests, too."""
     try:
-        level = Level(vote.predicate.get("level"))
+        level = Level(str(vote.predicate.get("level")))
     except ValueError:
         return False
     rebuilt = vote.predicate.get("rebuilt")
