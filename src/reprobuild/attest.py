@@ -132,6 +132,30 @@ def encode(statement: Json) -> bytes:
     return canonical_json(statement)
 
 
+def read_statement(data: bytes, where: str) -> Json:
+    """A statement of any predicate type, checked for its shape alone.
+
+    Raises:
+        RecordUnusable: it isn't one.
+    """
+    try:
+        statement = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise RecordUnusable(f"{where} is not JSON: {error}.") from error
+    subjects = statement.get("subject") if isinstance(statement, dict) else None
+    sound = (
+        isinstance(subjects, list)
+        and subjects
+        and all(isinstance(each, dict) and isinstance(each.get("digest"), dict) for each in subjects)
+        and statement.get("_type") == STATEMENT_TYPE
+        and isinstance(statement.get("predicateType"), str)
+        and isinstance(statement.get("predicate"), dict)
+    )
+    if not sound:
+        raise RecordUnusable(f"{where} is not an in-toto Statement v1.", "Name a statement about the artifact.")
+    return dict(statement)
+
+
 class Record:
     """The provenance of an artifact, read from a record and checked for its shape.
 

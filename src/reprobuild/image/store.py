@@ -3,7 +3,7 @@
 import glob
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
@@ -28,6 +28,7 @@ from reprobuild.oci.model import (
 )
 from reprobuild.oci.reference import Reference
 from reprobuild.oci.registry import Registry
+from reprobuild.oci.transfer import Local, Remote, copy_image
 
 #: The artifact type of a record, and the media type of its one layer (in-toto attestation framework, "Media types").
 STATEMENT = "application/vnd.in-toto+json"
@@ -49,8 +50,11 @@ class Place(Protocol):
     def holds(self, layer: Descriptor) -> bool:
         """Whether a layer is there; where nobody else checks its bytes, they are checked."""
 
-    def referrers(self, subject: Descriptor) -> tuple[Manifest, ...]:
-        """The artifacts that are about something."""
+    def referrers(self, subject: Descriptor, artifact_type: str = STATEMENT) -> tuple[Manifest, ...]:
+        """The artifacts of a type that are about something."""
+
+    def keep(self, artifact: Descriptor, blobs: Sequence[tuple[Descriptor, bytes]]) -> str:
+        """Add an artifact, of which the last of the blobs is the manifest; where it is now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +80,14 @@ class InLayout:
             process.go_on()
         return True
 
-    def referrers(self, subject: Descriptor) -> tuple[Manifest, ...]:
-        return self.layout.referrers(subject.digest)
+    def referrers(self, subject: Descriptor, artifact_type: str = STATEMENT) -> tuple[Manifest, ...]:
+        return tuple(each for each in self.layout.referrers(subject.digest) if each.artifact_type == artifact_type)
+
+    def keep(self, artifact: Descriptor, blobs: Sequence[tuple[Descriptor, bytes]]) -> str:
+        for descriptor, raw in blobs:
+            self.layout.put(descriptor.digest, [raw])
+        self.layout.add(artifact)
+        return f"oci:{self.layout.folder}@{artifact.digest}"
 
 
 def images_of(place: Place, top: Descriptor, where: str) -> tuple[Readable, ...]:
@@ -142,8 +152,7 @@ def records_of(place: Place, image: Readable) -> tuple[ImageRecord, ...]:
     wrong = ""
     for each in place.referrers(subject):
         (layer,) = each.layers if len(each.layers) == 1 else (None,)
-        wanted = each.artifact_type == STATEMENT and each.annotations.get(_PREDICATE) == attest.PROVENANCE_TYPE
-        if layer is None or not wanted:
+        if layer is None or each.annotations.get(_PREDICATE) != attest.PROVENANCE_TYPE:
             continue
         try:
             record = ImageRecord(raw := place.read(layer), f"the record of {image.where}")
@@ -186,11 +195,18 @@ class InRegistry:
     def holds(self, layer: Descriptor) -> bool:
         return self.registry.has_blob(self.repository, layer)  # whoever pulls it checks its digest
 
-    def referrers(self, subject: Descriptor) -> tuple[Manifest, ...]:
+    def referrers(self, subject: Descriptor, artifact_type: str = STATEMENT) -> tuple[Manifest, ...]:
         listed = self.registry.referrers(self.repository, subject.digest)
-        wanted = (each for each in listed if each.artifact_type in ("", STATEMENT) and each.media_type in MANIFESTS)
-        found = (Manifest.read(self.read(each), f"the referrer {each.digest}") for each in wanted)
-        return tuple(each for each in found if each.subject and each.subject.digest == subject.digest)
+        wanted = (each for each in listed if each.artifact_type in ("", artifact_type) and each.media_type in MANIFESTS)
+        read = (Manifest.read(self.read(each), f"the referrer {each.digest}") for each in wanted)
+        found = (each for each in read if each.subject and each.subject.digest == subject.digest)
+        return tuple(each for each in found if each.artifact_type == artifact_type)
+
+    def keep(self, artifact: Descriptor, blobs: Sequence[tuple[Descriptor, bytes]]) -> str:
+        for descriptor, raw in blobs:
+            self.layout.put(descriptor.digest, [raw])
+        copy_image(Local(self.layout), Remote(self.registry, self.repository), artifact)
+        return f"{self.registry.host}/{self.repository}@{artifact.digest}"
 
 
 @dataclass(frozen=True, slots=True)
