@@ -153,8 +153,11 @@ def _files_beside(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _keep_beside(path: Path, raw: bytes, predicate_type: str, signer: str) -> str:
+    """The build's own record gets the name that other tools look for, unless somebody else's bundle has it."""
     kind = _KINDS.get(predicate_type) or attest.short_name(predicate_type)
-    target = path.with_name(f"{path.name}.{kind}.{signer}{SUFFIX}")
+    target = path.with_name(f"{path.name}{SUFFIX}")
+    if predicate_type != attest.PROVENANCE_TYPE or (target.exists() and target.read_bytes() != raw):
+        target = path.with_name(f"{path.name}.{kind}.{signer}{SUFFIX}")
     write_atomically(target, [raw])
     return str(target)
 
