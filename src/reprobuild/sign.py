@@ -4,6 +4,8 @@ Both give a Sigstore bundle. The client library of Sigstore does all of the seco
 since a bundle without a certificate is none to it.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -16,6 +18,7 @@ from reprobuild.keys import PrivateKey
 if TYPE_CHECKING:
     from sigstore.models import ClientTrustConfig
     from sigstore.oidc import IdentityToken
+    from sigstore.sign import Signer as TheirSigner
 
 _NO_CLIENT = "Install reprobuild[sigstore] instead of reprobuild."
 
@@ -34,6 +37,13 @@ class Signer(Protocol):
             SigningFailed: a service refuses, or can't be reached.
         """
 
+    def attestation(self, path: Path) -> bytes | None:
+        """What a package index takes beside a wheel or an sdist (PEP 740); None where a key signs, which it has no word for.
+
+        Raises:
+            SigningFailed, ToolMissing: as :meth:`sign`.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class KeySigner:
@@ -49,6 +59,9 @@ class KeySigner:
         payload = attest.encode(statement)
         signature = self.key.sign(bundle.pae(bundle.STATEMENT_MEDIA_TYPE, payload))
         return bundle.with_key(payload, signature, self.key.public.hint)
+
+    def attestation(self, path: Path) -> bytes | None:  # noqa: ARG002 - the protocol's
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +83,26 @@ class KeylessSigner:
 
     def sign(self, statement: Json) -> bytes:
         from sigstore.dsse import Statement  # noqa: PLC0415 - an extra, and slow
-        from sigstore.sign import SigningContext  # noqa: PLC0415
+
+        with self._signing() as signer:
+            return signer.sign_dsse(Statement(attest.encode(statement))).to_json().encode()
+
+    def attestation(self, path: Path) -> bytes | None:
+        try:
+            from pypi_attestations import Attestation, Distribution  # noqa: PLC0415 - an extra, and slow
+        except ImportError as error:
+            raise ToolMissing("There is nothing here that writes PEP 740 attestations.", _NO_CLIENT) from error
+        with self._signing() as signer:
+            return Attestation.sign(signer, Distribution.from_file(path)).model_dump_json().encode()
+
+    @contextmanager
+    def _signing(self) -> Iterator["TheirSigner"]:
+        from sigstore.sign import SigningContext  # noqa: PLC0415 - an extra, and slow
 
         try:
             with SigningContext.from_trust_config(self.trust).signer(self.token) as signer:
-                return signer.sign_dsse(Statement(attest.encode(statement))).to_json().encode()
-        except Exception as error:  # noqa: BLE001 - the library's errors have no one root: identity, certificate, log, network
+                yield signer
+        except Exception as error:  # noqa: BLE001 - the library's have no one root: identity, certificate, log, network
             raise SigningFailed(
                 f"Sigstore didn't sign: {redacted(str(error), [str(self.token)])}.",
                 "Is the identity token fresh, and the instance reachable? Or sign with a local key: --key FILE.",
