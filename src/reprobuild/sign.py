@@ -38,7 +38,7 @@ class Signer(Protocol):
         """
 
     def attestation(self, path: Path) -> bytes | None:
-        """What a package index takes beside a wheel or an sdist (PEP 740); None where a key signs, which it has no word for.
+        """What a package index takes beside a wheel or an sdist (PEP 740); None where a key signs: it knows none.
 
         Raises:
             SigningFailed, ToolMissing: as :meth:`sign`.

@@ -23,6 +23,9 @@ Examples:
 @click.argument("image")
 @click.argument("reference", metavar="REF")
 @click.option("--tag", "tags", multiple=True, help="A further tag in the same repository; can be repeated.")
+@click.option(
+    "--cosign-att", "attachments", is_flag=True, help="Also for cosign before version 3: the tag sha256-….att."
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be pushed, and ask nobody.")
 @click.option("--plain-http", multiple=True, metavar="HOST", help="Speak http with this registry.")
 @output_options
@@ -31,6 +34,7 @@ def push(
     reference: str,
     tags: tuple[str, ...],
     *,
+    attachments: bool,
     dry_run: bool,
     plain_http: tuple[str, ...],
     as_json: bool,
@@ -48,7 +52,9 @@ def push(
         Console(quiet=quiet or as_json, verbose=verbose) as console,
         scratch_folder(Path(tempfile.gettempdir()), "reprobuild-push-") as scratch,
     ):
-        done = publish.push(image, targets, Registries(plain_http), scratch, dry_run=dry_run, observer=console)
+        done = publish.push(
+            image, targets, Registries(plain_http), scratch, dry_run=dry_run, attachments=attachments, observer=console
+        )
     if as_json:
         sizes = {"there": done.there, "mounted": done.mounted, "sent": done.sent}
         evidence = [{"digest": str(each.digest), "artifactType": each.artifact_type} for each in done.evidence]

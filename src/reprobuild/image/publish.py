@@ -1,19 +1,23 @@
 """Images that were built before to a registry, and all that lies beside them; tags last, so that nobody finds half."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reprobuild.digest import Digest
+from reprobuild.bundle import BUNDLE_MEDIA_TYPE, Bundle
+from reprobuild.digest import Digest, canonical_json
 from reprobuild.errors import BadInput
 from reprobuild.image.archive import Registries
+from reprobuild.image.signed import BUNDLE_PREDICATE
 from reprobuild.image.store import Found, InLayout, find, records_of
 from reprobuild.oci.layout import Layout
-from reprobuild.oci.model import Descriptor
+from reprobuild.oci.model import OCI_CONFIG, Descriptor, Manifest
 from reprobuild.oci.reference import Reference
 from reprobuild.oci.transfer import Local, Remote, Source, copy_image
 from reprobuild.progress import SILENT, Observer
 
+#: Of an envelope as a layer, and the annotation that cosign wants on it, though the signature is in the envelope.
+_ENVELOPE, _SIGNATURE = "application/vnd.dsse.envelope.v1+json", "dev.cosignproject.cosign/signature"
 _NOWHERE = (
     "Build it with -o oci:DIR, which has all layers, or push it from the project: `reprobuild image NAME --push`."
 )
@@ -43,6 +47,7 @@ def push(
     scratch: Path,
     *,
     dry_run: bool = False,
+    attachments: bool = False,
     observer: Observer = SILENT,
 ) -> Pushed:
     """Copy an image, every platform of it, and what refers to it; then tag it.
@@ -53,6 +58,7 @@ def push(
         text: an image in a layout or an archive (:func:`reprobuild.image.store.find`).
         targets: names in one repository.
         dry_run: say what would go, and ask the registry nothing.
+        attachments: also write the envelopes where cosign before version 3 looks for them.
 
     Raises:
         BadInput: there is no such image, or a layer is nowhere to be had.
@@ -76,6 +82,8 @@ def push(
     sent = copied.bytes_of("sent")
     for each in evidence:
         sent += copy_image(Local(layout), target, each).bytes_of("sent")
+    for image in found.images if attachments else ():
+        _attach(image.manifest.descriptor, found, target)
     raw = layout.read(found.top)
     for tag in (each.tag for each in targets if each.tag):
         target.put_document(found.top, raw, tag)
@@ -93,6 +101,39 @@ def _evidence(found: Found, layout: Layout) -> Iterator[Descriptor]:
                 seen.add(digest)
                 waiting.append(digest)
                 yield manifest.descriptor
+
+
+def _attach(subject: Descriptor, found: Found, target: Remote) -> None:
+    """Envelopes as the layers of a manifest under a tag that is named after the image (cosign, SIGNATURE_SPEC.md).
+
+    What others have put there stays.
+    """
+    blobs: dict[Digest, tuple[Descriptor, bytes]] = {}
+    for manifest in found.place.referrers(subject, BUNDLE_MEDIA_TYPE):
+        bundle = Bundle.read(found.place.read(manifest.layers[0]), f"the referrer {manifest.descriptor.digest}")
+        raw = canonical_json(bundle.document["dsseEnvelope"])
+        annotations = {_SIGNATURE: "", "predicateType": manifest.annotations.get(BUNDLE_PREDICATE, "")}
+        described = replace(Descriptor.of(_ENVELOPE, raw), annotations=annotations)
+        blobs[described.digest] = described, raw
+    if not blobs:
+        return
+    tag = f"{subject.digest.algorithm}-{subject.digest.hex}.att"
+    layers = {each.digest: each for each in _attached(target, tag)} | {key: each for key, (each, _) in blobs.items()}
+    diff_ids = [str(each) for each in layers]
+    config = {"architecture": "", "os": "", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids}}
+    raw_config = canonical_json(config)
+    described_config = Descriptor.of(OCI_CONFIG, raw_config)
+    for each, raw in (*blobs.values(), (described_config, raw_config)):
+        target.registry.put_blob(target.repository, each, lambda offset, raw=raw: iter([raw[offset:]]))  # type: ignore[misc]
+    made = Manifest.make(described_config, list(layers.values()))
+    target.put_document(made.descriptor, made.raw, tag)
+
+
+def _attached(target: Remote, tag: str) -> tuple[Descriptor, ...]:
+    if target.registry.resolve(target.repository, tag) is None:
+        return ()
+    _, raw = target.registry.manifest(target.repository, tag)
+    return Manifest.read(raw, tag).layers
 
 
 def _elsewhere(found: Found, layout: Layout, registries: Registries) -> dict[Digest, Source]:

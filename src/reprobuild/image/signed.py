@@ -24,7 +24,7 @@ from reprobuild.verification import Verification
 SUFFIX = ".sigstore.json"
 _EMPTY = b"{}"
 #: What cosign and others look for on the manifest (Sigstore bundle specification, "Storing attestations in OCI").
-_CONTENT, _PREDICATE = "dev.sigstore.bundle.content", "dev.sigstore.bundle.predicateType"
+_CONTENT, BUNDLE_PREDICATE = "dev.sigstore.bundle.content", "dev.sigstore.bundle.predicateType"
 _MOST_BUNDLES = 1000
 _RECORD = ".intoto.json"
 #: In the names of files; other types get some digits.
@@ -187,7 +187,7 @@ def referrer_of(
     manifest = Manifest.make(
         config,
         [layer],
-        annotations={_CONTENT: "dsse-envelope", _PREDICATE: predicate_type},
+        annotations={_CONTENT: "dsse-envelope", BUNDLE_PREDICATE: predicate_type},
         subject=replace(subject, platform=None),
         artifact_type=BUNDLE_MEDIA_TYPE,
     )
