@@ -115,7 +115,7 @@ def refused(where: str, why: str, remedy: str = _AGAIN) -> EvidenceRefused:
 
 
 def strict_json(raw: bytes) -> Any:  # noqa: ANN401 - JSON
-    """A JSON document that no two readers read in two ways: UTF-8, no key twice, only numbers and characters that exist.
+    """A JSON document that all readers read alike: UTF-8, no key twice, only numbers and characters that exist.
 
     Raises:
         ValueError, RecursionError: it isn't one.

@@ -57,8 +57,8 @@ class Policy:
         rebuilds: how many signers have to have made the artifact again.
         distinct: whether each key and each entry of ``identities`` counts once, however many it signed with or matches.
             Always, unless it is given as false; then each different statement counts.
-        max_age: since a statement was signed, where its log or a time stamp says when.
-        bases: patterns of the images that an image may start from, as its provenance names them; ``*`` as in identities.
+        max_age: since a statement was signed; a key alone says nothing of when, so that it then needs a certificate.
+        bases: patterns of the images that an image may start from, as provenance names them; ``*`` as in identities.
     """
 
     keys: tuple[PublicKey, ...] = ()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sigstore.oidc import IdentityToken
 
 _NO_CLIENT = "Install reprobuild[sigstore] instead of reprobuild."
-_CI_TOKEN = "ACTIONS_ID_TOKEN_REQUEST_TOKEN"
+_CI_VARIABLE = "ACTIONS_ID_TOKEN_REQUEST_TOKEN"
 #: Names of the errors of the client and of PyJWT: not all of them are public.
 _EXPIRED = ("ExpiredIdentity", "ExpiredSignatureError")
 #: Parts of paths of their interfaces.
@@ -119,7 +119,7 @@ def keyless(token: str | None, trust_config: Path | None, *, interactive: bool, 
         if interactive:
             return KeylessSigner(Issuer(trust.signing_config.get_oidc_url()).identity_token(), trust)
     except Exception as error:  # noqa: BLE001 - as above, and what a malformed configuration raises
-        hidden = [token or "", os.environ.get(_CI_TOKEN, "")]
+        hidden = [token or "", os.environ.get(_CI_VARIABLE, "")]
         raise _failed("There is no identity to sign with", error, hidden) from None
     raise SigningFailed(
         "There is no identity to sign with: no token, no CI job that offers one, and nobody to log in.",

@@ -407,9 +407,7 @@ def _by_certificate(bundle: Bundle, policy: Policy, client: SigstoreClient) -> t
                 return f"{subject} ({named.issuer})", str(trusted), named.since
     if any(each.admits(subject, each.issuer) for each in policy.identities for subject in named.subjects):
         issuer = shown(named.issuer or "nobody")
-        raise refused(
-            bundle.where, f"its signer is trusted, but not when {issuer} says who it is", "Add it, if you do."
-        )
+        raise refused(bundle.where, f"its signer is trusted, but not as {issuer} says", "Add it, if you do.")
     who = f"{', '.join(named.subjects) or 'nobody'} ({named.issuer or 'no issuer'})"
     raise refused(bundle.where, f"it is signed by {shown(who)}, whom the policy doesn't trust", "Add it, if you do.")
 
