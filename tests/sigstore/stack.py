@@ -523,6 +523,9 @@ class Stack:
 
     folder: Path
     url: str
+    github = staticmethod(github)
+    person = staticmethod(person)
+
     faults: list[Fault] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
 
