@@ -170,7 +170,7 @@ def test_a_log_without_times_needs_the_time_stamps(sigstore_stack):
 def test_a_job_that_may_not_have_a_token(sigstore_stack, monkeypatch):
     for name, value in sigstore_stack.ci_environment().items():
         monkeypatch.setenv(name, value)
-    secret = "s3cret-of-the-job"  # noqa: S105 - a made-up one
+    secret = "s3cret-of-the-job"
     monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN", secret)
     said = _refused(lambda: keyless(None, sigstore_stack.trust_config, interactive=False), secret)
     assert "code=403" in said
@@ -306,6 +306,20 @@ def test_parts_of_two_bundles_make_none(sigstore_stack, check, rekor):
     assert not check(mixed).accepted
 
 
+@pytest.mark.parametrize("rekor", [1, 2])
+def test_one_changed_byte_never_makes_another_statement(sigstore_stack, check, rekor):
+    raw = json.dumps(sigstore_stack.bundle(PAYLOAD, rekor=rekor)).encode()
+    refused = 0
+    for position in range(0, len(raw), 23):
+        changed = bytearray(raw)
+        changed[position] ^= 1
+        found = check(bytes(changed))
+        refused += not found.accepted
+        for each in found.accepted:  # a digit of a number that nothing rests on
+            assert (each.signer, each.statement) == (f"{WORKFLOW} ({GITHUB})", Digest.of_bytes(PAYLOAD))
+    assert refused > len(raw) // 23 * 0.9
+
+
 def test_another_identity(sigstore_stack, check):
     bundle = sigstore_stack.bundle(PAYLOAD, sigstore_stack.github("example/other/.github/workflows/a.yml@refs/heads/x"))
     (why,) = check(bundle).refused
@@ -359,7 +373,7 @@ def test_signed_too_long_ago(sigstore_stack, check):
         assert not found.passed
         new = sigstore_stack.bundle(PAYLOAD, certified=datetime.now(UTC) - timedelta(days=29), rekor=rekor)
         assert check(new, policy).passed
-    assert "clock" in check(new, policy, now=datetime.now(UTC) - timedelta(days=60)).refused[0]
+        assert "clock" in check(new, policy, now=datetime.now(UTC) - timedelta(days=60)).refused[0]
 
 
 @pytest.mark.parametrize("spelling", ["integratedTime", "integrated_time"])
