@@ -5,6 +5,7 @@ digest of the artifact's real bytes. Anybody may put further bundles beside an a
 nothing fail by itself; it is named, and the policy has to be met by the others.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -326,6 +327,8 @@ class SigstoreClient:
         where = self._trust or "The root of trust of the public instance"
         try:
             if self._trust is None:
+                # That it isn't brought up to date, which is asked for, would be warned of on the terminal.
+                logging.getLogger("sigstore").addHandler(logging.NullHandler())
                 return Verifier(trusted_root=ClientTrustConfig.production(offline=True).trusted_root)
             raw = self._trust.read_bytes()
             if "signingConfig" in strict_json(raw):
