@@ -201,7 +201,7 @@ def sigstore_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @dataclass(frozen=True)
 class Cosign:
-    """A real cosign, without any network.
+    """A real cosign, without any network unless it is asked for.
 
     Attributes:
         older: whether it is version 2, where what is the rule in 3 has to be asked for.
@@ -210,12 +210,11 @@ class Cosign:
     path: str
     older: bool
 
-    def __call__(self, *arguments: str | Path, code: int = 0, **env: str) -> Ended:
+    def __call__(self, *arguments: str | Path, code: int = 0, online: bool = False) -> Ended:
         """Run it; ``code`` is the exit code it must end with, where 1 stands for all that aren't 0."""
-        alone = ["unshare", "--net", "--map-root-user"]
+        alone = [] if online else ["unshare", "--net", "--map-root-user"]
         done = subprocess.run(
             [*alone, self.path, *map(str, arguments)],
-            env={**os.environ, **env},
             capture_output=True,
             text=True,
             timeout=120,

@@ -212,7 +212,7 @@ def _builders(found: Sequence[Signed], policy: Policy) -> Check:
         return Check("builder", False, "no trusted provenance names a builder", "`reprobuild sign` signs it.")
     if strange:
         return Check(
-            "builder", False, f"built by {strange[0]!r}, whom the policy doesn't name", "Add it to `builders`."
+            "builder", False, f"built by {shown(strange[0])!r}, whom the policy doesn't name", "Add it to `builders`."
         )
     return Check("builder", True, f"built by {', '.join(sorted(said))}")
 
@@ -229,7 +229,9 @@ def _bases(found: Sequence[Signed], policy: Policy) -> Check:
         return Check("base", False, "no trusted provenance names a base image", "`reprobuild sign` signs it.")
     strange = [base for bases in named for base in bases if not policy.admits_base(base)]
     if strange:
-        return Check("base", False, f"it starts from {strange[0]}, which `bases` doesn't allow", "Use an allowed base.")
+        return Check(
+            "base", False, f"it starts from {shown(strange[0])!r}, which `bases` doesn't allow", "Use an allowed base."
+        )
     return Check("base", True, f"it starts from {', '.join(sorted({base for bases in named for base in bases}))}")
 
 

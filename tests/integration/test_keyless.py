@@ -4,9 +4,11 @@ import base64
 import copy
 import json
 import logging
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -206,6 +208,21 @@ def test_no_log_of_any_library_has_the_token(sigstore_stack, caplog):
         keyless(token, sigstore_stack.trust_config, interactive=False).sign(STATEMENT)
     assert "log/entries" in caplog.text
     assert token not in caplog.text
+
+
+def test_by_hand(tmp_path):
+    """The stack as a script, for whoever tries things out."""
+    script = Path(__file__).parents[1] / "sigstore" / "stack.py"
+    command = [sys.executable, script, tmp_path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline().startswith("http://127.0.0.1:")
+        token = (tmp_path / "token.jwt").read_text()
+        bundle = keyless(token, tmp_path / "trust_config.json", interactive=False).sign(STATEMENT)
+        process.send_signal(signal.SIGINT)
+    assert process.returncode == 0
+    assert verify(SUBJECT, [("b", bundle)], POLICY, trust=tmp_path / "trusted_root.json").passed
+    assert "export ACTIONS_ID_TOKEN_REQUEST_URL=" in (tmp_path / "environment").read_text()
 
 
 # --- what is refused -----------------------------------------------------------------------------------
