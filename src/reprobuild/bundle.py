@@ -109,11 +109,13 @@ def with_key(payload: bytes, signature: bytes, hint: str) -> bytes:
 
 def refused(where: str, why: str, remedy: str = _AGAIN) -> EvidenceRefused:
     """The refusal of a bundle: ``why`` follows a colon."""
-    return EvidenceRefused(f"{where} can't be used: {why}.", remedy)
+    # Both may be a stranger's words, and a terminal obeys control characters.
+    reason = "".join(char if char.isprintable() else "�" for char in f"{where} can't be used: {why}.")
+    return EvidenceRefused(reason, remedy)
 
 
 def strict_json(raw: bytes) -> Any:  # noqa: ANN401 - JSON
-    """A JSON document in which no key stands twice, which two readers could read in two ways.
+    """A JSON document that all readers read alike: UTF-8, no key twice, only numbers and characters that exist.
 
     Raises:
         ValueError, RecursionError: it isn't one.
@@ -125,7 +127,10 @@ def strict_json(raw: bytes) -> Any:  # noqa: ANN401 - JSON
             raise ValueError("a key stands twice in one object")
         return found
 
-    return json.loads(raw, object_pairs_hook=once)
+    document = json.loads(raw.decode(), object_pairs_hook=once)
+    # NaN, what is too large for a number, and half a surrogate pair are read, but can't be written.
+    json.dumps(document, allow_nan=False, ensure_ascii=False).encode()
+    return document
 
 
 def _document(raw: bytes, where: str) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def redacted(text: str, hidden: Iterable[str] = ()) -> str:
     """A text of a tool's or a server's without the user information and the query of URLs, and without secrets."""
     text = re.sub(r"(\w://)[^\s/'\"`]*@", r"\1…@", text)
     text = re.sub(r"(\w://[^\s?'\"`]+)\?[^\s'\"`)]+", r"\1?…", text)
-    for secret in hidden:
+    for secret in filter(None, hidden):
         text = text.replace(secret, "…")
     return text
 

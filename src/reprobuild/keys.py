@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Kind = Literal["ed25519", "p256"]
 #: A PEM file of a key is far smaller.
 _LIMIT = 1 << 16
+#: Bytes that OpenSSL takes.
+_PASSPHRASE_LIMIT = 1023
 _MAKE = "Make one with `reprobuild keys new FILE`."
 
 
@@ -36,7 +38,7 @@ class PublicKey:
     """
 
     der: bytes
-    _key: "Ed25519PublicKey | EllipticCurvePublicKey"
+    _key: "Ed25519PublicKey | EllipticCurvePublicKey" = field(repr=False, compare=False)
 
     @classmethod
     def read(cls, pem: bytes, where: str) -> "PublicKey":
@@ -117,7 +119,7 @@ class PublicKey:
 class PrivateKey:
     """What signs."""
 
-    _key: "Ed25519PrivateKey | EllipticCurvePrivateKey"
+    _key: "Ed25519PrivateKey | EllipticCurvePrivateKey" = field(repr=False)
 
     @classmethod
     def generate(cls, kind: Kind = "ed25519") -> "PrivateKey":
@@ -145,6 +147,8 @@ class PrivateKey:
         pem = _bytes_of(path)
         if path.stat().st_mode & 0o077:
             raise SigningFailed(f"{path} can be read by others.", f"Make it yours alone: chmod 600 {path}.")
+        if b"SIGSTORE PRIVATE KEY" in pem or b"COSIGN PRIVATE KEY" in pem:
+            raise BadInput(f"{path} is encrypted in a way of cosign's own, which nothing else opens.", _MAKE)
         encrypted = b"ENCRYPTED" in pem
         try:
             key = load_pem_private_key(pem, passphrase().encode() if encrypted else None)
@@ -182,6 +186,8 @@ class PrivateKey:
         for each in (path, beside):
             if each.exists() or each.is_symlink():
                 raise BadInput(f"{each} is there already.", "Name a new file; no key is ever overwritten.")
+        if len(passphrase.encode()) > _PASSPHRASE_LIMIT:
+            raise BadInput(f"The passphrase has more than {_PASSPHRASE_LIMIT} bytes.", "Choose a shorter one.")
         how = as_.BestAvailableEncryption(passphrase.encode()) if passphrase else as_.NoEncryption()
         pem = self._key.private_bytes(as_.Encoding.PEM, as_.PrivateFormat.PKCS8, how)
         try:
@@ -214,6 +220,8 @@ def _bytes_of(path: Path) -> bytes:
             found = stream.read(_LIMIT + 1)
     except OSError as error:
         raise BadInput(f"{path} can't be read: {error.strerror}.", _MAKE) from error
+    except ValueError as error:  # a policy's text can hold what no path can
+        raise BadInput(f"{str(path)!r} is no path.", _MAKE) from error
     if len(found) > _LIMIT:
         raise BadInput(f"{path} is too large for a key.", _MAKE)
     return found

@@ -1,6 +1,5 @@
 """What evidence a user wants before an artifact is used: a policy, as TOML has it, checked when it is read."""
 
-import fnmatch
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -13,7 +12,10 @@ from reprobuild.errors import BadInput, shown
 from reprobuild.keys import PublicKey
 
 _DURATION = re.compile(r"([1-9][0-9]{0,5})([hdw])")
+#: Somebody owns it: a pattern for the owner would trust everybody.
+_REPOSITORY = re.compile(r"[A-Za-z0-9-]+/[A-Za-z0-9_.*-]+")
 _HOURS = {"h": 1, "d": 24, "w": 168}
+_KINDS = {str: "a text", int: "a number", bool: "true or false", list: "a list", dict: "a table"}
 #: Names for the predicate types that are meant most.
 PREDICATES = {
     "provenance": "https://slsa.dev/provenance/v1",
@@ -38,6 +40,9 @@ class Identity:
         """Whether a certificate's are meant."""
         return issuer == self.issuer and bool(_pattern(self.subject).fullmatch(subject))
 
+    def __str__(self) -> str:
+        return f"{self.subject} ({self.issuer})"
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -50,9 +55,10 @@ class Policy:
         builders: the ``builder.id`` that provenance may name.
         level: what rebuilds must have come to.
         rebuilds: how many signers have to have made the artifact again.
-        distinct: whether each of them counts once. Always, unless it is given as false.
-        max_age: since a statement was signed, where its log or a time stamp says when.
-        bases: patterns of the images that an image may start from, as ``FROM`` names them.
+        distinct: whether each key and each entry of ``identities`` counts once, however many it signed with or matches.
+            Always, unless it is given as false; then each different statement counts.
+        max_age: since a statement was signed; a key alone says nothing of when, so that it then needs a certificate.
+        bases: patterns of the images that an image may start from, as provenance names them; ``*`` as in identities.
     """
 
     keys: tuple[PublicKey, ...] = ()
@@ -67,7 +73,7 @@ class Policy:
 
     def admits_base(self, name: str) -> bool:
         """Whether an image may start from another."""
-        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.bases)
+        return any(_pattern(each).fullmatch(name) for each in self.bases)
 
 
 def read(table: Mapping[str, Any], where: str, folder: Path) -> Policy:
@@ -92,8 +98,14 @@ def read(table: Mapping[str, Any], where: str, folder: Path) -> Policy:
             f"{where} trusts nobody: it names neither keys nor identities.", 'Add keys = ["FILE.pub"], or identities.'
         )
     rebuilds = _of(table, "rebuilds", int, where, 0)
-    if isinstance(rebuilds, bool) or not 0 <= rebuilds <= 1000:
+    if not 0 <= rebuilds <= 1000:
         raise BadInput(f"{where}: rebuilds has to be a number from 0 to 1000.")
+    distinct = _of(table, "distinct", bool, where, True)
+    if distinct and rebuilds > (trusted := len({*(each.id for each in keys), *identities})):
+        raise BadInput(
+            f"{where} asks for {rebuilds} distinct rebuilds, and trusts {trusted}, so that it can never be met.",
+            "Add keys or identities: each one counts once.",
+        )
     try:
         level = Level(_of(table, "level", str, where, "identical"))
     except ValueError as error:
@@ -105,7 +117,7 @@ def read(table: Mapping[str, Any], where: str, folder: Path) -> Policy:
         tuple(_list(table, "builders", str, where)),
         level,
         rebuilds,
-        _of(table, "distinct", bool, where, True),
+        distinct,
         _age(table, where),
         tuple(_list(table, "bases", str, where)),
     )
@@ -125,6 +137,8 @@ def _github(table: Mapping[str, Any], where: str) -> Identity:
     allowed = {"repository", "workflow", "ref"}
     if "repository" not in table or not set(table) <= allowed or not all(isinstance(v, str) for v in table.values()):
         raise BadInput(f"{where}: github has the texts repository, workflow and ref.", 'repository = "owner/name"')
+    if not _REPOSITORY.fullmatch(table["repository"]):
+        raise BadInput(f"{where}: {shown(table['repository'])!r} is not owner/name.", "The owner can't be a pattern.")
     workflow, ref = table.get("workflow", "*"), table.get("ref", "**")
     subject = f"https://github.com/{table['repository']}/.github/workflows/{workflow}@{ref}"
     return Identity(subject, "https://token.actions.githubusercontent.com")
@@ -141,8 +155,8 @@ def _age(table: Mapping[str, Any], where: str) -> timedelta | None:
 
 def _of(table: Mapping[str, Any], key: str, kind: type, where: str, default: Any = None) -> Any:  # noqa: ANN401 - TOML
     value = table.get(key, default)
-    if not isinstance(value, kind):
-        raise BadInput(f"{where}: {key} has to be a {kind.__name__}.")
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise BadInput(f"{where}: {key} has to be {_KINDS[kind]}.")
     return value
 
 
@@ -151,7 +165,7 @@ def _list(table: Mapping[str, Any], key: str, kind: type, where: str) -> Sequenc
     if key in table and not found:
         raise BadInput(f"{where}: {key} is empty, which would ask for nothing.", "Leave it out, or fill it.")
     if not all(isinstance(each, kind) and each for each in found):
-        raise BadInput(f"{where}: {key} has to be a list of {kind.__name__}.")
+        raise BadInput(f"{where}: each of {key} has to be {_KINDS[kind]}, and not empty.")
     return list(found)
 
 

@@ -4,7 +4,8 @@ Both give a Sigstore bundle. The client library of Sigstore does all of the seco
 since a bundle without a certificate is none to it.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from reprobuild import attest, bundle
 from reprobuild.attest import Json
-from reprobuild.errors import SigningFailed, ToolMissing, redacted
+from reprobuild.errors import SigningFailed, ToolMissing, redacted, shown
 from reprobuild.keys import PrivateKey
 
 if TYPE_CHECKING:
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
     from sigstore.sign import Signer as TheirSigner
 
 _NO_CLIENT = "Install reprobuild[sigstore] instead of reprobuild."
+_CI_VARIABLE = "ACTIONS_ID_TOKEN_REQUEST_TOKEN"
+#: Names of the errors of the client and of PyJWT: not all of them are public.
+_EXPIRED = ("ExpiredIdentity", "ExpiredSignatureError")
+#: Parts of paths of their interfaces.
+_SERVICES = (
+    ("/signingCert", "the certificate authority (Fulcio)"),
+    ("/log/entries", "the log (Rekor)"),
+    ("/.well-known/", "the identity provider"),
+)
 
 
 class Signer(Protocol):
@@ -103,10 +113,7 @@ class KeylessSigner:
             with SigningContext.from_trust_config(self.trust).signer(self.token) as signer:
                 yield signer
         except Exception as error:  # noqa: BLE001 - the library's have no one root: identity, certificate, log, network
-            raise SigningFailed(
-                f"Sigstore didn't sign: {redacted(str(error), [str(self.token)])}.",
-                "Is the identity token fresh, and the instance reachable? Or sign with a local key: --key FILE.",
-            ) from None  # what the library raised may quote the token
+            raise _failed("Sigstore didn't sign", error, [str(self.token)]) from None  # it may quote the token
 
 
 def keyless(token: str | None, trust_config: Path | None, *, interactive: bool, rekor: int = 1) -> KeylessSigner:
@@ -138,11 +145,37 @@ def keyless(token: str | None, trust_config: Path | None, *, interactive: bool, 
         if interactive:
             return KeylessSigner(Issuer(trust.signing_config.get_oidc_url()).identity_token(), trust)
     except Exception as error:  # noqa: BLE001 - as above, and what a malformed configuration raises
-        raise SigningFailed(
-            f"There is no identity to sign with: {redacted(str(error), [token or ''])}.",
-            "Check the identity token and --trust-config, or sign with a local key: --key FILE.",
-        ) from None
+        hidden = [token or "", os.environ.get(_CI_VARIABLE, "")]
+        raise _failed("There is no identity to sign with", error, hidden) from None
     raise SigningFailed(
         "There is no identity to sign with: no token, no CI job that offers one, and nobody to log in.",
         "Sign with a local key (--key FILE), or set REPROBUILD_IDENTITY_TOKEN; in GitHub Actions: `id-token: write`.",
+    )
+
+
+def _failed(what: str, error: BaseException, hidden: Sequence[str]) -> SigningFailed:
+    """What the client ran into, in words without secrets; it often says it in the cause of what it raises alone."""
+    chain: list[BaseException] = [error]
+    while len(chain) < 10 and (deeper := chain[-1].__cause__ or chain[-1].__context__):
+        chain.append(deeper)
+    if any(type(each).__name__ in _EXPIRED for each in chain):
+        return SigningFailed(f"{what}: the identity token has expired.", "Ask for a new one just before you sign.")
+    for each in chain:
+        if url := getattr(getattr(each, "request", None), "url", ""):
+            answer = getattr(each, "response", None)
+            service = next((name for path, name in _SERVICES if path in url), "a service of Sigstore")
+            if answer is None:
+                return SigningFailed(
+                    f"{what}: {service} can't be reached at {redacted(url, hidden)}.",
+                    "Is the instance up, and are you online? Or sign with a local key: --key FILE.",
+                )
+            said = shown(redacted(answer.text.strip(), hidden))
+            return SigningFailed(
+                f"{what}: {service} answered {answer.status_code}: {said}",
+                "Does the instance accept this identity? Or sign with a local key: --key FILE.",
+            )
+    why = next((str(each) for each in chain if str(each)), type(error).__name__)
+    return SigningFailed(
+        f"{what}: {shown(redacted(why, hidden), 500)}.",
+        "Check the identity token and --trust-config, or sign with a local key: --key FILE.",
     )

@@ -5,9 +5,11 @@ digest of the artifact's real bytes. Anybody may put further bundles beside an a
 nothing fail by itself; it is named, and the policy has to be met by the others.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +17,17 @@ from reprobuild import attest
 from reprobuild.bundle import STATEMENT_MEDIA_TYPE, Bundle, refused, strict_json
 from reprobuild.compare import Level
 from reprobuild.digest import Digest
-from reprobuild.errors import EvidenceRefused, ReprobuildError, ToolMissing, shown
+from reprobuild.errors import BadInput, EvidenceRefused, ToolMissing, shown
 from reprobuild.policy import Policy
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
+    from sigstore.verify import Verifier
 
 #: in-toto's statements; cosign writes the older one.
 _STATEMENTS = (attest.STATEMENT_TYPE, "https://in-toto.io/Statement/v0.1")
+#: How far clocks are apart.
+_SKEW = timedelta(minutes=10)
 _PROVENANCES = (attest.PROVENANCE_TYPE, "https://slsa.dev/provenance/v0.2")
 #: Fulcio's extensions with the issuer: as DER, and as it was before (fulcio, docs/oid-info.md).
 _ISSUER, _OLD_ISSUER = "1.3.6.1.4.1.57264.1.8", "1.3.6.1.4.1.57264.1.1"
@@ -34,12 +39,16 @@ class Signed:
 
     Attributes:
         signer: who signed: a key's digest, or subject and issuer of a certificate.
-        time: when, if a log vouches for it.
+        trusted_as: the entry of the policy that trusts the signer: a key's digest, or a pattern and an issuer.
+        time: when, to some minutes, if a certificate says so.
+        statement: the digest of what was signed.
     """
 
     where: str
     signer: str
+    trusted_as: str
     time: datetime | None
+    statement: Digest
     predicate_type: str
     predicate: dict[str, Any] = field(repr=False)
 
@@ -93,32 +102,38 @@ def verify(
         subject: the SHA-256 of the artifact's bytes, as they are here.
         evidence: bundles, each with what messages call it.
         trust: a TrustedRoot or ClientTrustConfig of Sigstore; none means the public instance's, as it is known here.
+
+    Raises:
+        BadInput: ``trust`` is none, and a bundle has a certificate.
     """
+    client = SigstoreClient(trust)
     accepted: list[Signed] = []
     why: list[str] = []
     for where, raw in evidence:
         try:
-            accepted.append(accept(Bundle.read(raw, where), subject, policy, trust))
-        except ReprobuildError as error:
+            accepted.append(accept(Bundle.read(raw, where), subject, policy, client))
+        except (EvidenceRefused, ToolMissing) as error:
             why.append(error.reason)
     fresh, stale = _by_age(accepted, policy, now or datetime.now(UTC))
     checks = tuple(_checks(subject, fresh, policy, [*why, *stale]))
-    return Verification(subject, checks, tuple(fresh), (*why, *stale), tuple(_disagreements(subject, fresh)))
+    return Verification(subject, checks, tuple(fresh), (*why, *stale), tuple(_warnings(subject, fresh, policy)))
 
 
-def accept(bundle: Bundle, subject: Digest, policy: Policy, trust: Path | None = None) -> Signed:
+def accept(bundle: Bundle, subject: Digest, policy: Policy, client: "SigstoreClient") -> Signed:
     """What a bundle says, when it counts.
 
     Raises:
         EvidenceRefused: its signature is of nobody trusted, it isn't a statement, or is about something else.
         ToolMissing: it has a certificate, and there is no Sigstore client here.
+        BadInput: it has a certificate, and there is no root of trust.
     """
     if bundle.payload_type != STATEMENT_MEDIA_TYPE:
         raise refused(bundle.where, f"its payload is {shown(bundle.payload_type)!r}, no in-toto statement")
     if bundle.hint is None:
-        signer, time = _by_certificate(bundle, policy, trust)
+        signer, trusted_as, time = _by_certificate(bundle, policy, client)
     else:
-        signer, time = _by_key(bundle, policy), None
+        signer = trusted_as = _by_key(bundle, policy)
+        time = None
     statement = _statement(bundle)
     if not any(_is_about(each, subject) for each in statement["subject"]):
         raise refused(
@@ -126,7 +141,8 @@ def accept(bundle: Bundle, subject: Digest, policy: Policy, trust: Path | None =
             f"it is about another artifact: none of its subjects has {subject}",
             "Don't move evidence from one artifact to another; sign this one.",
         )
-    return Signed(bundle.where, signer, time, statement["predicateType"], statement["predicate"])
+    signed = Digest.of_bytes(bundle.payload)
+    return Signed(bundle.where, signer, trusted_as, time, signed, statement["predicateType"], statement["predicate"])
 
 
 def _by_key(bundle: Bundle, policy: Policy) -> str:
@@ -164,13 +180,14 @@ def _is_about(descriptor: dict[str, Any], subject: Digest) -> bool:
 
 
 def _checks(subject: Digest, found: Sequence[Signed], policy: Policy, why: Sequence[str]) -> Iterator[Check]:
+    found = [each for each in found if not _speaks_against(each, subject, policy)]
     signers = sorted({each.signer for each in found})
     if signers:
         yield Check("signature", True, f"signed by {', '.join(signers)}")
     else:
         reason = f" {why[0]}" if why else " There is no evidence beside it."
         yield Check(
-            "signature", False, f"no trusted statement about {subject}.{reason}", "`reprobuild sign` makes one."
+            "signature", False, f"no trusted statement speaks for {subject}.{reason}", "`reprobuild sign` makes one."
         )
     for wanted in policy.predicates:
         there = any(each.predicate_type == wanted for each in found)
@@ -195,7 +212,7 @@ def _builders(found: Sequence[Signed], policy: Policy) -> Check:
         return Check("builder", False, "no trusted provenance names a builder", "`reprobuild sign` signs it.")
     if strange:
         return Check(
-            "builder", False, f"built by {strange[0]!r}, whom the policy doesn't name", "Add it to `builders`."
+            "builder", False, f"built by {shown(strange[0])!r}, whom the policy doesn't name", "Add it to `builders`."
         )
     return Check("builder", True, f"built by {', '.join(sorted(said))}")
 
@@ -212,7 +229,9 @@ def _bases(found: Sequence[Signed], policy: Policy) -> Check:
         return Check("base", False, "no trusted provenance names a base image", "`reprobuild sign` signs it.")
     strange = [base for bases in named for base in bases if not policy.admits_base(base)]
     if strange:
-        return Check("base", False, f"it starts from {strange[0]}, which `bases` doesn't allow", "Use an allowed base.")
+        return Check(
+            "base", False, f"it starts from {shown(strange[0])!r}, which `bases` doesn't allow", "Use an allowed base."
+        )
     return Check("base", True, f"it starts from {', '.join(sorted({base for bases in named for base in bases}))}")
 
 
@@ -227,12 +246,12 @@ def _bases_of(predicate: dict[str, Any]) -> Iterator[str]:
 
 def _rebuilds(subject: Digest, found: Sequence[Signed], policy: Policy) -> Check:
     votes = [each for each in found if each.predicate_type == attest.REBUILD_TYPE and _agrees(each, subject, policy)]
-    signers = {each.signer for each in votes}
-    count = len(signers) if policy.distinct else len(votes)
+    voters = {each.trusted_as for each in votes}
+    count = len(voters) if policy.distinct else len({each.statement for each in votes})
     of = f"{count} of the {policy.rebuilds} rebuilds that the policy asks for say {policy.level}"
     if count >= policy.rebuilds:
-        return Check("rebuilds", True, f"{of}: {', '.join(sorted(signers))}")
-    twice = " (one signer counts once)" if policy.distinct and len(votes) > len(signers) else ""
+        return Check("rebuilds", True, f"{of}: {', '.join(sorted(voters))}")
+    twice = " (one signer counts once)" if policy.distinct and len(votes) > len(voters) else ""
     return Check("rebuilds", False, of + twice, "Have it rebuilt by others: `reprobuild verify-… --attest KEY`.")
 
 
@@ -247,10 +266,22 @@ def _agrees(vote: Signed, subject: Digest, policy: Policy) -> bool:
     return policy.level.accepts(level) and same == (level is Level.IDENTICAL)
 
 
-def _disagreements(subject: Digest, found: Sequence[Signed]) -> Iterator[str]:
+def _speaks_against(signed: Signed, subject: Digest, policy: Policy) -> bool:
+    """Whether a statement says of the artifact that something is wrong with it, so that it can't speak for it."""
+    if signed.predicate_type == attest.REBUILD_TYPE:
+        return not _agrees(signed, subject, policy)
+    return signed.predicate_type == attest.SUMMARY_TYPE and signed.predicate.get("verificationResult") != "PASSED"
+
+
+def _warnings(subject: Digest, found: Sequence[Signed], policy: Policy) -> Iterator[str]:
     for each in found:
-        if each.predicate_type == attest.REBUILD_TYPE and not _agrees(each, subject, Policy()):
-            yield f"{each.signer} made it again and got something else: {shown(each.predicate.get('level'))}"
+        if _speaks_against(each, subject, policy):
+            key, did = (
+                ("level", "made it again")
+                if each.predicate_type == attest.REBUILD_TYPE
+                else ("verificationResult", "verified it")
+            )
+            yield f"{each.signer} {did} and doesn't vouch for it: {shown(each.predicate.get(key))!r}"
 
 
 def _by_age(found: Sequence[Signed], policy: Policy, now: datetime) -> tuple[list[Signed], list[str]]:
@@ -260,6 +291,8 @@ def _by_age(found: Sequence[Signed], policy: Policy, now: datetime) -> tuple[lis
     for each in found:
         if each.time is None:
             stale.append(f"{each.where} can't be used: nothing says when it was signed, and the policy has a max-age.")
+        elif each.time - now > _SKEW:
+            stale.append(f"{each.where} can't be used: it was signed after this machine's clock, which must be wrong.")
         elif now - each.time > policy.max_age:
             stale.append(f"{each.where} can't be used: it was signed on {each.time:%Y-%m-%d}, too long ago.")
         else:
@@ -270,11 +303,54 @@ def _by_age(found: Sequence[Signed], policy: Policy, now: datetime) -> tuple[lis
 # --- certificates --------------------------------------------------------------------------------------
 
 
+class SigstoreClient:
+    """The client of Sigstore, which checks certificates, logs and time stamps; it is loaded when a bundle needs it."""
+
+    def __init__(self, trust: Path | None = None) -> None:
+        """Args: trust: as in :func:`verify`."""
+        self._trust = trust
+
+    @cached_property
+    def verifier(self) -> "Verifier":
+        """Its part that verifies.
+
+        Raises:
+            ToolMissing: it isn't installed.
+            BadInput: there is no root of trust.
+        """
+        try:
+            from sigstore.models import ClientTrustConfig, TrustedRoot  # noqa: PLC0415 - an extra, and slow
+            from sigstore.verify import Verifier  # noqa: PLC0415
+        except ImportError as error:
+            raise ToolMissing(
+                "A bundle has a certificate, and there is no Sigstore client here.",
+                "Install reprobuild[sigstore] instead of reprobuild.",
+            ) from error
+        where = self._trust or "The root of trust of the public instance"
+        try:
+            if self._trust is None:
+                # That it isn't brought up to date, which is asked for, would be warned of on the terminal.
+                logging.getLogger("sigstore").addHandler(logging.NullHandler())
+                return Verifier(trusted_root=ClientTrustConfig.production(offline=True).trusted_root)
+            raw = self._trust.read_bytes()
+            if "signingConfig" in strict_json(raw):
+                return Verifier(trusted_root=ClientTrustConfig.from_json(raw.decode()).trusted_root)
+            return Verifier(trusted_root=TrustedRoot.from_file(str(self._trust)))
+        except OSError as error:
+            raise BadInput(f"{where} can't be read: {error.strerror}.") from error
+        except Exception as error:  # the library raises many kinds for a malformed file
+            raise BadInput(
+                f"{where} is no root of trust of Sigstore: {shown(error)}.",
+                "It is a file trusted_root.json, or a ClientTrustConfig.",
+            ) from error
+
+
 class _Named:
-    """Takes any certificate, and keeps who it names: the client checks all else."""
+    """Takes any certificate, and keeps who it names, and since when: the client checks all else."""
 
     subjects: tuple[str, ...] = ()
     issuer = ""
+    since: datetime | None = None
 
     def verify(self, cert: "Certificate") -> None:
         """Called by the client when the certificate is of its authority."""
@@ -289,6 +365,7 @@ class _Named:
         names = cert.extensions.get_extension_for_class(SubjectAlternativeName).value
         found = [*names.get_values_for_type(RFC822Name), *names.get_values_for_type(UniformResourceIdentifier)]
         self.subjects = tuple(map(str, found))
+        self.since = cert.not_valid_before_utc
         for oid in (_ISSUER, _OLD_ISSUER):
             try:
                 value: Any = cert.extensions.get_extension_for_oid(ObjectIdentifier(oid)).value
@@ -308,54 +385,36 @@ def _utf8_string(der: bytes) -> str:
     return der[head:].decode(errors="replace") if len(der) == head + size else ""
 
 
-def _by_certificate(bundle: Bundle, policy: Policy, trust: Path | None) -> tuple[str, datetime | None]:
+def _by_certificate(bundle: Bundle, policy: Policy, client: SigstoreClient) -> tuple[str, str, datetime | None]:
+    """Who signed, the entry of the policy that trusts them, and when.
+
+    The time is the certificate's first, some minutes before the signature: the log's and the time stamps' are in parts
+    of the bundle of which the client doesn't say which it found true.
+    """
     if not policy.identities:
         raise refused(
             bundle.where, "it is signed by an identity, and the policy trusts none", "Add it to `identities`."
         )
+    verifier, named = client.verifier, _Named()
+    from sigstore.models import Bundle as TheirBundle  # noqa: PLC0415 - an extra, and slow
+
     try:
-        from sigstore.models import Bundle as TheirBundle  # noqa: PLC0415 - an extra, and slow
-        from sigstore.verify import Verifier  # noqa: PLC0415
-    except ImportError as error:
-        raise ToolMissing(
-            f"{bundle.where} has a certificate, and there is no Sigstore client here.",
-            "Install reprobuild[sigstore] instead of reprobuild.",
-        ) from error
-    named = _Named()
-    try:
-        verifier = Verifier(trusted_root=_root(trust))
         theirs = TheirBundle.from_json(attest.encode(bundle.document))
         kind, payload = verifier.verify_dsse(theirs, named)
     except Exception as error:  # whatever a hostile bundle makes the client raise, it doesn't count
-        raise refused(bundle.where, f"Sigstore's client refuses it: {shown(error)}") from error
+        why = shown(error) or type(error).__name__
+        raise refused(bundle.where, f"Sigstore's client refuses it: {why}") from error
     if (kind, payload) != (bundle.payload_type, bundle.payload):
         raise refused(bundle.where, "two readers see two payloads in it")
-    for subject in named.subjects:
-        if any(each.admits(subject, named.issuer) for each in policy.identities):
-            return f"{subject} ({named.issuer})", _logged(bundle)
+    for trusted in policy.identities:
+        for subject in named.subjects:
+            if trusted.admits(subject, named.issuer):
+                return f"{subject} ({named.issuer})", str(trusted), named.since
+    if any(each.admits(subject, each.issuer) for each in policy.identities for subject in named.subjects):
+        issuer = shown(named.issuer or "nobody")
+        raise refused(bundle.where, f"its signer is trusted, but not as {issuer} says", "Add it, if you do.")
     who = f"{', '.join(named.subjects) or 'nobody'} ({named.issuer or 'no issuer'})"
     raise refused(bundle.where, f"it is signed by {shown(who)}, whom the policy doesn't trust", "Add it, if you do.")
-
-
-def _root(trust: Path | None) -> Any:  # noqa: ANN401 - an extra's type
-    from sigstore.models import ClientTrustConfig, TrustedRoot  # noqa: PLC0415 - an extra, and slow
-
-    if trust is None:
-        return ClientTrustConfig.production(offline=True).trusted_root
-    try:
-        return ClientTrustConfig.from_json(trust.read_text(encoding="utf-8")).trusted_root
-    except Exception:  # noqa: BLE001 - not a configuration: then it is to be a root alone, or the next line says why not
-        return TrustedRoot.from_file(str(trust))
-
-
-def _logged(bundle: Bundle) -> datetime | None:
-    """When the log has taken it in; its promise was checked by the client."""
-    try:
-        (entry,) = bundle.document["verificationMaterial"]["tlogEntries"]
-        seconds = int(entry["integratedTime"])
-        return datetime.fromtimestamp(seconds, UTC) if seconds else None
-    except (KeyError, TypeError, ValueError, OverflowError, OSError):
-        return None
 
 
 def require(verification: Verification) -> None:
