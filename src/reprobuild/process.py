@@ -38,6 +38,7 @@ _REMEDIES = {
     "uv": "Install it: pip install uv.",
     "git": "Install git, or build from a folder or an sdist that isn't a git checkout.",
     "bwrap": "Install bubblewrap, or choose another kind with --sandbox.",
+    "apt-get": "Run it on a machine with apt, such as Debian or Ubuntu; a lock that is there works without.",
     "unshare": "Install util-linux, or choose another kind with --sandbox.",
 }
 #: In each thread of :func:`workers`: the crews that it belongs to, outermost first.
