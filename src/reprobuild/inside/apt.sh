@@ -14,12 +14,16 @@ if [ "$has" != "$wants" ]; then
   exit 1
 fi
 
-# Logs, and caches that hold times or inode numbers: they get back what they held before, if they were there.
+# Logs, caches that hold times or inode numbers, and what packages draw by lot for one machine, which no two
+# containers should share: these files get back what they held before, or go if they weren't there.
 kept=$(mktemp -d)
 waste="/var/log/alternatives.log /var/log/fontconfig.log /var/log/bootstrap.log /var/log/dpkg.log
   /var/cache/ldconfig/aux-cache /var/cache/debconf/config.dat-old /var/cache/debconf/templates.dat-old
   /var/lib/dpkg/status-old /var/lib/dpkg/diversions-old /var/lib/dpkg/statoverride-old
-  /etc/passwd- /etc/group- /etc/shadow- /etc/gshadow- /etc/subuid- /etc/subgid- /usr/sbin/policy-rc.d"
+  /etc/passwd- /etc/group- /etc/shadow- /etc/gshadow- /etc/subuid- /etc/subgid- /usr/sbin/policy-rc.d
+  /etc/machine-id /var/lib/dbus/machine-id
+  /etc/ssh/ssh_host_rsa_key /etc/ssh/ssh_host_ecdsa_key /etc/ssh/ssh_host_ed25519_key
+  /etc/ssh/ssh_host_rsa_key.pub /etc/ssh/ssh_host_ecdsa_key.pub /etc/ssh/ssh_host_ed25519_key.pub"
 for file in $waste; do
   if [ -e "$file" ]; then
     mkdir -p "$kept${file%/*}"
