@@ -24,10 +24,12 @@ _LISTED = re.compile(r"^'(\S+?)/*/dists/(\S+?)/(?:InRelease|(\S+)/binary-[^/]+/P
 _LINE = re.compile(r"deb\s+(?:\[(?P<options>[^\]]*)\]\s*)?(?P<address>\S+)\s+(?P<suite>\S+)\s+(?P<components>\S.*)")
 _SIMULATED = re.compile(r"^(Inst|Conf) ([^\s:]+)(?::\S+)? (?:\[\S+\] )?\((\S+) .*\)", re.MULTILINE)
 _REMOVED = re.compile(r"^Remv (\S+)", re.MULTILINE)
-_UNTRUSTED = re.compile(r"NO_PUBKEY|BADSIG|EXPKEYSIG|REVKEYSIG|is not signed|not valid yet|invalid signature|expired")
-_WRONG = re.compile(r"Hash Sum mismatch|unexpected size|Weak hash|hash sum")
+_UNTRUSTED = re.compile(r"NO_PUBKEY|BADSIG|EXPKEYSIG|REVKEYSIG|Clearsigned|invalid signature|couldn't be verified")
+_UNSIGNED = re.compile(r"is not signed|not valid yet|is expired")
+_WRONG = re.compile(r"Hash Sum mismatch|unexpected size|Weak hash")
 _UNKNOWN = re.compile(r"Unable to locate package (\S+)|Package '?([^\s']+)'? has no installation candidate")
 _SECONDS = 900
+_WORDS = 1500  # characters of apt's own that a message holds
 _NO_ANSWER = f"Check the network and apt's sources; {SOURCES} names a file with others."
 
 
@@ -110,7 +112,7 @@ def addresses(snapshot: str) -> tuple[str, ...]:
         As :func:`sources`.
     """
     if named := os.environ.get(SOURCES, ""):
-        found = [each.address for each in _read(Path(named), "") if snapshot or _DATE not in each.address]
+        found = [each.address for each in _read(Path(named), "any") if snapshot or _DATE not in each.address]
     else:
         found = [address for address, _ in _listed()]
     return tuple(dict.fromkeys(address.replace(_DATE, snapshot).rstrip("/") for address in found))
@@ -176,7 +178,13 @@ class Apt:
     def __init__(
         self, folder: Path, base: Installed, architecture: str, found: Sequence[Source], *, dated: bool
     ) -> None:
-        for name in ("lists/partial", "cache/archives/partial", "etc/parts"):
+        for name in (
+            "lists/partial",
+            "cache/archives/partial",
+            "etc/apt.conf.d",
+            "etc/preferences.d",
+            "etc/sources.list.d",
+        ):
             (folder / name).mkdir(parents=True)
         (folder / "status").write_bytes(base.status)
         keys = _keyring(base, folder)
@@ -209,7 +217,7 @@ class Apt:
         Raises:
             BuildFailed: a package isn't there, or they don't go together.
         """
-        said = self._run("apt-get", "--quiet", "--simulate", "--no-remove", "install", "--", *names)
+        said = self._run("apt-get", "--quiet", "--simulate", "install", "--", *names)
         if removed := _REMOVED.findall(said):
             raise BuildFailed(f"The packages can't be installed without removing {', '.join(removed)}.")
         done = _SIMULATED.findall(said)
@@ -236,10 +244,12 @@ class Apt:
         yield from found.values()
 
     def _run(self, *command: str) -> str:
+        lines: list[str] = []  # of both streams: why packages don't go together isn't said as an error
         try:
-            return process.run(command, env=self._env, timeout=_SECONDS).stdout.decode(errors="replace")
+            process.run(command, env=self._env, on_line=lines.append, timeout=_SECONDS)
         except ToolFailed as error:
-            raise _explained(error) from error
+            raise _explained("\n".join(lines)) from error
+        return "\n".join(lines)
 
 
 def _steps(done: Iterable[tuple[str, str]]) -> Iterator[Step]:
@@ -264,8 +274,7 @@ def _settings(folder: Path, architecture: str, *, dated: bool) -> dict[str, str]
         "Dir::Cache": str(folder / "cache"),
         "Dir::Etc": str(folder / "etc"),
         "Dir::Etc::sourcelist": str(folder / "sources.list"),
-        "Dir::Etc::main": "/dev/null",
-        "Dir::Etc::parts": str(folder / "etc/parts"),  # where hooks of the machine's would be
+        "Dir::Etc::main": "/dev/null",  # this and the folders beside it would have hooks of the machine's
         "APT::Architecture": architecture,
         "APT::Architectures::": architecture,
         "APT::Install-Recommends": "false",
@@ -301,20 +310,22 @@ def _keyring(base: Installed, folder: Path) -> Path:
     )
 
 
-def _explained(error: ToolFailed) -> ReprobuildError:
+def _explained(output: str) -> ReprobuildError:
     """apt's errors by what can be done about them."""
-    lines = [line for line in redacted(error.output).splitlines() if re.match(r"[EW]: ", line)]
-    said = shown("\n".join(lines) or redacted(error.output).strip(), 1500)
-    if unknown := [first or second for first, second in _UNKNOWN.findall(said)]:
-        names = ", ".join(name for name in unknown if PACKAGE_NAME.fullmatch(name))
-        return BuildFailed(f"The archive has no package {names}.", "Check the name, and the components of the sources.")
-    if _UNTRUSTED.search(said):
+    lines = [line for line in redacted(output).splitlines() if line.startswith(("E: ", "W: "))]
+    said = shown("\n".join(lines) or redacted(output).strip(), _WORDS)
+    if unknown := [name for found in _UNKNOWN.findall(said) for name in found if PACKAGE_NAME.fullmatch(name)]:
+        return BuildFailed(
+            f"The archive has no package {', '.join(unknown)}.", "Check the name, and the components of the sources."
+        )
+    if _UNTRUSTED.search(said) or (_UNSIGNED.search(said) and "Failed to fetch" not in said):
         return DigestMismatch(
-            f"An archive's index isn't signed by a key that the base image trusts:\n{said}",
-            "Find out who serves it. Another key is named by signed-by=FILE in a line of " + SOURCES + ".",
+            f"An archive's index can't be trusted; the keys are those of the base image:\n{said}",
+            f"Find out who serves it. signed-by=FILE in a line of {SOURCES} names other keys.",
         )
     if _WRONG.search(said):
         return DigestMismatch(f"An archive's index doesn't have the signed hash:\n{said}", "Try again, or elsewhere.")
-    if "Unable to correct problems" in said or "unmet dependencies" in error.output or "held broken" in said:
-        return BuildFailed(f"The packages don't go together with what the base has:\n{redacted(error.output)}")
+    if "unmet dependencies" in output:
+        why = output.partition("unmet dependencies")[2].partition("\n")[2]
+        return BuildFailed(f"The packages don't go together with what the base has:\n{shown(why, _WORDS)}")
     return IndexFailed(f"apt can't use an archive:\n{said}", _NO_ANSWER)

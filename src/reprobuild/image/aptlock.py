@@ -8,7 +8,6 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any, NoReturn, Self
 
 from reprobuild.digest import Digest
@@ -32,7 +31,7 @@ PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]{1,127}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~:-]{0,127}")
 _ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _SUITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
-_PATH = re.compile(r"(?!.*(?:^|/)\.{1,2}/)[A-Za-z0-9._][A-Za-z0-9._+~%:/-]{0,499}\.deb")
+_PATH = re.compile(r"(?!.*(?:^|/)\.{0,2}/)[A-Za-z0-9._][A-Za-z0-9._+~%/-]{0,499}\.deb")
 SNAPSHOT = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 _FORMAT = 1
 _AGAIN = "Take it from version control, or run `reprobuild lock --upgrade`."
@@ -237,7 +236,7 @@ class _Reader:
             self.text(table, "architecture", _ARCHITECTURE),
             size,
             digest.hex,
-            str(PurePosixPath(self.text(table, "path", _PATH))),
+            self.text(table, "path", _PATH),
         )
 
     def step(self, text: str, names: list[str]) -> Step:
