@@ -3,14 +3,16 @@
 import dataclasses
 import hashlib
 import os
+import platform
 import runpy
 import shutil
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from reprobuild import project
+from reprobuild import process, project
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, BuildFailed, DigestMismatch, IndexFailed, LockMissing, LockStale, ToolMissing
 from reprobuild.image import apt, dockerfile
@@ -167,18 +169,18 @@ def test_an_architecture_that_the_archive_lacks(served, wish, tmp_path):
         lock(wish("tool", platforms=["linux/arm64"]), tmp_path)
 
 
-@pytest.mark.parametrize("platform", [Platform("windows", "amd64"), Platform("linux", "mips")])
-def test_a_platform_without_packages(platform):
-    with pytest.raises(BadInput, match=str(platform)):
-        architecture_of(platform)
+@pytest.mark.parametrize("wanted", [Platform("windows", "amd64"), Platform("linux", "mips")])
+def test_a_platform_without_packages(wanted):
+    with pytest.raises(BadInput, match=str(wanted)):
+        architecture_of(wanted)
 
 
 @pytest.mark.parametrize(
-    ("platform", "name"),
+    ("wanted", "name"),
     [(AMD64, "amd64"), (ARM64, "arm64"), (Platform("linux", "arm", "v7"), "armhf"), (Platform("linux", "386"), "i386")],
 )
-def test_architectures_have_names_of_their_own(platform, name):
-    assert architecture_of(platform) == name
+def test_architectures_have_names_of_their_own(wanted, name):
+    assert architecture_of(wanted) == name
 
 
 @needs_apt
@@ -390,11 +392,8 @@ def test_the_machines_suites_stand_for_those_of_another_release(monkeypatch):
 'http://one.example/debian/dists/old/contrib/binary-amd64/Packages.xz' x 0
 'http://other.example/dists/old/stable/binary-amd64/Packages.xz' x 0
 """
-    from reprobuild import process  # noqa: PLC0415 - only here is it replaced
-    from reprobuild.image import aptarchive  # noqa: PLC0415 - the same
-
     monkeypatch.setattr(process, "run", lambda *_, **__: process.Completed(said.encode(), ""))
-    monkeypatch.setattr(aptarchive.platform, "freedesktop_os_release", lambda: release)
+    monkeypatch.setattr(platform, "freedesktop_os_release", lambda: release)
     found = [(each.address, each.suite, each.components) for each in sources("debian", "new")]
     assert found == [
         ("http://one.example/debian", "new", "main contrib"),
@@ -506,13 +505,14 @@ def test_a_lock_fulfils_its_own_wish_and_no_other(locked):
     wanted = Wanted(("tool",), "", {AMD64: Digest.parse(BASE)})
     assert lock.fulfils(wanted)
     other = Digest.parse(BASE.replace("b", "c"))
-    for change in (
+    changes: tuple[dict[str, Any], ...] = (
         {"packages": ("leaf",)},
         {"snapshot": "20260101T000000Z"},
         {"bases": {AMD64: other}},
         {"bases": {AMD64: Digest.parse(BASE), ARM64: other}},
         {"bases": {}},
-    ):
+    )
+    for change in changes:
         assert not lock.fulfils(dataclasses.replace(wanted, **change))
 
 
