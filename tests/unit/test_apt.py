@@ -276,6 +276,13 @@ def test_a_base_that_is_no_debian(wish, tmp_path, path):
         lock(wish("tool"), tmp_path, Nodes({path: Node(path, "directory", 0o755, 0)}))
 
 
+@needs_apt
+@pytest.mark.parametrize("status", ["\n", "nonsense\n\n\0"])
+def test_a_base_whose_database_is_damaged(served, wish, tmp_path, status):
+    with pytest.raises(BadInput, match="dpkg/status"):
+        lock(wish("tool"), tmp_path, base(status=status))
+
+
 # --- fetching ---------------------------------------------------------------------------------------------
 
 

@@ -216,6 +216,7 @@ class Apt:
 
         Raises:
             BuildFailed: a package isn't there, or they don't go together.
+        BadInput: the base's database is malformed.
         """
         said = self._run("apt-get", "--quiet", "--simulate", "install", "--", *names)
         if removed := _REMOVED.findall(said):
@@ -318,6 +319,8 @@ def _explained(output: str) -> ReprobuildError:
         return BuildFailed(
             f"The archive has no package {', '.join(unknown)}.", "Check the name, and the components of the sources."
         )
+    if re.search("status file could not be parsed|Unable to parse package file", said):
+        return BadInput(f"The base's /var/lib/dpkg/status, or an archive's index, can't be read:\n{said}")
     if _UNTRUSTED.search(said) or (_UNSIGNED.search(said) and "Failed to fetch" not in said):
         return DigestMismatch(
             f"An archive's index can't be trusted; the keys are those of the base image:\n{said}",
