@@ -89,6 +89,7 @@ def locks(
                 for number, base in enumerate(bases.values())
             )
             found[output] = AptLock(wanted.packages, wanted.snapshot, closures).text(name)
+            AptLock.parse(found[output], f"What the archive offers for {output}")
     return found
 
 

@@ -235,10 +235,11 @@ class Apt:
             fields = dict(re.findall(r"^([A-Za-z0-9-]+): (.*)$", stanza, re.MULTILINE))
             name, version = fields.get("Package", ""), fields.get("Version", "")
             # The one in dpkg's own database has no file.
-            if versions.get(name) == version and {"Filename", "SHA256", "Size", "Architecture"} <= fields.keys():
+            size = re.fullmatch("[0-9]{1,15}", fields.get("Size", ""))
+            if size and versions.get(name) == version and {"Filename", "SHA256", "Architecture"} <= fields.keys():
                 path = fields["Filename"].removeprefix("./")
                 found.setdefault(
-                    name, Package(name, version, fields["Architecture"], int(fields["Size"]), fields["SHA256"], path)
+                    name, Package(name, version, fields["Architecture"], int(size[0]), fields["SHA256"], path)
                 )
         if absent := versions.keys() - found.keys():
             raise IndexFailed(f"The archive's index has no SHA-256 for {', '.join(sorted(absent))}.")

@@ -160,7 +160,7 @@ class AptLock:
             f"packages = {_list(self.packages)}",
             *([f'snapshot = "{self.snapshot}"'] if self.snapshot else []),
         ]
-        for each in self.closures:
+        for each in sorted(self.closures, key=lambda one: str(one.platform)):
             lines += ["", "[[images]]", f'platform = "{each.platform}"', f'base = "{each.base}"']
             lines += [f"suites = {_list(each.suites)}", "steps = ["]
             lines += [f'    "{step}",' for step in each.steps]
@@ -171,7 +171,8 @@ class AptLock:
 
     def fulfils(self, wanted: Wanted) -> bool:
         """Whether it was made for this."""
-        return self.saying(wanted) == self and len(self.closures) == len(wanted.bases)
+        bases = {each.platform: each.base for each in self.closures}
+        return (self.packages, self.snapshot, bases) == (wanted.packages, wanted.snapshot, wanted.bases)
 
     def saying(self, wanted: Wanted) -> Self:
         """The same packages under the words of another wish: what of a lock can be told without asking the archive."""
@@ -190,7 +191,7 @@ class AptLock:
             BadInput: nothing is.
         """
         for each in self.closures:
-            if each.platform == platform:
+            if each.platform.suits(platform):
                 return each
         names = ", ".join(str(each.platform) for each in self.closures)
         raise BadInput(f"{where} has no packages for {platform}, only for {names or 'none'}.", "Add it to `platforms`.")
