@@ -190,8 +190,9 @@ def test_a_lock_is_kept_until_somebody_wants_another(served, wish, tmp_path, mon
     assert lock(wish("tool"), tmp_path) == first
     assert lock(wish("tool"), tmp_path, check=True) == first
     assert len(served.asked) == asked
-    assert "early" in lock(wish("tool", "early"), tmp_path)
+    lock(wish("tool"), tmp_path, check=True, upgrade=True)
     assert len(served.asked) > asked
+    assert "early" in lock(wish("tool", "early"), tmp_path)
 
 
 @needs_apt
@@ -274,6 +275,23 @@ def test_an_archive_that_does_not_answer(served, wish, tmp_path):
 def test_a_base_that_is_no_debian(wish, tmp_path, path):
     with pytest.raises(BadInput, match="os-release"):
         lock(wish("tool"), tmp_path, Nodes({path: Node(path, "directory", 0o755, 0)}))
+
+
+@needs_apt
+def test_what_could_not_be_read_again_is_not_written(served, wish, tmp_path, monkeypatch):
+    (path,) = (each for each in served.files if "by-hash" in each)
+    index = served.files[path].replace(b"pool/main/t/tool/", b"pool/main/../../")
+    served.files[path] = index
+    listed(tmp_path, monkeypatch, f"deb [trusted=yes] {served.url}/debian hamlet main")
+    release = (HERE / "InRelease").read_text().partition("\n\n")[2].partition("SHA256:")[0]
+    digest = hashlib.sha256(index).hexdigest()
+    served.files["/debian/dists/hamlet/Release"] = (
+        f"{release}SHA256:\n {digest} {len(index)} main/binary-amd64/Packages\n".encode()
+    )
+    served.files[f"/debian/dists/hamlet/main/binary-amd64/by-hash/SHA256/{digest}"] = index
+    del served.files["/debian/dists/hamlet/InRelease"]
+    with pytest.raises(BadInput, match="What the archive offers"):
+        lock(wish("tool"), tmp_path)
 
 
 @needs_apt
@@ -505,6 +523,22 @@ def test_a_lock_that_could_mean_something_else_is_refused(locked, old, new):
     assert old in text
     with pytest.raises(BadInput):
         AptLock.parse(text.replace(old, new), "apt.lock")
+
+
+def test_a_lock_with_two_of_one_name_is_refused(locked):
+    text = locked[0].read_text().replace("tool-lib", "tool")
+    with pytest.raises(BadInput, match="twice"):
+        AptLock.parse(text, "apt.lock")
+
+
+def test_platforms_may_change_places(locked):
+    (one,) = AptLock.parse(locked[0].read_text(), "apt.lock").closures
+    two = dataclasses.replace(one, platform=Platform("linux", "arm64", "v8"))
+    text = AptLock(("tool",), "", (one, two)).text("tool")
+    assert AptLock(("tool",), "", (two, one)).text("tool") == text
+    lock = AptLock.parse(text, "apt.lock")
+    assert lock.fulfils(Wanted(("tool",), "", {two.platform: two.base, AMD64: one.base}))
+    assert lock.closure(ARM64, "apt.lock") == lock.closures[1]
 
 
 def test_a_lock_fulfils_its_own_wish_and_no_other(locked):

@@ -17,7 +17,7 @@ fi
 # Logs, caches that hold times or inode numbers, and what packages draw by lot for one machine, which no two
 # containers should share: these files get back what they held before, or go if they weren't there.
 kept=$(mktemp -d)
-waste="/var/log/alternatives.log /var/log/fontconfig.log /var/log/bootstrap.log /var/log/dpkg.log
+waste="/var/log/alternatives.log /var/log/fontconfig.log
   /var/cache/ldconfig/aux-cache /var/cache/debconf/config.dat-old /var/cache/debconf/templates.dat-old
   /var/lib/dpkg/status-old /var/lib/dpkg/diversions-old /var/lib/dpkg/statoverride-old
   /etc/passwd- /etc/group- /etc/shadow- /etc/gshadow- /etc/subuid- /etc/subgid- /usr/sbin/policy-rc.d
