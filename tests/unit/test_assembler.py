@@ -132,7 +132,8 @@ def test_an_image_is_its_base_and_a_layer_for_each_step_that_adds_something(maki
     assert sum("one" in path for path in layers[1]) > 0 or sum("two" in path for path in layers[1]) > 0
     # What the steps made on their way is where each commit changes something anyway.
     assert sorted(layers[-1]) == ["opt", "opt/venv", "srv", "srv/app", "srv/app/app.py"]
-    assert not any({"opt", "srv"} & set(each) for each in layers[:-1])
+    assert {layers[-1][path].seconds for path in layers[-1]} == {EPOCH}
+    assert {entry.seconds for each in layers[:-1] for entry in each.values()} == {WHEEL_TIME}
     config = json.loads(store.read(image.config))
     assert config["config"]["Env"] == ["PATH=/usr/bin", "KEPT=1", "A=b"]
     assert config["config"]["WorkingDir"] == "/srv/app"
@@ -289,8 +290,8 @@ def test_the_own_wheel_takes_the_folders_along_unless_it_is_heavy(making, make_w
     assert any("own.py" in path for path in named[-2])
 
 
-def test_no_layer_names_or_implies_a_folder_above_the_one_that_dates_it(making):
-    """Else a runtime that takes a folder's mode from the highest layer would have one that nobody chose."""
+def test_the_last_layer_with_a_folder_dates_it_and_the_first_names_it(making):
+    """Some runtimes take a folder's mode from the highest layer; and a link of the base makes room for the first."""
     making.others = Nodes({"data/x": Node("data/x", "file", 0o644, 5, content=Text(b"x"))})
     image, store = making.image(
         "FROM base\nWORKDIR /out\nWORKDIR /srv/deep\nCOPY app.py /else/\n"
@@ -298,8 +299,9 @@ def test_no_layer_names_or_implies_a_folder_above_the_one_that_dates_it(making):
     )
     first, second, last = files(image, store)
     assert sorted(first) == ["else", "else/app.py", "srv", "srv/deep"]
-    assert sorted(second) == ["out/x"]
+    assert sorted(second) == ["out", "out/x"]
     assert sorted(last) == ["out"]
+    assert [second["out"].seconds, last["out"].seconds] == [WHEEL_TIME, EPOCH]
 
 
 def test_a_layer_of_another_image_is_the_same_for_each_commit(making):

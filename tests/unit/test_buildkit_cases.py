@@ -45,17 +45,18 @@ NEWER = {"arg-multi": {"Env": "A=11"}}
 
 def other() -> Nodes:
     """The image that record.py makes for `COPY --from=other`."""
-    found = {}
+    found: dict[str, Node] = {}
     for path, mode, uid, gid, mtime, text in RECORDED["other"]:
-        kind, content = ("directory", None) if text is None else ("file", Text(text.encode()))
-        found[path] = Node(path, kind, mode, mtime, uid, gid, content=content)
+        content = None if text is None else Text(text.encode())
+        found[path] = Node(path, "file" if content else "directory", mode, mtime, uid, gid, content=content)
     return Nodes(found)
 
 
 def fetched(step: Step) -> Step:
     """A step with an image in the place of the named context that BuildKit is given."""
-    named = isinstance(step, Copy) and step.origin == "other"
-    return replace(step, origin=BaseImage("other", AMD64, step.line)) if named else step
+    if isinstance(step, Copy) and step.origin == "other":
+        return replace(step, origin=BaseImage("other", AMD64, step.line))
+    return step
 
 
 def lines(assembly: Assembly) -> Iterator[tuple[str, str]]:

@@ -27,7 +27,7 @@ from reprobuild.oci.layer import Compression, Layer, write_layer
 from reprobuild.oci.layout import Layout
 from reprobuild.oci.memo import layer_key, recall, remember
 from reprobuild.oci.model import OCI_CONFIG, Descriptor, Json, Manifest, Platform
-from reprobuild.oci.tree import Node, Text
+from reprobuild.oci.tree import WHEEL_TIME, Node, Text
 from reprobuild.progress import SILENT, Observer
 
 if TYPE_CHECKING:
@@ -214,10 +214,12 @@ class _Stage:
             tree = self._tree_of(step, stages)
             placed = place(step, tree, epoch=self._epoch, where=self._where, follow=self._follow, read=self._read)
             parents = self._above(placed.parents, changed=bool(placed.nodes))
+            nodes = [*map(self._real, placed.nodes)]
             if isinstance(step.origin, BaseImage):  # or else each commit would make another layer
-                self._date(node for node in parents if node.mtime == self._epoch)
-                parents = [node for node in parents if node.mtime != self._epoch]
-            self._add(step, [*parents, *map(self._real, placed.nodes)])
+                self._add(step, self._undated(placed.parents, parents, nodes), nodes)
+            else:
+                self.tree |= {node.path: node for node in parents}
+                self._add(step, parents, nodes)
         else:
             self.history.append((step.text, ()))
 
@@ -229,9 +231,25 @@ class _Stage:
             return self._origins.tree(step.origin)
         return self._origins.context
 
-    def _add(self, step: Step, nodes: Sequence[Node]) -> None:
+    def _add(self, step: Step, above: Sequence[Node], nodes: Sequence[Node]) -> None:
         self.tree |= {node.path: node for node in nodes}
-        self.history.append((step.text, (Part(step.text, tuple(nodes)),) if nodes else ()))
+        there = (*above, *nodes)
+        self.history.append((step.text, (Part(step.text, there),) if there else ()))
+
+    def _undated(self, way: Sequence[Node], above: Sequence[Node], nodes: Sequence[Node]) -> list[Node]:
+        """The folders on a way for a layer that is to be the same for each commit.
+
+        Those with the image's time are named once more here: where the base has a link in their place, it has to make
+        room before something is put behind it.
+        """
+        self.tree |= {node.path: node for node in above}
+        self._date(node for node in above if node.mtime == self._epoch)
+        paths = dict.fromkeys(self._follow(folder.path)[0] for folder in way)
+        named = [self.tree[path] for path in paths if path in self._dated] if nodes else []
+        return [
+            *(replace(node, mtime=WHEEL_TIME) for node in named),
+            *(node for node in above if node.path not in self._dated),
+        ]
 
     def _date(self, folders: Iterable[Node]) -> None:
         """Folders with the image's time: they go into a layer that changes with each commit anyway."""
@@ -281,26 +299,28 @@ class _Stage:
         there = [replace(self.tree[path], mtime=self._epoch)] if path in self.tree else []
         folders = [*there, *self._above(_way_to(path, self._epoch, owner))]
         environment = self._origins.environment(prefix, self.base)
+        above = self._undated(_way_to(path, self._epoch, owner), folders, environment.skeleton)
         if self._origins.complete:
-            self._ahead(self._parts(step, environment, owner, waiting=1))
+            self._ahead(self._parts(step, environment, owner, above, waiting=1))
             environment = self._origins.complete(environment)
-        parts = self._parts(step, environment, owner)
+        parts = self._parts(step, environment, owner, above)
         self.tree |= {node.path: node for part in parts for node in part.nodes}
         self._date(folders)
         self.environments.append(environment)
         self.history.append((step.text, tuple(parts)))
 
     def _parts(
-        self, step: Copy, environment: Environment, owner: tuple[int, int], waiting: int = 0
+        self, step: Copy, environment: Environment, owner: tuple[int, int], above: Sequence[Node], waiting: int = 0
     ) -> list[Part]:
         """The layers of an environment, with room for others that are waited for, and for one of folders."""
         uid, gid = owner
         parts = []
         others = (len(self.base.manifest.layers) if self.base else 0) + len(self.history) + waiting + 1
-        for each in plan(environment, others=others, largest=LARGEST_LAYER):
+        for number, each in enumerate(plan(environment, others=others, largest=LARGEST_LAYER)):
             nodes = tuple(replace(node, uid=uid, gid=gid) if uid or gid else node for node in each.nodes)
             if step.mode is not None:
                 nodes = tuple(n if n.kind == "symlink" else replace(n, mode=step.mode or 0) for n in nodes)
+            nodes = nodes if number else tuple(({node.path: node for node in (*nodes, *above)}).values())
             names = ", ".join(f"{wheel.file.name} {wheel.file.version}" for wheel in each.wheels)
             parts.append(
                 Part(f"{step.text} # {names or 'pyvenv.cfg'}", nodes, each.wheels, self._key(nodes, each.wheels))
@@ -337,7 +357,9 @@ class _Stage:
                     f"Copy to where it leads, such as /usr/{posixpath.basename(path)}.",
                 )
             if known and known.kind != "directory":
-                raise BadInput(f"{self._where}: /{path} is a file, and would become a folder.", "Copy to another place.")
+                raise BadInput(
+                    f"{self._where}: /{path} is a file, and would become a folder.", "Copy to another place."
+                )
             is_new = bool(path) and not self._is_there(path)
             if known is None and not is_new:
                 known = None if path in _SPECIAL or not path else Node(path, "directory", 0o755, -1)
