@@ -258,8 +258,8 @@ def _require_clear(texts: Sequence[str], image: Readable) -> None:
     for text in texts:
         if _UNDECODED.search(text):
             raise BadInput(
-                f"{image.where}: {shown(text)!r} can't be compared: a byte that isn't UTF-8 and the text that stands for "
-                "one look the same.",
+                f"{image.where}: {shown(text)!r} can't be compared: a byte that isn't UTF-8 and the text that "
+                "stands for one look the same.",
                 "Give the file another name, or leave it out.",
             )
 
