@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import shutil
@@ -74,8 +73,7 @@ def environment_of(image: Readable, folder: Path, prefix: str) -> str:
         if "--from=environment" not in layer.text:
             continue
         path = folder / "layer.tar"
-        with gzip.open(image.blob(layer.descriptor)) as packed, tarfile.open(path, "w") as tar:
-            theirs = tarfile.open(fileobj=packed)
+        with tarfile.open(image.blob(layer.descriptor)) as theirs, tarfile.open(path, "w") as tar:
             for member in theirs:
                 if member.name.startswith(f"{prefix}/"):
                     member.name = member.name.removeprefix(f"{prefix}/")

@@ -8,9 +8,10 @@ import tarfile
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reprobuild.digest import Digest
@@ -111,7 +112,7 @@ def test_the_same_files_in_other_layers_are_identical(making):
     assert verdict.left_size == verdict.right_size == len(b"print(1)\n") * 2 + 1
 
 
-CHANGES = {
+CHANGES: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "mode": ("opt/app/main.py", "mode", {"mode": 0o700}, "payload"),
     "mode of a folder": ("opt/app", "mode", {"mode": 0o750}, "payload"),
     "user": ("opt/app", "owner", {"uid": 9}, "payload"),
@@ -269,6 +270,14 @@ def test_a_folder_that_takes_the_place_of_a_file_hides_what_was_below(making, wi
     assert told(compare_roots(one, two)) == [("/gone", "what lies below") if without else ("/gone/x", "missing")]
 
 
+@pytest.mark.parametrize("without", [(), (0,)])
+def test_a_folder_that_was_removed_and_is_implied_later_hides_what_was_below(making, without):
+    one = making.image(BASE, layer(Member(".wh.gone")), layer(Member("gone/new")), without=without)
+    two = making.image(BASE, layer(Member("gone/new")), without=without)
+    known = [("/gone", "missing"), ("/gone/x", "missing")]
+    assert told(compare_roots(one, two)) == ([("/gone", "what lies below")] if without else known)
+
+
 def test_a_folder_that_is_named_too_late_may_lie_elsewhere(making):
     """If the base has a link there, a file goes to where it leads, and then a folder takes the link's place."""
     base = layer(folder("real"), Member("way", tarfile.SYMTYPE, target="real"))
@@ -384,6 +393,7 @@ def compared(left, right):
         return compare_roots(making.image(*left), making.image(*right))
 
 
+@settings(deadline=None)
 @given(_FILES, st.data())
 def test_the_cut_does_not_matter(files, data):
     members = members_of(files)
@@ -400,6 +410,7 @@ def test_the_cut_does_not_matter(files, data):
     assert (verdict.level, verdict.differences, verdict.left) == ("identical", (), verdict.right)
 
 
+@settings(deadline=None)
 @given(_FILES, st.data())
 def test_a_changed_file_is_named(files, data):
     members = members_of(files)
