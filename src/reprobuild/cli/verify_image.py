@@ -23,6 +23,7 @@ Examples:
 @click.argument("image")
 @click.option("--project", type=PATH, default=Path(), help="The project that it was built from. Default: this folder.")
 @click.option("--plain-http", multiple=True, metavar="HOST", help="Speak http with this registry.")
+@click.option("--cross-engine", is_flag=True, help="Build it with the other engine, too, and compare all files.")
 @accept_option
 @sandbox_option
 @output_options
@@ -30,6 +31,7 @@ def verify_image(
     image: str,
     project: Path,
     plain_http: tuple[str, ...],
+    cross_engine: bool,
     accept: str,
     sandbox: str | None,
     as_json: bool,
@@ -41,9 +43,14 @@ def verify_image(
     The source is exported anew, the project's own wheel is built in surroundings that differ, and no layer that was
     made before is used again. Of the base, manifest and config are compared by their digests. The layers in a layout
     are hashed, an index may name nothing but the images that were made again, and these must be of one build.
+
+    With --cross-engine the definition is built with BuildKit, too, whose layers are others: the files that they make
+    together are compared with the image's, one by one, and so are the settings.
     """
     with Console(quiet=quiet or as_json, verbose=verbose) as console:
-        verified = verify(image, project, plain_http=plain_http, sandbox=sandbox, observer=console)
+        verified = verify(
+            image, project, plain_http=plain_http, sandbox=sandbox, cross_engine=cross_engine, observer=console
+        )
     index = verified.index
     if as_json:
         said = {"image": image, "level": str(verified.level), "platforms": [_json(each) for each in verified.images]}
@@ -66,6 +73,7 @@ def _json(checked: Checked) -> dict[str, object]:
         "varied": list(checked.varied),
         "notes": list(checked.notes),
         **checked.verdict.to_json(),
+        "crossEngine": checked.crossed and checked.crossed.to_json(),
     }
 
 
@@ -88,3 +96,7 @@ def _tell(checked: Checked) -> None:
         click.echo(f"note: {plain(note)}")
     for line in verdict_lines(checked.verdict, "built", "made again"):
         click.echo(line)
+    if checked.crossed:
+        click.echo("files and settings, listed and hashed")
+        for line in verdict_lines(checked.crossed, "built", "by the other engine"):
+            click.echo(line)

@@ -2,21 +2,23 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 
 from reprobuild import process
 from reprobuild.attest import ImageRecord, Json
 from reprobuild.compare import Level, Verdict
-from reprobuild.errors import BadInput, RecordUnusable, ReprobuildError, SourceUnusable
+from reprobuild.errors import BadInput, RecordUnusable, ReprobuildError, SourceUnusable, ToolMissing
 from reprobuild.files import remove_orphans, scratch_folder
 from reprobuild.image.archive import Registries
 from reprobuild.image.assembler import Image
 from reprobuild.image.base import Base
-from reprobuild.image.build import Choices, Definition, build, opened, temporary
+from reprobuild.image.build import Built, Choices, Definition, build, opened, temporary
 from reprobuild.image.compare import Readable, compare_images, compare_indexes
+from reprobuild.image.crossed import compare_roots
 from reprobuild.image.others import Others
 from reprobuild.image.own import OwnWheel
 from reprobuild.image.store import InLayout, Place, find, images_of
@@ -44,6 +46,8 @@ class Checked:
         notes: what was other than at the first build, and may have mattered.
         varied: what was made different while the project's own wheel was built.
         record: says what the image was built from.
+        crossed: how the image's root file system and settings compare with those that the other engine makes; None
+            where nobody asked.
     """
 
     platform: Platform
@@ -51,6 +55,7 @@ class Checked:
     varied: tuple[str, ...]
     notes: tuple[str, ...]
     record: ImageRecord
+    crossed: Verdict | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,8 @@ class Verified:
     @property
     def level(self) -> Level:
         """The worst."""
-        levels = [each.verdict.level for each in self.images] + ([self.index.level] if self.index else [])
+        crossed = [each.crossed.level for each in self.images if each.crossed]
+        levels = [each.verdict.level for each in self.images] + crossed + ([self.index.level] if self.index else [])
         return max(levels, key=lambda level: level.rank)
 
 
@@ -78,6 +84,7 @@ def verify(
     *,
     plain_http: tuple[str, ...] = (),
     sandbox: str | None = None,
+    cross_engine: bool = False,
     observer: Observer = SILENT,
 ) -> Verified:
     """Make an image again, each platform of it, and compare manifest, config and layers.
@@ -88,6 +95,7 @@ def verify(
         text: the image, as :func:`reprobuild.image.store.find` has it.
         where: the folder of the project that it was built from.
         plain_http: registries that are spoken with without encryption.
+        cross_engine: whether the other engine builds it, too.
 
     Raises:
         RecordUnusable: an image has no record, or one that says something else than the source does.
@@ -99,10 +107,9 @@ def verify(
     with scratch_folder(temporary(), "reprobuild-verify-") as scratch:
         given = find(text, registries.of, scratch)
         images = given.images
+        again = _Again(where, registries, sandbox, cross_engine, observer)
         checked = [
-            _check_any(
-                given.place, image, given.records(image), where, scratch / str(number), registries, sandbox, observer
-            )
+            _check_any(given.place, image, given.records(image), scratch / str(number), again)
             for number, image in enumerate(images)
         ]
         _require_one_build(checked)
@@ -114,16 +121,18 @@ def verify(
         return Verified(tuple(checked), compare_indexes(theirs, own))
 
 
-def _check_any(
-    place: Place,
-    image: Readable,
-    records: Sequence[ImageRecord],
-    where: Path,
-    scratch: Path,
-    registries: Registries,
-    sandbox: str | None,
-    observer: Observer,
-) -> Checked:
+@dataclass(frozen=True, slots=True)
+class _Again:
+    """How images are made again; see :func:`verify`."""
+
+    where: Path
+    registries: Registries
+    sandbox: str | None
+    cross_engine: bool
+    observer: Observer
+
+
+def _check_any(place: Place, image: Readable, records: Sequence[ImageRecord], scratch: Path, again: _Again) -> Checked:
     """By whichever record gives the image: several commits may give it, and who can push can add records.
 
     Raises:
@@ -140,7 +149,7 @@ def _check_any(
         folder = scratch / f"record-{number}"
         folder.mkdir(parents=True)
         try:
-            found.append(_check(place, image, record, where, folder, registries, sandbox, observer))
+            found.append(_check(place, image, record, folder, again))
         except (RecordUnusable, SourceUnusable) as error:
             refused.append(error)
             continue
@@ -152,23 +161,15 @@ def _check_any(
     return replace(best, notes=(*best.notes, *(f"another record of it doesn't hold: {each}" for each in refused)))
 
 
-def _check(
-    place: Place,
-    image: Readable,
-    record: ImageRecord,
-    where: Path,
-    scratch: Path,
-    registries: Registries,
-    sandbox: str | None,
-    observer: Observer,
-) -> Checked:
+def _check(place: Place, image: Readable, record: ImageRecord, scratch: Path, again: _Again) -> Checked:
+    where, registries, observer = again.where, again.registries, again.observer
     observer.step("exporting the source that the record names")
     exported = source_of(record, where, scratch)
     name, choices = _choices(record)
     index = Index(where, observer=observer)
     store = Layout(scratch / "again", create=True)
     around, varied = _surroundings()
-    own = OwnWheel(exported, index, scratch, sandbox, around, remembering=False, observer=observer)
+    own = OwnWheel(exported, index, scratch, again.sandbox, around, remembering=False, observer=observer)
     with (
         _umask(_OTHER_UMASK),
         Others(registries.origin, scratch, observer) as others,
@@ -176,12 +177,45 @@ def _check(
     ):
         registries.use_archive(made.config.archive, where)
         built = build(made, store, index, registries.origin, others.tree, remembering=False, observer=observer)
-        ((again, statement),) = built.images
+        ((mine, statement),) = built.images
         notes = _require_unchanged(record, statement)
-        (readable,) = images_of(InLayout(store), again.descriptor, "the one made again")
-        _require_sound(place, image, again.assembly.base)
+        (readable,) = images_of(InLayout(store), mine.descriptor, "the one made again")
+        _require_sound(place, image, mine.assembly.base)
         verdict = compare_images(image, readable, observer)
-    return Checked(again.assembly.platform, verdict, _varied(made, again, varied), notes, record)
+        crossed = None
+        if again.cross_engine:
+            other = Layout(scratch / "other", create=True)
+            crossed = _crossed(image, made, other, index, registries, others, observer)
+    return Checked(mine.assembly.platform, verdict, _varied(made, mine, varied), notes, record, crossed)
+
+
+def _crossed(
+    image: Readable,
+    definition: Definition,
+    store: Layout,
+    index: Index,
+    registries: Registries,
+    others: Others,
+    observer: Observer,
+) -> Verdict:
+    """What containers see of an image, compared with what BuildKit makes of the same definition."""
+    observer.step("building it with BuildKit")
+    built = _buildkit()(definition, store, index, registries.origin, others.tree, remembering=False, observer=observer)
+    (readable,) = images_of(InLayout(store), built.top, "the one that BuildKit made")
+    return compare_roots(image, readable, observer)
+
+
+def _buildkit() -> Callable[..., Built]:
+    """The other engine's :func:`reprobuild.image.build.build`; only who asks for it needs one.
+
+    Raises:
+        ToolMissing: this version has none.
+    """
+    try:
+        found: Callable[..., Built] = import_module("reprobuild.image.buildkit").build
+    except ModuleNotFoundError as error:
+        raise ToolMissing("This version of reprobuild can't drive BuildKit.", "Install a newer one.") from error
+    return found
 
 
 def _require_sound(place: Place, image: Readable, base: Base | None) -> None:
