@@ -7,7 +7,7 @@ import click
 
 from reprobuild.cli.console import PATH, Console, output_options, plain, print_json, sandbox_option
 from reprobuild.errors import BadInput
-from reprobuild.image.build import Built, Choices
+from reprobuild.image.build import Choices
 from reprobuild.image.make import Destinations, Made, make
 from reprobuild.image.outputs import Output
 from reprobuild.oci.layer import Compression
@@ -112,7 +112,7 @@ def _json(made: Made) -> dict[str, Any]:
         "outputs": list(made.places),
         "platforms": [
             {
-                "platform": str(each.assembly.platform),
+                "platform": str(each.platform),
                 "manifest": str(each.manifest.descriptor.digest),
                 "config": str(each.config.digest),
                 "layers": [
@@ -120,9 +120,9 @@ def _json(made: Made) -> dict[str, Any]:
                         "digest": str(layer.descriptor.digest),
                         "diffId": str(layer.diff_id),
                         "size": layer.descriptor.size,
-                        "title": part.title,
+                        "title": title,
                     }
-                    for part, layer in zip(each.assembly.parts, each.layers, strict=True)
+                    for title, layer in zip(each.titles, each.layers, strict=True)
                 ],
                 "remembered": each.remembered,
             }
@@ -133,12 +133,12 @@ def _json(made: Made) -> dict[str, Any]:
 
 
 def _tell(made: Made) -> None:
-    built: Built = made.built
+    built = made.built
     for each, _ in built.images:
         own = sum(layer.descriptor.size for layer in each.layers)
-        base = sum(layer.size for layer in each.assembly.base.layers) if each.assembly.base else 0
+        base = sum(layer.size for layer in each.base.layers) if each.base else 0
         click.echo(
-            f"{each.assembly.platform}: {len(each.layers)} own layers, {size_text(own)}, {each.remembered} of them as "
+            f"{each.platform}: {len(each.layers)} own layers, {size_text(own)}, {each.remembered} of them as "
             f"before; the base's {size_text(base)}"
         )
     if made.moved:

@@ -10,7 +10,8 @@ from reprobuild.files import remove_orphans, scratch_folder, write_atomically
 from reprobuild.image import outputs as places
 from reprobuild.image.archive import Registries
 from reprobuild.image.base import Base
-from reprobuild.image.build import Built, Choices, Sink, build, exported_of, opened, temporary
+from reprobuild.image.build import Choices, Sink, build, exported_of, opened, temporary
+from reprobuild.image.built import Built
 from reprobuild.image.others import Others
 from reprobuild.image.outputs import DEFAULT_NAME, Moved, Output
 from reprobuild.image.own import OwnWheel

@@ -13,9 +13,9 @@ from reprobuild.compare import Level, Verdict
 from reprobuild.errors import BadInput, RecordUnusable, ReprobuildError, SourceUnusable
 from reprobuild.files import remove_orphans, scratch_folder
 from reprobuild.image.archive import Registries
-from reprobuild.image.assembler import Image
 from reprobuild.image.base import Base
 from reprobuild.image.build import Choices, Definition, build, opened, temporary
+from reprobuild.image.built import Image
 from reprobuild.image.compare import Readable, compare_images, compare_indexes
 from reprobuild.image.others import Others
 from reprobuild.image.own import OwnWheel
@@ -179,9 +179,9 @@ def _check(
         ((again, statement),) = built.images
         notes = _require_unchanged(record, statement)
         (readable,) = images_of(InLayout(store), again.descriptor, "the one made again")
-        _require_sound(place, image, again.assembly.base)
+        _require_sound(place, image, again.base)
         verdict = compare_images(image, readable, observer)
-    return Checked(again.assembly.platform, verdict, _varied(made, again, varied), notes, record)
+    return Checked(again.platform, verdict, _varied(made, again, varied), notes, record)
 
 
 def _require_sound(place: Place, image: Readable, base: Base | None) -> None:
@@ -240,7 +240,7 @@ def _surroundings() -> tuple[Surroundings, tuple[str, ...]]:
 
 
 def _varied(made: Definition, again: Image, varied: tuple[str, ...]) -> tuple[str, ...]:
-    own = made.own is not None and any(environment.wheels for environment in again.assembly.environments)
+    own = made.own is not None and any(environment.wheels for environment in again.environments)
     return ("path", "umask", *(name for name in varied if name != "path" and own))
 
 
