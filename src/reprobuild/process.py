@@ -37,6 +37,7 @@ _NEVER_PASSED_ON = frozenset(
 _REMEDIES = {
     "uv": "Install it: pip install uv.",
     "git": "Install git, or build from a folder or an sdist that isn't a git checkout.",
+    "docker": "Install Docker 26 or newer with buildx; an image without RUN needs neither.",
     "bwrap": "Install bubblewrap, or choose another kind with --sandbox.",
     "unshare": "Install util-linux, or choose another kind with --sandbox.",
 }

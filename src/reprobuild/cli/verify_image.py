@@ -5,7 +5,16 @@ from pathlib import Path
 
 import click
 
-from reprobuild.cli.console import PATH, Console, accept_option, output_options, plain, print_json, sandbox_option
+from reprobuild.cli.console import (
+    PATH,
+    Console,
+    accept_option,
+    builder_options,
+    output_options,
+    plain,
+    print_json,
+    sandbox_option,
+)
 from reprobuild.cli.render import verdict_lines
 from reprobuild.compare import Level
 from reprobuild.image.verify import Checked, verify
@@ -23,6 +32,7 @@ Examples:
 @click.argument("image")
 @click.option("--project", type=PATH, default=Path(), help="The project that it was built from. Default: this folder.")
 @click.option("--plain-http", multiple=True, metavar="HOST", help="Speak http with this registry.")
+@builder_options
 @accept_option
 @sandbox_option
 @output_options
@@ -30,6 +40,8 @@ def verify_image(
     image: str,
     project: Path,
     plain_http: tuple[str, ...],
+    builder: str,
+    network: str,
     accept: str,
     sandbox: str | None,
     as_json: bool,
@@ -39,11 +51,20 @@ def verify_image(
     """Make an image again from what the record beside it names, and compare manifest, config and layers.
 
     The source is exported anew, the project's own wheel is built in surroundings that differ, and no layer that was
-    made before is used again. Of the base, manifest and config are compared by their digests. The layers in a layout
-    are hashed, an index may name nothing but the images that were made again, and these must be of one build.
+    made before is used again; what BuildKit built, it builds again without a cache. Of the base, manifest and config
+    are compared by their digests. The layers in a layout are hashed, an index may name nothing but the images that
+    were made again, and these must be of one build.
     """
     with Console(quiet=quiet or as_json, verbose=verbose) as console:
-        verified = verify(image, project, plain_http=plain_http, sandbox=sandbox, observer=console)
+        verified = verify(
+            image,
+            project,
+            plain_http=plain_http,
+            sandbox=sandbox,
+            builder=builder,
+            network=network,
+            observer=console,
+        )
     index = verified.index
     if as_json:
         said = {"image": image, "level": str(verified.level), "platforms": [_json(each) for each in verified.images]}

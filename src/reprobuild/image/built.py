@@ -47,3 +47,8 @@ class Built:
     name: str
     top: Descriptor
     images: tuple[tuple[Image, Json], ...]
+
+    @property
+    def engine(self) -> str:
+        """What built it, in the words of its record."""
+        return str(self.images[0][1]["predicate"]["buildDefinition"]["internalParameters"]["engine"])
