@@ -9,6 +9,7 @@ import os
 import re
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -54,23 +55,27 @@ def build(
     registry_of: Callable[[Reference], Documents],
     *,
     engine: Engine,
-    remembering: bool = True,
     sink: Sink = _ANYWHERE,
     observer: Observer = SILENT,
 ) -> Built:
     """Have BuildKit build an image, and put its own layers, configs, manifests and index into a store.
 
-    Args:
-        remembering: whether BuildKit may use what it built before.
+    What it built before is never used again: a step out of its cache keeps the times that it had then, and where these
+    are older than the epoch they stay, for BuildKit only ever makes times older.
 
     Raises:
-        BadInput, LockStale: the Dockerfile makes no sense, or names an image without a digest.
+        BadInput, LockStale: the Dockerfile makes no sense, names an image without a digest, or the epoch is to come.
         BuildFailed: a step failed; with the end of what it said.
         DigestMismatch: what came out isn't what its digests say.
         And what :meth:`Definition.environment` raises.
     """
     if definition.choices.compression is Compression.SPLICE:  # which is the assembler's own
         definition = replace(definition, choices=replace(definition.choices, compression=Compression.GZIP))
+    if definition.exported.epoch > time.time():
+        raise BadInput(
+            "The image's time lies in the future, and BuildKit would give files the time of the build instead.",
+            "Set the clock, or SOURCE_DATE_EPOCH to what has passed.",
+        )
     frontend = _frontend(definition)
     base_of = looking_up(registry_of, observer)
     images: list[tuple[Image, Json]] = []
@@ -87,7 +92,7 @@ def build(
             if found:
                 contexts[ENVIRONMENT] = folder / ENVIRONMENT
                 write_environment(found, contexts[ENVIRONMENT])
-            arguments = _arguments(definition, platform, contexts, folder / "image", cold=not remembering)
+            arguments = _arguments(definition, platform, contexts, folder / "image")
             _run(engine, definition, arguments, observer)
             observer.step("taking over what BuildKit built")
             image = _taken(spec, base_of, found, folder / "image", store, keeps_base=sink.keeps_base)
@@ -266,9 +271,7 @@ def _write(node: Node, path: Path) -> None:
     _set(path, node.mode, node.mtime, hasher.digest())
 
 
-def _arguments(
-    definition: Definition, platform: Platform, contexts: dict[str, Path], out: Path, *, cold: bool
-) -> list[str | Path]:
+def _arguments(definition: Definition, platform: Platform, contexts: dict[str, Path], out: Path) -> list[str | Path]:
     choices = definition.choices
     return [
         *common_arguments(definition.exported.epoch, out, choices.compression.value),
@@ -278,7 +281,7 @@ def _arguments(
         *(f"--build-arg={name}={value}" for name, value in choices.build_args.items()),
         *(f"--build-context={name}={path}" for name, path in contexts.items()),
         *([f"--target={choices.target}"] if choices.target else []),
-        *(["--no-cache"] if cold else []),
+        "--no-cache",
         definition.folder,
     ]
 

@@ -170,7 +170,7 @@ class _Again:
         origin = self.registries.origin
         if record.internal.get("engine") == "buildkit":
             engine = find_engine(self.builder, self.observer)
-            return buildkit.build(made, store, index, origin, engine=engine, remembering=False, observer=self.observer)
+            return buildkit.build(made, store, index, origin, engine=engine, observer=self.observer)
         with Others(origin, scratch, self.observer) as others:
             return build(made, store, index, origin, others.tree, remembering=False, observer=self.observer)
 
@@ -192,7 +192,7 @@ def _check(place: Place, image: Readable, record: ImageRecord, scratch: Path, ag
         (readable,) = images_of(InLayout(store), mine.descriptor, "the one made again")
         _require_sound(place, image, mine.base)
         verdict = compare_images(image, readable, observer)
-    return Checked(mine.platform, verdict, _varied(made, mine, record, varied), notes, record)
+    return Checked(mine.platform, verdict, _varied(made, mine, varied), notes, record)
 
 
 def _require_sound(place: Place, image: Readable, base: Base | None) -> None:
@@ -261,10 +261,9 @@ def _surroundings() -> tuple[Surroundings, tuple[str, ...]]:
     return around, names
 
 
-def _varied(made: Definition, again: Image, record: ImageRecord, varied: tuple[str, ...]) -> tuple[str, ...]:
+def _varied(made: Definition, again: Image, varied: tuple[str, ...]) -> tuple[str, ...]:
     own = made.own is not None and any(environment.wheels for environment in again.environments)
-    cache = ("cache",) if record.internal.get("engine") == "buildkit" else ()
-    return ("path", "umask", *cache, *(name for name in varied if name != "path" and own))
+    return ("path", "umask", *(name for name in varied if name != "path" and own))
 
 
 @contextmanager
