@@ -9,6 +9,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -193,7 +194,8 @@ def _questioned(endpoint: str, name: str) -> str:
             if context
             else sdk.from_env(timeout=_SECONDS)
         )
-        version, status = str(client.version().get("Version", "unknown")), client.info().get("DriverStatus")
+        with closing(client):
+            version, status = str(client.version().get("Version", "unknown")), client.info().get("DriverStatus")
     except (DockerException, OSError) as error:
         raise ToolMissing(
             f"The Docker engine of the builder {name} doesn't answer: {redacted(shown(error))}.",
