@@ -35,6 +35,8 @@ name = "demo"
 version = "1"
 [tool.reprobuild.images.app]
 project = false
+python = "3.11"
+interpreter = "/usr/bin/python3.11"
 platform = "x86_64-manylinux_2_28"
 """
 
@@ -171,6 +173,22 @@ def test_a_step_that_is_not_the_same_again_is_found_with_its_file(demo: Make, ru
     done = run("verify-image", "dist/app", cwd=folder, code=ExitCode.DIFFERS_PAYLOAD)
     assert "srv-stamp" in done.stdout
     assert "other" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("steps", "complaint"),
+    [
+        (
+            "COPY --from=environment / /opt/a/\nCOPY --from=environment / /opt/b/",
+            "to several places or Pythons: /opt/a",
+        ),
+        ("RUN --mount=from=environment,target=/opt/a true", "the environment can't be mounted"),
+        ("COPY --from=environment /bin /opt/a/", "the environment is copied as a whole"),
+    ],
+)
+def test_an_environment_that_buildkit_can_not_be_given(demo: Make, run: Cli, steps: str, complaint: str) -> None:
+    done = run("image", "app", demo(f"{steps}\nRUN true"), code=ExitCode.BAD_INPUT)
+    assert complaint in done.stderr
 
 
 def test_a_step_that_fails_is_told_with_its_line(demo: Make, run: Cli) -> None:

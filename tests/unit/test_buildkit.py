@@ -183,9 +183,10 @@ def test_no_buildx(docker):
     "said",
     [
         {"text": "Name: own\nDriver:\nError: Cannot connect to the Docker daemon at tcp://a:b@c."},
+        {"text": "Name: own\nDriver: remote\nNodes:\nName: own0\nError: Cannot connect to it at tcp://a:b@c."},
         {"text": "ERROR: Cannot connect to the Docker daemon at tcp://a:b@c.", "exit": 1},
     ],
-    ids=["told", "failed"],
+    ids=["told", "told of a node", "failed"],
 )
 def test_an_engine_that_is_not_there(docker, said):
     docker.says(inspect=said)

@@ -76,6 +76,13 @@ def test_what_names_no_tag_of_an_image_stays(text):
     assert pin(text, pytest.fail) == text
 
 
+def test_what_run_mounts_is_pinned_where_it_stands():
+    text = "FROM scratch\nRUN --mount=type=bind,from=a:1,target=/from=a:1 --mount=from=b:2 \\\n  echo from=a:1\n"
+    done = text.replace("bind,from=a:1,", f"bind,from=a:1{at('a:1')},").replace("=b:2 ", f"=b:2{at('b:2')} ")
+    assert pin(text, digest_of) == done
+    assert pin(done, digest_of) == done
+
+
 def test_what_moved_is_told_with_its_line():
     text = f"FROM a:1@{OLD}\n\nFROM b:1\nFROM c:1{at('c:1')}\n"
     assert moved(text, digest_of) == (
