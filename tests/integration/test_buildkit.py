@@ -13,14 +13,20 @@ import tempfile
 import threading
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
 from reprobuild.errors import ExitCode
+from reprobuild.image.buildkit import write_environment
+from reprobuild.image.engine import common_arguments, find
+from reprobuild.image.environment import Environment
+from reprobuild.image.target import Target
 from reprobuild.oci.layout import Layout
 from reprobuild.oci.model import Manifest
+from reprobuild.oci.tree import WHEEL_TIME, Node, Text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -80,20 +86,6 @@ def demo(tmp_path: Path, base_image: Callable[[str], str], git: Git) -> Make:
 def commit(git: Git, folder: Path) -> None:
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--message", "a state of the test")
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """The files of an image's own layers in a layout without its base."""
-    layout = Layout(folder)
-    manifest = Manifest.read(layout.read(layout.find()), "the image")
-    found: dict[str, bytes] = {}
-    for layer in manifest.layers:
-        if layout.has(layer.digest):
-            with tarfile.open(layout.path_of(layer.digest)) as tar:
-                for member in tar:
-                    stream = tar.extractfile(member) if member.isfile() else None
-                    found[member.name] = stream.read() if stream else b""
-    return found
 
 
 @pytest.fixture
@@ -202,19 +194,31 @@ def test_a_step_that_fails_is_told_with_its_line(demo: Make, run: Cli) -> None:
     )
 
 
-def test_a_file_of_one_size_and_time_is_not_taken_for_another(demo: Make, run: Cli, git: Git) -> None:
-    """BuildKit keeps what it was sent, and compares names, sizes and times alone."""
-    folder = demo("COPY app.txt /srv/")
-    for text in ("one\n", "two\n"):
-        (folder / "app.txt").write_text(text)
-        commit_if_changed(git, folder)
-        run("image", "app", folder, "--engine", "buildkit")
-        assert files(folder / "dist" / "app")["srv/app.txt"] == text.encode()
-
-
-def commit_if_changed(git: Git, folder: Path) -> None:
-    if git(folder, "status", "--porcelain"):
-        commit(git, folder)
+def test_a_file_of_one_size_and_time_is_not_taken_for_another(
+    docker: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """BuildKit keeps what it was sent as a named context, and compares names, sizes and times alone with the next."""
+    for name, value in docker.items():
+        monkeypatch.setenv(name, value)
+    engine = find()
+    target = Target("3.11", "/usr/bin/python3.11", "x86_64-manylinux_2_28")
+    for text in (b"one", b"two"):
+        folder = tmp_path / text.decode()
+        context, out = folder / "context", folder / "out"
+        context.mkdir(parents=True)
+        (context / "Dockerfile").write_text("FROM scratch\nCOPY --from=environment / /opt/venv/\n")
+        nodes = Node("opt/venv", "directory", 0o755, WHEEL_TIME), Node("opt/venv/a", "file", 0o640, WHEEL_TIME)
+        skeleton = (nodes[0], replace(nodes[1], content=Text(text)))
+        write_environment(Environment(target, skeleton, (), ()), folder / "environment")
+        given = f"--build-context=environment={folder / 'environment'}"
+        engine.buildx(*common_arguments(EPOCH, out), "--no-cache", given, context)
+        layout = Layout(out)
+        (layer,) = Manifest.read(layout.read(layout.find()), "the image").layers
+        with tarfile.open(layout.path_of(layer.digest)) as tar:
+            member = tar.getmember("opt/venv/a")
+            stream = tar.extractfile(member)
+            assert stream
+            assert (stream.read(), member.mtime, member.mode) == (text, WHEEL_TIME, 0o640)
 
 
 def test_times_do_not_depend_on_what_was_built_before(demo: Make, run: Cli) -> None:
