@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from reprobuild.cli.image import image as image_command
+from reprobuild.digest import canonical_json
 from reprobuild.errors import BadInput, BuildFailed, DigestMismatch, LockStale, ToolMissing
 from reprobuild.image import engine as engines
 from reprobuild.image.build import Choices
@@ -25,7 +26,7 @@ from reprobuild.image.make import Destinations, How, make
 from reprobuild.image.outputs import Output
 from reprobuild.image.verify import verify
 from reprobuild.oci.layout import Layout
-from reprobuild.oci.model import Platform
+from reprobuild.oci.model import OCI_CONFIG, Descriptor, Manifest, Platform
 
 PROGRAM = Path(__file__).parents[1] / "buildx" / "docker.py"
 AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
@@ -411,6 +412,40 @@ def test_run_without_the_epoch_is_warned_of(docker, project):
     told = Told()
     built(project(RAN, name="other"), observer=told)
     assert told.warnings == []
+
+
+def put_image(served, name, settings):
+    """Put an image without layers into a registry; its reference."""
+    config = canonical_json(
+        {"os": "linux", "architecture": "amd64", "config": settings, "rootfs": {"type": "layers", "diff_ids": []}}
+    )
+    manifest = Manifest.make(Descriptor.of(OCI_CONFIG, config), [])
+    served.hold(name, config)
+    served.hold_manifest(name, manifest.descriptor.media_type, manifest.raw)
+    return f"{served.host}/{name}:1@{manifest.descriptor.digest}"
+
+
+def test_every_image_that_counts_is_recorded_once(docker, project, served, monkeypatch, tmp_path):
+    monkeypatch.setenv("REPROBUILD_CACHE_DIR", str(tmp_path / "cache"))
+    a, b, c, d = (put_image(served, name, {"Labels": {"is": name}}) for name in "abcd")
+    text = f"FROM {b} AS b\nFROM {d} AS unused\nFROM {a}\nARG SOURCE_DATE_EPOCH\nCOPY --from=b /x /x\n"
+    text += f"RUN --mount=type=bind,from={c},target=/c --mount=type=bind,from={a},target=/a true\n"
+    ((_, statement),) = built(project(text)).built.images
+    listed = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    roles = [(each["annotations"]["role"], each["name"][-3:]) for each in listed]
+    assert [each for each in roles if each[0] in ("base", "image")] == [
+        ("base", "a:1"),
+        ("image", "b:1"),
+        ("image", "c:1"),
+    ]
+
+
+def test_triggers_of_a_base_are_left_to_buildkit_and_told(docker, project, served, monkeypatch, tmp_path):
+    monkeypatch.setenv("REPROBUILD_CACHE_DIR", str(tmp_path / "cache"))
+    told = Told()
+    made = built(project(f"FROM {put_image(served, 'a', {'OnBuild': ['RUN true']})}\n"), observer=told)
+    assert made.built.engine == "buildkit"
+    assert any("has ONBUILD triggers" in each for each in told.warnings)
 
 
 def test_run_for_a_platform_that_the_builder_lacks(docker, project):
