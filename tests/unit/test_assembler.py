@@ -397,7 +397,7 @@ def test_a_stage_gives_files_to_another(making):
 def test_a_stage_goes_on_from_another(making):
     image, store = making.image("FROM base AS first\nCOPY app.py /srv/one\nFROM first\nCOPY app.py /srv/two\n")
     assert [list(each)[-1] for each in files(image, store)] == ["srv/one", "srv/two"]
-    assert image.assembly.base == making.base
+    assert image.base == making.base
 
 
 def test_files_of_another_image(making):

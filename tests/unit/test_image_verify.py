@@ -15,6 +15,7 @@ from reprobuild.difference import Level
 from reprobuild.errors import BadInput, DigestMismatch, RecordUnusable, SourceUnusable
 from reprobuild.image.build import Choices, build
 from reprobuild.image.make import Destinations, make
+from reprobuild.image.others import Others
 from reprobuild.image.outputs import Output
 from reprobuild.image.store import InLayout, add_record, images_of, records_of
 from reprobuild.image.verify import _require_unchanged, compare_named, verify
@@ -415,12 +416,14 @@ def other_engine(monkeypatch):
     """Something else that builds images, in the place of BuildKit: other bytes, and the mode that it is told."""
 
     def run(mode=0o644):
-        def build_otherwise(definition, *where, **more):
+        def build_otherwise(definition, store, index, origin, *, engine, observer):
             (definition.folder / "app.py").chmod(0o100 | mode if mode & 0o100 else 0o644)
             choices = replace(definition.choices, compression=Compression.GZIP)
-            return build(replace(definition, choices=choices), *where, **more)
+            with Others(origin, definition.folder, observer) as others:
+                return build(replace(definition, choices=choices), store, index, origin, others.tree, observer=observer)
 
-        monkeypatch.setattr("reprobuild.image.verify._buildkit", lambda: build_otherwise)
+        monkeypatch.setattr("reprobuild.image.verify.find_engine", lambda *_: None)
+        monkeypatch.setattr("reprobuild.image.verify.buildkit.build", build_otherwise)
 
     return run
 

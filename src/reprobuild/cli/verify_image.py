@@ -5,7 +5,16 @@ from pathlib import Path
 
 import click
 
-from reprobuild.cli.console import PATH, Console, accept_option, output_options, plain, print_json, sandbox_option
+from reprobuild.cli.console import (
+    PATH,
+    Console,
+    accept_option,
+    builder_options,
+    output_options,
+    plain,
+    print_json,
+    sandbox_option,
+)
 from reprobuild.cli.render import verdict_lines
 from reprobuild.compare import Level
 from reprobuild.image.verify import Checked, verify
@@ -24,6 +33,7 @@ Examples:
 @click.option("--project", type=PATH, default=Path(), help="The project that it was built from. Default: this folder.")
 @click.option("--plain-http", multiple=True, metavar="HOST", help="Speak http with this registry.")
 @click.option("--cross-engine", is_flag=True, help="Build it with the other engine, too, and compare all files.")
+@builder_options
 @accept_option
 @sandbox_option
 @output_options
@@ -32,6 +42,8 @@ def verify_image(
     project: Path,
     plain_http: tuple[str, ...],
     cross_engine: bool,
+    builder: str,
+    network: str,
     accept: str,
     sandbox: str | None,
     as_json: bool,
@@ -41,15 +53,23 @@ def verify_image(
     """Make an image again from what the record beside it names, and compare manifest, config and layers.
 
     The source is exported anew, the project's own wheel is built in surroundings that differ, and no layer that was
-    made before is used again. Of the base, manifest and config are compared by their digests. The layers in a layout
-    are hashed, an index may name nothing but the images that were made again, and these must be of one build.
+    made before is used again; what BuildKit built, it builds again without a cache. Of the base, manifest and config
+    are compared by their digests. The layers in a layout are hashed, an index may name nothing but the images that
+    were made again, and these must be of one build.
 
-    With --cross-engine the definition is built with BuildKit, too, whose layers are others: the files that they make
+    With --cross-engine the other engine builds the definition, too, whose layers are others: the files that they make
     together are compared with the image's, one by one, and so are the settings.
     """
     with Console(quiet=quiet or as_json, verbose=verbose) as console:
         verified = verify(
-            image, project, plain_http=plain_http, sandbox=sandbox, cross_engine=cross_engine, observer=console
+            image,
+            project,
+            plain_http=plain_http,
+            sandbox=sandbox,
+            builder=builder,
+            network=network,
+            cross_engine=cross_engine,
+            observer=console,
         )
     index = verified.index
     if as_json:

@@ -29,8 +29,6 @@ from reprobuild.oci.tree import WHEEL_TIME
 from reprobuild.progress import SILENT, Observer
 from reprobuild.project import Config, ImageSettings
 
-#: What a RUN step mounts the packages from.
-CONTEXT = "apt"
 LOCK = "images/{name}/apt.lock"
 _DOCKERFILE = "images/{name}/Dockerfile"
 _SCRIPT = Path(__file__).parents[1] / "inside" / "apt.sh"

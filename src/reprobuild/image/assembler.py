@@ -19,6 +19,7 @@ from reprobuild import process
 from reprobuild.digest import Digest, canonical_json
 from reprobuild.errors import BadInput
 from reprobuild.image.base import Base
+from reprobuild.image.built import Image
 from reprobuild.image.context import Nodes, Tree, owner_of, place
 from reprobuild.image.environment import Environment, InstalledWheel
 from reprobuild.image.plan import HEAVY, LARGEST_LAYER, MOST_LAYERS, plan
@@ -84,27 +85,6 @@ class Assembly:
     def parts(self) -> tuple[Part, ...]:
         """Its own layers, lowest first."""
         return tuple(part for _, parts in self.history for part in parts)
-
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """An image for one platform whose own layers, config and manifest have been written.
-
-    Attributes:
-        layers: those that aren't the base's, lowest first.
-        remembered: how many of them were the same as before.
-    """
-
-    assembly: Assembly
-    manifest: Manifest
-    config: Descriptor
-    layers: tuple[Layer, ...]
-    remembered: int
-
-    @property
-    def descriptor(self) -> Descriptor:
-        """The manifest's, with the platform."""
-        return replace(self.manifest.descriptor, platform=self.assembly.platform)
 
 
 @dataclass(frozen=True, slots=True)
@@ -534,7 +514,16 @@ class Writer:
             config, [*below, *(layer.descriptor for layer in layers)], annotations=_annotations(assembly)
         )
         self._store.put_document(manifest.descriptor.media_type, manifest.raw)
-        return Image(assembly, manifest, config, layers, sum(known for _, known in done))
+        return Image(
+            assembly.platform,
+            assembly.base,
+            manifest,
+            config,
+            layers,
+            tuple(part.title for part in assembly.parts),
+            sum(known for _, known in done),
+            assembly.environments,
+        )
 
 
 def _size(part: Part) -> int:

@@ -15,6 +15,8 @@ from reprobuild.oci.rootfs import open_layer
 from reprobuild.progress import SILENT, Observer
 
 _QUOTED, _DEPTH = 96, 16
+#: What BuildKit puts behind each step; behind that mark the assembler has the names of wheels.
+_BY_BUILDKIT = " # buildkit"
 #: What the config says again of the layers, which are compared themselves.
 _OF_LAYERS = ("rootfs", "history")
 
@@ -44,7 +46,8 @@ class Readable:
         history = self.config.document.get("history")
         entries = [each for each in history if isinstance(each, dict)] if isinstance(history, list) else []
         told = [each for each in entries if not each.get("empty_layer")]
-        texts = [str(each.get("created_by", "")) for each in told] if len(told) == len(self.manifest.layers) else []
+        steps = [str(each.get("created_by", "")).removesuffix(_BY_BUILDKIT) for each in told]
+        texts = steps if len(told) == len(self.manifest.layers) else []
         pairs = zip_longest(self.manifest.layers, self.config.diff_ids)
         return tuple(
             _Layer(number, descriptor, str(diff_id), texts[number] if texts else "")

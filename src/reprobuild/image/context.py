@@ -20,6 +20,7 @@ from e2b_dockerfile_utils import PatternMatcher
 
 from reprobuild.errors import BadInput, shown
 from reprobuild.files import read_text
+from reprobuild.image.dockerfile import NeedsBuildKit
 from reprobuild.image.stages import Copy
 from reprobuild.oci.tree import Node, OnDisk, Text
 
@@ -374,7 +375,8 @@ class _Placing:
         self._check(place, wants_folder=False)
         self.landed.pop(posixpath.dirname(place), None)
         if self.step.unpacks and node.content and _is_archive(next(node.content.chunks(), b"")):
-            self.fail(f"ADD would unpack {shown(node.path)!r}, or try to.", "Use COPY, or `--engine buildkit`.")
+            reason = f"{self.where}:{self.step.line}: ADD would unpack {shown(node.path)!r}, or try to."
+            raise NeedsBuildKit(reason, "Use COPY, or `--engine buildkit`.")
         self.found[place] = self._as_copied(node, place)
 
     def _as_copied(self, node: Node, place: str) -> Node:
