@@ -9,8 +9,9 @@ from click.shell_completion import CompletionItem
 
 from reprobuild.cli.console import plain, print_json
 from reprobuild.errors import BadInput, ExitCode
-from reprobuild.image.lint import Finding, Report, lint as lint_file, rules
-from reprobuild.image.rules import RULES, Rule
+from reprobuild.image.lint import Finding, Report, rules
+from reprobuild.image.lint import lint as lint_file
+from reprobuild.image.lint.rules import RULES, Rule
 
 _COLOURS = {"error": "red", "warning": "yellow"}
 

@@ -1,13 +1,14 @@
 """Shell scripts read far enough to tell which commands they run, on which lines, and where their output goes.
 
 It is a reading, not an interpreter: no variable is replaced, no condition decided, and both branches count. Sources:
-POSIX's Shell Command Language (2.3 to 2.10), and Bash's manual for ``<(…)``, ``&>`` and ``$'…'``. Functions, aliases and
-programs whose names are in variables aren't followed.
+POSIX's Shell Command Language (2.3 to 2.10), and Bash's manual for ``<(…)``, ``&>`` and ``$'…'``. Functions, aliases
+and programs whose names are in variables aren't followed.
 """
 
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh"})
 _DEPTH = 12  # of scripts within scripts
@@ -71,7 +72,7 @@ class Command:
         return any(each.writes for each in self.redirects)
 
     def has(self, *options: str) -> bool:
-        """Whether one of some options is there: ``--name``, ``--name=…``, or ``-x``, also among others as in ``-yx``."""
+        """Whether one of some options is there: ``--name``, ``--name=…``, or ``-x``, also as in ``-yx``."""
         return any(_is_option(word, option) for word in self.words[1:] for option in options)
 
 
@@ -116,13 +117,13 @@ class _Reader:
         self._groups: list[int] = []  # where each open group begins
         self._element: list[int] = []  # what the next | would pipe
         self._piped: list[int] = []  # what the next command gets
+        self._words: list[_Word] = []  # of the command that is being read
+        self._redirects: list[tuple[str, _Word]] = []
+        self._documents: list[int] = []  # redirects whose here-documents begin on the next line
 
     def read(self, text: str) -> list[Command]:
-        words: list[_Word] = []
-        redirects: list[tuple[str, _Word]] = []
-        documents: list[tuple[int, bool]] = []  # a here-document's redirect, and whether its tabs go
-        at, end = 0, len(text)
-        while at < end:
+        at = 0
+        while at < len(text):
             if text.startswith("\\\n", at):
                 at += 2
             elif text[at] in " \t\r":
@@ -130,33 +131,40 @@ class _Reader:
             elif text[at] == "#":
                 at = _find(text, "\n", at)
             elif (operator := _OPERATOR.match(text, at)) and not _is_process(text, at):
-                at = operator.end()
-                if operator[0] in _REDIRECTING:
-                    if words and words[-1].text.isdecimal() and words[-1].at + len(words[-1].raw) == operator.start():
-                        words.pop()
-                    while at < end and text[at] in " \t":
-                        at += 1
-                    word, at = _word(text, at)
-                    redirects.append((operator[0], word))
-                    if operator[0] in ("<<", "<<-"):
-                        documents.append((len(redirects) - 1, operator[0] == "<<-"))
-                    continue
-                if operator[0] == "\n":
-                    for which, tabs in documents:
-                        at = self._document(text, at, redirects, which, tabs=tabs)
-                    documents = []
-                self._end(operator[0], words, redirects)
-                words, redirects = [], []
+                at = self._operator(text, operator[0], operator.end())
             else:
                 word, at = _word(text, at)
-                words.append(word)
-        self._end("\n", words, redirects)
+                self._words.append(word)
+        self._end("\n")
         return self.commands
 
-    def _document(self, text: str, at: int, redirects: list[tuple[str, _Word]], which: int, *, tabs: bool) -> int:
+    def _operator(self, text: str, operator: str, at: int) -> int:
+        """Read what an operator that ends at a position brings with it; where that ends."""
+        if operator in _REDIRECTING:
+            self._take_number(at - len(operator))
+            while text[at : at + 1] in (" ", "\t"):
+                at += 1
+            word, at = _word(text, at)
+            self._redirects.append((operator, word))
+            if operator in ("<<", "<<-"):
+                self._documents.append(len(self._redirects) - 1)
+            return at
+        if operator == "\n":
+            for which in self._documents:
+                at = self._document(text, at, which)
+            self._documents = []
+        self._end(operator)
+        return at
+
+    def _take_number(self, at: int) -> None:
+        """Drop the file descriptor that stands right before a redirect."""
+        if self._words and self._words[-1].text.isdecimal() and self._words[-1].at + len(self._words[-1].raw) == at:
+            self._words.pop()
+
+    def _document(self, text: str, at: int, which: int) -> int:
         """Read a here-document: the word that named its end holds it from now on. Where it ends."""
-        operator, word = redirects[which]
-        start = at
+        operator, word = self._redirects[which]
+        start, tabs = at, operator == "<<-"
         while at < len(text):
             stop = _find(text, "\n", at)
             line = text[at:stop]
@@ -167,11 +175,13 @@ class _Reader:
         held = _Word(body, body, start, set(), [])
         if word.raw == word.text:  # no part of its end is quoted
             _expand(body, start, held)
-        redirects[which] = (operator, held)
+        self._redirects[which] = (operator, held)
         return min(_find(text, "\n", at) + 1, len(text))
 
-    def _end(self, operator: str, words: list[_Word], redirects: list[tuple[str, _Word]]) -> None:
+    def _end(self, operator: str) -> None:
         """End a command, and say to whom its output goes."""
+        words, redirects = self._words, self._redirects
+        self._words, self._redirects = [], []
         closing = self._open_and_close(words)
         if operator == "(":
             self._groups.append(len(self.commands))
@@ -249,15 +259,18 @@ class _Reader:
             first = word.text.partition("\n")[0]
             interpreter = re.split(r"[\s/]+", first.strip())[-1] if first.startswith("#!") else "sh"
             if interpreter.lstrip("-") in SHELLS or not first.startswith("#!"):
-                self._nested(word.text, lambda offset, start=word.at: self._line_of(start + offset))
+                self._nested(word.text, partial(self._line_within, word.at))
 
     def _within(self, script: str, at: int, position: int) -> None:
         """The commands of a substitution, which feed the command that it stands in."""
         start = len(self.commands)
-        self._nested(script, lambda offset: self._line_of(at + offset))
+        self._nested(script, partial(self._line_within, at))
         for number in range(start, len(self.commands)):
             if self.commands[number].feeds is None:
                 self.commands[number] = replace(self.commands[number], feeds=position)
+
+    def _line_within(self, start: int, offset: int) -> int:
+        return self._line_of(start + offset)
 
     def _nested(self, script: str, line_of: Callable[[int], int]) -> None:
         if self._depth >= _DEPTH:

@@ -39,7 +39,7 @@ RULES: dict[str, Rule] = {
             "unpinned-image",
             "error",
             "A tag names another image whenever its owner pushes one.",
-            "Put the digest behind the tag, NAME:TAG@sha256:…; `reprobuild lock` does, and `lock --check` tells when it moved.",
+            "Put the digest behind the tag, NAME:TAG@sha256:…; `reprobuild lock` does, and shows with --check if it moved.",
         ),
         Rule(
             "latest-tag",
@@ -57,8 +57,8 @@ RULES: dict[str, Rule] = {
             "moving-archive",
             "error",
             "A distribution's archive offers other versions from day to day, and drops the old ones.",
-            "Install from reprobuild's apt lock (docs/apt.md), from files that you keep, or from a snapshot with its date "
-            "in the address.",
+            "Install from reprobuild's apt lock (docs/apt.md), from files that you keep, or from a snapshot with its "
+            "date in the address.",
         ),
         Rule(
             "pip-unhashed",
@@ -142,7 +142,7 @@ RULES: dict[str, Rule] = {
             "machine-id",
             "error",
             "systemd and dbus make an identity by chance when they are installed.",
-            "In the same RUN: `rm -f /var/lib/dbus/machine-id && : > /etc/machine-id`; it is then made at the first start.",
+            "In the same RUN: `rm -f /var/lib/dbus/machine-id && : > /etc/machine-id`; the first start then makes it.",
         ),
         Rule(
             "bytecode",
@@ -214,17 +214,17 @@ RULES: dict[str, Rule] = {
         Rule(
             "missing-epoch",
             "warning",
-            "BuildKit gives SOURCE_DATE_EPOCH to a RUN only where the stage declares it; without it Python, useradd, compilers "
-            "and others take the clock's or the files' own time.",
+            "BuildKit gives SOURCE_DATE_EPOCH to a RUN only where the stage declares it; without it Python, useradd, "
+            "compilers and others take the clock's or the files' own time.",
             "`ARG SOURCE_DATE_EPOCH` before the first RUN of the stage.",
         ),
         Rule(
             "archive-times",
             "error",
-            "An archive made in RUN holds the times of its files, and a tar their order on the disk; rewrite-timestamp doesn't "
-            "reach into files.",
-            'tar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner; gzip -n; before zip -X: '
-            '`find DIR -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +`.',
+            "An archive made in RUN holds the times of its files, and a tar their order on the disk; rewrite-timestamp "
+            "doesn't reach into files.",
+            'tar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner; gzip -n; '
+            'before zip -X: `find DIR -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +`.',
         ),
         Rule(
             "generated-key",
