@@ -253,7 +253,7 @@ class Lab:
         script = folder / "bin/pip"
         script.write_text('#!/bin/sh\nPYTHONPATH=/usr/local/lib/pip exec python3 -B -m pip "$@"\n')
         script.chmod(0o755)
-        start = f"FROM {self._bases['debian']}\nCOPY . /usr/local/\nENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_BREAK_SYSTEM_PACKAGES=1\n"
+        start = f"FROM {self._bases['debian']}\nCOPY . /usr/local/\nENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_BREAK_SYSTEM_PACKAGES=1 PIP_TRUSTED_HOST=127.0.0.1\n"
         first = self._pushed(folder, start, "workbench")
         other = "ENV LD_PRELOAD=/usr/local/lib/clock.so\n" if self._clock else ""
         return {1: first, 2: self._pushed(self._folder("none"), f"FROM {first}\n{other}", "workbench")}

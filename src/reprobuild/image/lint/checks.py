@@ -7,7 +7,9 @@ from itertools import pairwise
 from reprobuild.image.lint.run import COMMIT, EPOCH, Found, Run, assigned, context_text, operands, text_of
 from reprobuild.image.lint.shell import Command
 
-_DATED = re.compile(r"/\d{8}T\d{6}Z|snapshot\.(debian|ubuntu)\.|APT::Snapshot|--snapshot|\bfile:/|\bcopy:/")
+_DATED = re.compile(
+    r"/\d{8}T\d{6}Z|snapshot\.(debian|ubuntu)\.|APT::Snapshot|--snapshot|\bfile:/|\bcopy:/|repro-sources-list"
+)
 
 # --- packages --------------------------------------------------------------------------------------------------------
 
@@ -212,36 +214,40 @@ def _named(word: str) -> str:
 
 
 def _bytecode(run: Run) -> Iterator[Found]:
-    if run.variables.get(EPOCH):
-        return
     for each in run.commands:
-        compiles = "compileall" in each.words or "py_compile" in each.words
+        words = {*each.words}
         pip = "install" in _pip(each) and not each.has("--no-compile", "--dry-run") and not run.on("PIP_NO_COMPILE")
-        uv = each.program == "uv" and (
-            each.has("--compile-bytecode") or (run.on("UV_COMPILE_BYTECODE") and _uv_installs(each))
-        )
-        if (
-            (compiles and "unchecked-hash" not in text_of(each) and "checked-hash" not in text_of(each))
-            or (pip and "--no-compile" not in run.variables.get("PIP_OPTIONS", ""))
-            or uv
-        ):
+        # With --target pip compiles in a folder whose name is made by chance, and the name gets into the file.
+        elsewhere = pip and each.has("--target", "-t")
+        compiles = words & {"compileall", "py_compile"} and not words & {"unchecked-hash", "checked-hash"}
+        if elsewhere or ((pip or compiles) and not run.variables.get(EPOCH)):
             yield "bytecode", each.line, text_of(each)
 
 
-def _uv_installs(each: Command) -> bool:
-    return each.program == "uv" and any(word in ("install", "sync") for word in each.words[1:3])
+def _uv_verb(each: Command) -> str:
+    """What uv is to do with an environment: ``sync``, ``pip install``, ``pip sync``; empty for all else."""
+    verb = " ".join(operands(each, "--directory --project", 1)[:2]) if each.program == "uv" else ""
+    return "sync" if verb.startswith("sync") else verb if verb in ("pip install", "pip sync") else ""
+
+
+def _installs_local(each: Command) -> bool:
+    """Whether uv installs a folder or a file of this machine, as against a package of an index."""
+    if _uv_verb(each) == "sync":
+        return not each.has("--no-install-project", "--no-install-workspace", "--no-install-local")
+    wanted = operands(each, _PIP_VALUED, 3)
+    return _uv_verb(each) == "pip install" and (each.has("-e", "--editable") or any(map(_is_local, wanted)))
 
 
 def _caches(run: Run) -> Iterator[Found]:
     for number, each in enumerate(run.commands):
         pip = bool({"install", "download", "wheel"} & {*_pip(each)})
-        if _uv_installs(each) and not run.on("UV_NO_INSTALLER_METADATA"):
+        if _installs_local(each) and not run.on("UV_NO_INSTALLER_METADATA"):
             yield "uv-installer-metadata", each.line, text_of(each)
         off = each.has("--no-cache-dir", "--no-cache", "--no-index") or (each.program == "uv" and each.has("-n"))
         kept = ""
         if pip and not off and not run.on("PIP_NO_CACHE_DIR"):
             kept = run.variables.get("PIP_CACHE_DIR") or "/root/.cache/pip"
-        elif _uv_installs(each) and not off and not run.on("UV_NO_CACHE"):
+        elif _uv_verb(each) and not off and not run.on("UV_NO_CACHE"):
             kept = run.variables.get("UV_CACHE_DIR") or "/root/.cache/uv"
         elif each.program == "npm" and any(word in ("ci", "install", "i") for word in each.words[1:]):
             kept = run.variables.get("npm_config_cache") or run.variables.get("NPM_CONFIG_CACHE") or "/root/.npm"

@@ -27,6 +27,15 @@ from reprobuild.oci.model import Platform
 #: What a Dockerfile may copy from without a digest: contexts that this project makes from locks.
 _CONTEXTS = ("environment", "apt")
 _PLATFORM = Platform("linux", "amd64")
+#: Rules whose remedy is for a whole RUN: the first command of each that breaks one is enough.
+_ONCE = frozenset(
+    "moving-archive apt-lists apt-cache apt-logs ldconfig-cache shadow-date bytecode download-cache".split()
+)
+#: Programs to which SOURCE_DATE_EPOCH makes no difference.
+_PLAIN = frozenset(
+    ": [ cat cd chmod chown cp echo exit export find grep groupadd ln ls mkdir mv printf rm rmdir sed set test touch true "
+    "unlink".split()
+)
 _WAIVER = re.compile(r"\s*#\s*reprobuild:\s*allow\b[ \t]*(\S*)[ \t]*(.*)")
 
 
@@ -205,7 +214,7 @@ class _Stages:
         for source in sources:
             if each.name == "ADD" and (found := _fetched(source, flags)):
                 yield found, each.line, f"ADD {source}"
-            elif _is_git(source) or (source.strip("./*") == "" and not each.inline and not self._ignores_git()):
+            elif _is_git(source) or (source.strip("./*") == "" and not each.inline and self._has_git()):
                 yield "copy-git", each.line, each.text
             elif "/apt" in target or "sources" in target:
                 state.sources += self._near(source)
@@ -218,7 +227,13 @@ class _Stages:
         commands = commands_of(each, self._lines, self._file.escape)
         state.sources += f"\n{each.text}" + "".join(f"\n{one.text}" for one in each.inline)
         variables = {**state.variables, **dict(pair for command in commands for pair in assigned(command))}
-        if not state.variables.get(EPOCH) and number not in self._missing and self._root(number) not in self._missing:
+        plain = all(command.program in _PLAIN for command in commands if command.words)
+        if (
+            not plain
+            and not state.variables.get(EPOCH)
+            and number not in self._missing
+            and self._root(number) not in self._missing
+        ):
             self._missing |= {number, self._root(number)}
             yield "missing-epoch", each.line, each.text
         run = Run(
@@ -226,8 +241,12 @@ class _Stages:
             tuple(mount for mount in mounts if mount.get("type", "bind") in ("cache", "tmpfs", "bind")),
             self._exposed[number], state.sources, self._base(self._file.stages[self._root(number)]), self._folders,
         )  # fmt: skip
+        told: set[str] = set()
         for check in CHECKS:
-            yield from check(run)
+            for found in check(run):
+                if found[0] not in told or found[0] not in _ONCE:
+                    yield found
+                told.add(found[0])
 
     # What these share.
 
@@ -285,16 +304,36 @@ class _Stages:
             if (other := self._stage(_pairs(mount).get("from", ""), number)) is not None:
                 yield other, set()
 
-    def _ignores_git(self) -> bool:
-        for folder in self._folders:
-            for path in (folder / f"{self._name}.dockerignore", folder / ".dockerignore"):
-                if path.is_file() and _matches_git(path):
-                    return True
-        return False
+    def _has_git(self) -> bool:
+        """Whether the build context has a .git that nothing ignores, as far as one can tell."""
+        if not self._folders:
+            return True
+        context = self._context()
+        ignoring = (self._folders[0] / f"{self._name}.dockerignore", context / ".dockerignore")
+        return (context / ".git").exists() and not any(path.is_file() and _matches_git(path) for path in ignoring)
+
+    def _context(self) -> Path:
+        """The folder in which most of what is copied lies; the first of those."""
+        sources = {
+            posixpath.normpath("/" + source).lstrip("/")
+            for stage in self._file.stages
+            for each in stage.instructions
+            if each.name in ("COPY", "ADD") and "from" not in _flags(each)
+            for source in each.args[:-1]
+            if "$" not in source and "\0" not in source
+        }
+        return max(self._folders, key=lambda folder: sum(_exists(folder / source) for source in sources if source))
 
     def _near(self, name: str) -> str:
         """A small text file of the build context; without one, a date that gives it the benefit of the doubt."""
         return context_text(self._folders, name) or "/00000000T000000Z"
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # no path at all
+        return False
 
 
 def _matches_git(path: Path) -> bool:

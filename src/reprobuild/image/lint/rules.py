@@ -112,7 +112,7 @@ RULES: dict[str, Rule] = {
             "apt-cache",
             "warning",
             "apt leaves packages and its index of them in /var/cache/apt, unless the base is set up to clean there.",
-            "In the same RUN: `apt-get clean && rm -rf /var/cache/apt/*`, or a cache or tmpfs mount there.",
+            "In the same RUN: `apt-get clean`, or a cache or tmpfs mount there.",
         ),
         Rule(
             "apt-logs",
@@ -148,12 +148,13 @@ RULES: dict[str, Rule] = {
             "bytecode",
             "error",
             "A .pyc holds the time of its source, which is that of the installation; the image's times are set later.",
-            "`ARG SOURCE_DATE_EPOCH` before it (then .pyc files hold hashes), or `pip install --no-compile`.",
+            "`ARG SOURCE_DATE_EPOCH` before it (then .pyc files hold hashes), or `pip install --no-compile`; with --target "
+            "always the latter, since a folder made by chance gets into them.",
         ),
         Rule(
             "uv-installer-metadata",
             "error",
-            "uv notes the time of the installation in uv_cache.json.",
+            "Of folders and files that it installs uv notes the time in uv_cache.json.",
             "`ENV UV_NO_INSTALLER_METADATA=1`.",
         ),
         Rule(

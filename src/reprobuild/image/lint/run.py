@@ -181,7 +181,8 @@ def _removes(command: Command, expand: Callable[[str], str], path: str) -> bool:
 
 #: What empties caches by itself: the words that say so, and what is gone then.
 _CLEANERS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "apt-get": (("distclean",), ("/var/lib/apt/lists", "/var/cache/apt")),
+    "apt-get": (("clean", "distclean"), ("/var/cache/apt",)),
+    "apt": (("clean", "distclean"), ("/var/cache/apt",)),
     "uv": (("clean",), ("/root/.cache/uv",)),
     "pip": (("purge",), ("/root/.cache/pip",)),
     "pip3": (("purge",), ("/root/.cache/pip",)),
