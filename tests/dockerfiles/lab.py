@@ -31,10 +31,10 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -83,10 +83,11 @@ def cases() -> list[Case]:
 
 @dataclass(frozen=True)
 class Image:
-    """What a build made: its name in the registry, its digest, and the diff IDs of its layers."""
+    """What a build made: its name in the registry, its digest, what its FROM said, and the diff IDs of its layers."""
 
     reference: str
     digest: str
+    base: str
     layers: tuple[str, ...]
 
 
@@ -117,13 +118,13 @@ class Lab:
             self._write_site()
             yield self
 
-    def build(self, case: Case, kind: str, turn: int) -> Image:
-        """Build ``bad`` or ``good`` for the first or the second time.
+    def build(self, case: Case, kind: str, turn: int, change: Callable[[str], str] = str) -> Image:
+        """Build ``bad`` or ``good`` for the first or the second time; ``change`` is made to the Dockerfile.
 
         Raises:
             RuntimeError: it can't be built, with what BuildKit said.
         """
-        text = (case.folder / kind / "Dockerfile").read_text(encoding="utf-8")
+        text = change((case.folder / kind / "Dockerfile").read_text(encoding="utf-8"))
         context = self._context(case, kind, turn, text)
         (context / "Dockerfile").write_text(self._placed(text, turn), encoding="utf-8")
         arguments = {
@@ -134,7 +135,9 @@ class Lab:
             "PIP_INDEX_URL": f"{self._site}/moving/simple",
             "UV_DEFAULT_INDEX": f"{self._site}/moving/simple",
         }
-        arguments = {name: value for name, value in arguments.items() if name in text or name.startswith(("SOU", "BUI"))}
+        arguments = {
+            name: value for name, value in arguments.items() if name in text or name.startswith(("SOU", "BUI"))
+        }
         tag = context.name.partition("-")[0]
         # Nothing of an earlier build is used, and the fixtures need the server on loopback. What isn't stored can have
         # its times rewritten on the way to a registry, which moves nothing of the base; buildx then looks for the image
@@ -146,22 +149,22 @@ class Lab:
             "oci-mediatypes=true", str(context), check=False,
         )  # fmt: skip
         try:
-            return self._image(tag)
+            return self._image(tag, self._placed(text, turn).partition("FROM ")[2].partition("\n")[0])
         except LookupError:
             raise RuntimeError(said) from None
 
-    def _image(self, tag: str) -> Image:
+    def _image(self, tag: str, base: str) -> Image:
         raw = self._ask("GET", f"/v2/{self._name}/manifests/{tag}", None, {"Accept": MANIFEST})
         config = json.loads(self._ask("GET", f"/v2/{self._name}/blobs/{json.loads(raw)['config']['digest']}", None, {}))
         digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
-        return Image(f"{self._registry}/{self._name}@{digest}", digest, tuple(config["rootfs"]["diff_ids"]))
+        return Image(f"{self._registry}/{self._name}@{digest}", digest, base, tuple(config["rootfs"]["diff_ids"]))
 
     def twice(self, case: Case) -> dict[str, tuple[Image, Image]]:
         """Build ``bad`` and ``good``, wait until clocks show another second, and build both again."""
         turns = []
         for turn in TURNS:
             began = time.monotonic()
-            self._serve(turn)
+            self.serve(turn)
             with ThreadPoolExecutor() as pool:
                 turns.append(list(pool.map(lambda kind, turn=turn: self.build(case, kind, turn), ("bad", "good"))))  # type: ignore[misc]
             time.sleep(max(0.0, SECONDS - (time.monotonic() - began)))
@@ -198,7 +201,7 @@ class Lab:
 
     # What is served.
 
-    def _serve(self, turn: int) -> None:
+    def serve(self, turn: int) -> None:
         """Let the server, the branch and the tag show what they show at this turn."""
         link = self._folder("site") / "moving"
         link.unlink(missing_ok=True)
@@ -271,7 +274,9 @@ class Lab:
         for turn in TURNS:
             folder = self._folder(f"release-{turn}")
             write(folder / "release", f"{turn}\n".encode())
-            made[turn] = self._pushed(folder, f"FROM {self._bases['busybox']}\nCOPY release /release\n", "moving", f":release-{turn}")
+            made[turn] = self._pushed(
+                folder, f"FROM {self._bases['busybox']}\nCOPY release /release\n", "moving", f":release-{turn}"
+            )
         return made
 
     def prepare(self) -> None:
@@ -353,8 +358,18 @@ def git_daemon(folder: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = ["git", "daemon", f"--base-path={folder}", "--export-all", "--listen=127.0.0.1", f"--port={port}", str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True) as daemon:
+    command = [
+        "git",
+        "daemon",
+        f"--base-path={folder}",
+        "--export-all",
+        "--listen=127.0.0.1",
+        f"--port={port}",
+        str(folder),
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as daemon:
         try:
             yield f"git://127.0.0.1:{port}"
         finally:
@@ -411,14 +426,18 @@ def write_index(folder: Path, versions: list[str]) -> None:
 
 def deb(name: str, version: str, files: Mapping[str, str], postinst: str = "") -> bytes:
     """A Debian package whose bytes depend on what is in it alone."""
-    control = f"Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: a <a@example.org>\nDescription: a test\n"
+    control = (
+        f"Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: a <a@example.org>\nDescription: a test\n"
+    )
     members = {"debian-binary": b"2.0\n"}
     scripts = {"./control": control, **({"./postinst": f"#!/bin/sh\nset -e\n{postinst}\n"} if postinst else {})}
     members["control.tar.gz"] = packed(scripts, 0o755)
     members["data.tar.gz"] = packed(files, 0o644)
     out = b"!<arch>\n"
     for member, data in members.items():
-        out += f"{member:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(data):<10}`\n".encode() + data + b"\n" * (len(data) % 2)
+        out += (
+            f"{member:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(data):<10}`\n".encode() + data + b"\n" * (len(data) % 2)
+        )
     return out
 
 

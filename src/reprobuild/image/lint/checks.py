@@ -155,7 +155,8 @@ def _others(run: Run) -> Iterator[Found]:
 
 # --- what is left behind ---------------------------------------------------------------------------------------------
 
-_OFFICIAL = re.compile(r"(docker\.io/)?(library/)?[a-z0-9_.-]+([:@].*)?")
+#: Docker's Debian and Ubuntu, and what starts from them, clean apt's cache by themselves until somebody turns that off.
+_KEEPS_PACKAGES = re.compile(r"docker-clean|Keep-Downloaded-Packages|-o Dir::Cache")
 
 
 def _apt_leavings(run: Run) -> Iterator[Found]:
@@ -169,7 +170,7 @@ def _apt_leavings(run: Run) -> Iterator[Found]:
             (unpacks, "apt-logs", ("/var/log/dpkg.log",)),
             (installs or unpacks or each.program == "ldconfig", "ldconfig-cache", ("/var/cache/ldconfig/aux-cache",)),
             (
-                (updates or installs) and not _OFFICIAL.fullmatch(run.base),
+                (updates or installs) and _KEEPS_PACKAGES.search(run.sources),
                 "apt-cache",
                 ("/var/cache/apt/pkgcache.bin",),
             ),
@@ -220,7 +221,8 @@ def _bytecode(run: Run) -> Iterator[Found]:
         # With --target pip compiles in a folder whose name is made by chance, and the name gets into the file.
         elsewhere = pip and each.has("--target", "-t")
         compiles = words & {"compileall", "py_compile"} and not words & {"unchecked-hash", "checked-hash"}
-        if elsewhere or ((pip or compiles) and not run.variables.get(EPOCH)):
+        asked = each.has("--compile-bytecode", "--compile") or run.on("UV_COMPILE_BYTECODE")
+        if elsewhere or ((pip or compiles or (_uv_verb(each) and asked)) and not run.variables.get(EPOCH)):
             yield "bytecode", each.line, text_of(each)
 
 
@@ -267,24 +269,21 @@ def _downloads(run: Run) -> Iterator[Found]:
     verified = any(
         _CHECKS_A_HASH.fullmatch(each.program)
         or (each.program in ("gpg", "gpg2") and each.has("--verify"))
-        or (each.program == "openssl" and "dgst" in each.words)
+        or (each.program == "openssl" and re.search(r"\b(dgst|sha\d+|blake2\w+)\b", text_of(each)))
         for each in run.commands
     )
     for number, each in enumerate(run.commands):
         if each.program not in ("curl", "wget", "aria2c") or each.has("--version", "--help"):
             continue
+        if any(re.match(r"(https?://)?localhost\b", word) for word in each.words[1:]):
+            continue
         fed = run.commands[each.feeds] if each.feeds is not None else None
         if fed and (_INTERPRETERS.fullmatch(fed.program) or fed.program in ("eval", "source", ".")):
             yield "curl-pipe-shell", each.line, f"{text_of(each)} | {fed.program}"
-        elif fed and not fed.words and _is_evaluated(run, each.feeds or 0):
+        elif fed and fed.words and fed.words[0].startswith(("$(", "`")):  # what it prints is run
             yield "curl-pipe-shell", each.line, text_of(each)
         elif not verified and _saves(run, number, each, fed):
             yield "download-unverified", each.line, text_of(each)
-
-
-def _is_evaluated(run: Run, number: int) -> bool:
-    """Whether the output of a command is itself run: `$(curl …)` as the first word."""
-    return bool(run.commands[number].words[:1]) and run.commands[number].words[0].startswith("$(")
 
 
 def _saves(run: Run, number: int, each: Command, fed: Command | None) -> bool:

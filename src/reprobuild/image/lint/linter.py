@@ -33,8 +33,8 @@ _ONCE = frozenset(
 )
 #: Programs to which SOURCE_DATE_EPOCH makes no difference.
 _PLAIN = frozenset(
-    ": [ cat cd chmod chown cp echo exit export find grep groupadd ln ls mkdir mv printf rm rmdir sed set test touch true "
-    "unlink".split()
+    ": [ cat cd chmod chown cp echo exit export find grep groupadd ln ls mkdir mv printf rm rmdir sed set test touch "
+    "true unlink".split()
 )
 _WAIVER = re.compile(r"\s*#\s*reprobuild:\s*allow\b[ \t]*(\S*)[ \t]*(.*)")
 
@@ -212,8 +212,8 @@ class _Stages:
             return
         *sources, target = each.args or ("",)
         for source in sources:
-            if each.name == "ADD" and (found := _fetched(source, flags)):
-                yield found, each.line, f"ADD {source}"
+            if each.name == "ADD" and (found := _fetched(_replaced(source, state.variables), flags)):
+                yield found, each.line, each.text
             elif _is_git(source) or (source.strip("./*") == "" and not each.inline and self._has_git()):
                 yield "copy-git", each.line, each.text
             elif "/apt" in target or "sources" in target:
@@ -299,7 +299,10 @@ class _Stages:
     def _taken(self, each: Instruction, number: int) -> Iterator[tuple[int, set[str]]]:
         flags = _flags(each)
         if each.name == "COPY" and (other := self._stage(flags.get("from", [""])[-1], number)) is not None:
-            yield other, {posixpath.normpath("/" + source) for source in each.args[:-1] if "$" not in source}
+            yield (
+                other,
+                {posixpath.normpath("/" + source.lstrip("/")) for source in each.args[:-1] if "$" not in source},
+            )
         for mount in flags.get("mount", []) if each.name == "RUN" else ():
             if (other := self._stage(_pairs(mount).get("from", ""), number)) is not None:
                 yield other, set()
@@ -334,6 +337,10 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):  # no path at all
         return False
+
+
+def _replaced(word: str, variables: Mapping[str, str]) -> str:
+    return re.sub(r"\$\{?(\w+)\}?", lambda match: variables.get(match[1]) or match[0], word)
 
 
 def _matches_git(path: Path) -> bool:

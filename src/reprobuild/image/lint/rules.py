@@ -39,7 +39,7 @@ RULES: dict[str, Rule] = {
             "unpinned-image",
             "error",
             "A tag names another image whenever its owner pushes one.",
-            "Put the digest behind the tag, NAME:TAG@sha256:…; `reprobuild lock` does, and shows with --check if it moved.",
+            "Put the digest behind the tag, NAME:TAG@sha256:…; `reprobuild lock` does, and --check shows if it moved.",
         ),
         Rule(
             "latest-tag",
@@ -111,7 +111,7 @@ RULES: dict[str, Rule] = {
         Rule(
             "apt-cache",
             "warning",
-            "apt leaves packages and its index of them in /var/cache/apt, unless the base is set up to clean there.",
+            "apt leaves packages and an index in /var/cache/apt, where the base's own cleaning was turned off.",
             "In the same RUN: `apt-get clean`, or a cache or tmpfs mount there.",
         ),
         Rule(
@@ -148,8 +148,8 @@ RULES: dict[str, Rule] = {
             "bytecode",
             "error",
             "A .pyc holds the time of its source, which is that of the installation; the image's times are set later.",
-            "`ARG SOURCE_DATE_EPOCH` before it (then .pyc files hold hashes), or `pip install --no-compile`; with --target "
-            "always the latter, since a folder made by chance gets into them.",
+            "`ARG SOURCE_DATE_EPOCH` before it (then .pyc files hold hashes), or `pip install --no-compile`; with "
+            "--target always the latter, since a folder made by chance gets into them.",
         ),
         Rule(
             "uv-installer-metadata",

@@ -190,7 +190,7 @@ _CLEANERS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 def _is_removed(run: Run, target: str, after: int) -> bool:
-    return target.startswith("/") and not run.keeps(run.expand(target), after)
+    return target.startswith("/") and not run.keeps(run.expand(target), after + 1)
 
 
 def operands(command: Command, valued: str = "", skip: int = 2) -> list[str]:

@@ -332,7 +332,7 @@ def _word(text: str, at: int) -> tuple[_Word, int]:
             parts.append(text[at + 1 : stop])
             at = stop + 1
         elif character == '"':
-            stop = _quoted(text, at + 1)
+            stop = _closed(text, at + 1, '"') - 1
             _expand(text[at + 1 : stop], at + 1, found)
             parts.append(re.sub(r'\\(["\\$`])', r"\1", text[at + 1 : stop].replace("\\\n", "")))
             at = stop + 1
@@ -357,9 +357,9 @@ def _expansion(text: str, at: int) -> int:
         return min(_find(text, "`", at + 1) + 1, len(text))
     following = text[at + 1 : at + 2]
     if following == "(" or text[at] in "<>":
-        return _balanced(text, at + 2, "(", ")")
+        return min(_closed(text, at + 2, ")"), len(text))
     if following == "{":
-        return _balanced(text, at + 2, "{", "}")
+        return min(_closed(text, at + 2, "}"), len(text))
     if following == "'":
         return min(_quote_end(text, at + 2) + 1, len(text))
     match = _VARIABLE.match(text, at)
@@ -371,43 +371,29 @@ def _quote_end(text: str, at: int) -> int:
     return match.end() if match else len(text)
 
 
-def _balanced(text: str, at: int, opening: str, closing: str) -> int:
-    """The end of what is between brackets, quotes in it left out of account; the end of all where nothing closes it."""
-    depth = 1
-    while at < len(text):
+def _closed(text: str, at: int, closing: str) -> int:
+    """Behind the end of what a bracket or a double quote has opened; one more than the text has where it stays open."""
+    stack = [closing]
+    while at < len(text) and stack:
         character = text[at]
         if character == "\\":
             at += 1
-        elif character == "'":
-            at = _find(text, "'", at + 1)
-        elif character == '"' and (stop := _simple_quote(text, at + 1)):
-            at = stop
-        elif character == opening:
-            depth += 1
-        elif character == closing:
-            depth -= 1
-            if not depth:
-                return at + 1
-        at += 1
-    return len(text)
-
-
-def _simple_quote(text: str, at: int) -> int:
-    """The end of a double quote that holds no substitution; 0 where it holds one, whose brackets then count."""
-    match = re.compile(r'[^"\\$`]*(?:(?:\\.|\$(?!\())[^"\\$`]*)*"', re.DOTALL).match(text, at)
-    return match.end() - 1 if match else 0
-
-
-def _quoted(text: str, at: int) -> int:
-    """The end of a double quote, substitutions in it skipped."""
-    while at < len(text) and text[at] != '"':
-        if text[at] == "\\":
-            at += 2
-        elif text[at] == "`" or text.startswith("$(", at) or text.startswith("${", at):
-            at = _expansion(text, at)
-        else:
+        elif character == stack[-1]:
+            stack.pop()
+        elif character == "$" and text[at + 1 : at + 2] in ("(", "{"):
+            stack.append(")" if text[at + 1] == "(" else "}")
             at += 1
-    return min(at, len(text))
+        elif character == "`":
+            at = _find(text, "`", at + 1)
+        elif stack[-1] != '"':
+            if character == "'":
+                at = _find(text, "'", at + 1)
+            elif character == '"':
+                stack.append('"')
+            elif character == "(" and stack[-1] == ")":
+                stack.append(")")
+        at += 1
+    return min(at, len(text)) if not stack else len(text) + 1
 
 
 def _expand(text: str, at: int, into: _Word) -> None:
