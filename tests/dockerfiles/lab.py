@@ -43,6 +43,7 @@ EPOCH = 1_790_856_000
 #: What stands in the Dockerfiles for the registry of the tests, and for the digest of an image there.
 HOST, DIGEST = "registry.example.org", "sha256:" + "0" * 64
 TURNS = (1, 2)
+FIELDS = "Architecture: all\nMaintainer: a <a@example.org>\nDescription: a test\n"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 SECONDS = 1.1  # between two builds of a Dockerfile, for clocks that count seconds
 
@@ -166,7 +167,7 @@ class Lab:
             began = time.monotonic()
             self.serve(turn)
             with ThreadPoolExecutor() as pool:
-                turns.append(list(pool.map(lambda kind, turn=turn: self.build(case, kind, turn), ("bad", "good"))))  # type: ignore[misc]
+                turns.append(list(pool.map(lambda kind, turn=turn: self.build(case, kind, turn), ("bad", "good"))))
             time.sleep(max(0.0, SECONDS - (time.monotonic() - began)))
         (bad, good), (bad_again, good_again) = turns
         return {"bad": (bad, bad_again), "good": (good, good_again)}
@@ -243,7 +244,7 @@ class Lab:
 
     @cached_property
     def _workbench(self) -> dict[int, str]:
-        """Debian with git, pip, uv and openssl; in the second turn with another clock, which only its settings ask for."""
+        """Debian with git, pip, uv and openssl; in the second turn its settings ask for another clock."""
         folder = self._folder("workbench")
         (folder / "bin").mkdir()
         for program in ("git", "openssl"):
@@ -252,11 +253,13 @@ class Lab:
         shutil.copy(self._uv, folder / "bin" / "uv")
         install = [self._uv, "pip", "install", "--quiet", "--target", str(folder / "lib/pip"), "pip==25.3"]
         subprocess.run([*install, "--python", sys.executable], check=True, capture_output=True, timeout=300)
-        shutil.copy(self._clock, folder / "lib/clock.so") if self._clock else None
+        if self._clock:
+            shutil.copy(self._clock, folder / "lib/clock.so")
         script = folder / "bin/pip"
         script.write_text('#!/bin/sh\nPYTHONPATH=/usr/local/lib/pip exec python3 -B -m pip "$@"\n')
         script.chmod(0o755)
-        start = f"FROM {self._bases['debian']}\nCOPY . /usr/local/\nENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_BREAK_SYSTEM_PACKAGES=1 PIP_TRUSTED_HOST=127.0.0.1\n"
+        settings = "PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_BREAK_SYSTEM_PACKAGES=1"
+        start = f"FROM {self._bases['debian']}\nCOPY . /usr/local/\nENV {settings} PIP_TRUSTED_HOST=127.0.0.1\n"
         first = self._pushed(folder, start, "workbench")
         other = "ENV LD_PRELOAD=/usr/local/lib/clock.so\n" if self._clock else ""
         return {1: first, 2: self._pushed(self._folder("none"), f"FROM {first}\n{other}", "workbench")}
@@ -271,12 +274,11 @@ class Lab:
     def _moved(self) -> dict[int, str]:
         """Two images, which a tag names one after the other."""
         made = {}
+        start = f"FROM {self._bases['busybox']}\nCOPY release /release\n"
         for turn in TURNS:
             folder = self._folder(f"release-{turn}")
             write(folder / "release", f"{turn}\n".encode())
-            made[turn] = self._pushed(
-                folder, f"FROM {self._bases['busybox']}\nCOPY release /release\n", "moving", f":release-{turn}"
-            )
+            made[turn] = self._pushed(folder, start, "moving", f":release-{turn}")
         return made
 
     def prepare(self) -> None:
@@ -308,8 +310,9 @@ class Lab:
         path.write_text(dockerfile)
         told = path.with_suffix(".json")
         self._docker(
-            "buildx", "build", "--provenance=false", "--platform=linux/amd64", f"--file={path}", f"--metadata-file={told}",
-            f"--output=type=image,name={self._registry}/{self._name}/{name}{tag},push=true,oci-mediatypes=true", str(folder),
+            "buildx", "build", "--provenance=false", "--platform=linux/amd64", f"--file={path}",
+            f"--metadata-file={told}", str(folder),
+            f"--output=type=image,name={self._registry}/{self._name}/{name}{tag},push=true,oci-mediatypes=true",
         )  # fmt: skip
         return f"{self._registry}/{self._name}/{name}@{json.loads(told.read_text())['containerimage.digest']}"
 
@@ -472,7 +475,7 @@ def write_archive(folder: Path, version: str) -> None:
     data = deb("hello", version, {"usr/share/hello/version": f"{version}\n"})
     write(folder / f"hello_{version}_all.deb", data)
     entry = (
-        f"Package: hello\nVersion: {version}\nArchitecture: all\nMaintainer: a <a@example.org>\nDescription: a test\n"
+        f"Package: hello\nVersion: {version}\n{FIELDS}"
         f"Filename: ./hello_{version}_all.deb\nSize: {len(data)}\nSHA256: {hashlib.sha256(data).hexdigest()}\n"
     )
     write(folder / "Packages", entry.encode())

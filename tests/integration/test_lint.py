@@ -1,4 +1,4 @@
-"""What the linter says is so: each defect makes two builds of a real BuildKit differ, and each remedy makes them equal."""
+"""What the linter says is so: each defect makes two builds of a real BuildKit differ, its remedy makes them equal."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def laboratory(
 
 @pytest.mark.parametrize("case", SHOWN, ids=lambda case: case.rule)
 def test_the_defect_differs_and_the_remedy_does_not(case: Any, laboratory: Any, reprobuild: Any) -> None:
-    if case.rule in ("shadow-date",) and (why := clock.why_not()):
+    if case.rule == "shadow-date" and (why := clock.why_not()):
         pytest.skip(f"no other day can be shown to a build: {why}")
     if case.needs and not shutil.which(case.needs):
         pytest.skip(f"there is no {case.needs} here to put into the base")

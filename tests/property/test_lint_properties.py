@@ -7,10 +7,12 @@ from reprobuild.errors import BadInput
 from reprobuild.image.lint import lint_text
 from reprobuild.image.lint.shell import read
 
-words = """RUN=FROM=COPY=ADD=ENV=ARG=SHELL=scratch= AS a=b=.=.git=https://x.org/y=apt-get update=apt-get install x=pip install
-curl x=| sh=> /f=date=$(date)=$(=`=${=}=)=(={=}=<<E=<<-'E'=E=&&=||=;=&=|=#=\\=\\n='="=[=]="=\t=if=then=fi=for=done=case=esac
---mount=type=cache,target=/x=--from=a=sh -c '=sudo=env A=b=# reprobuild: allow git-moving x=# reprobuild: allow=git clone x
-# syntax=docker/dockerfile:1=# escape=`=rm -rf /x/{a,b}=useradd x=tar cf x=mktemp=$RANDOM=> /dev/null=2>&1=<(= =é= ="""
+words = """RUN=FROM=COPY=ADD=ENV=ARG=SHELL=scratch= AS a=b=.=.git=https://x.org/y=apt-get update
+apt-get install x=pip install=curl x=| sh=> /f=date=$(date)=$(=`=${=}=)=(={=}=<<E=<<-'E'=E=&&=||=;=&
+|=#=\\=\\n='="=[=]="=\t=if=then=fi=for=done=case=esac=--mount=type=cache,target=/x=--from=a=sh -c '
+sudo=env A=b=# reprobuild: allow git-moving x=# reprobuild: allow=git clone x=# syntax
+docker/dockerfile:1=# escape=`=rm -rf /x/{a,b}=useradd x=tar cf x=mktemp=$RANDOM=> /dev/null=2>&1=<(
+ =é= ="="""
 pieces = st.sampled_from([*words.replace("\n", "=").split("="), "\n", "\n", "\n", " ", "=", "\0", "\ud800", "\r"])
 
 
