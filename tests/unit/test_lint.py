@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -29,7 +30,7 @@ def names(body):
     return [name for _, name in found(FROM + body)]
 
 
-# --- reading the shell -----------------------------------------------------------------------------------------------
+# --- reading the shell ---------------------------------------------------------------------------------------------
 
 
 def commands(text):
@@ -100,7 +101,7 @@ def test_the_exec_form_is_read_too():
     assert names('RUN ["git", "clone", "x"]\n') == ["git-moving"]
 
 
-# --- the rules -------------------------------------------------------------------------------------------------------
+# --- the rules -----------------------------------------------------------------------------------------------------
 
 
 def contexts(tmp_path, rule, kind):
@@ -237,7 +238,7 @@ def test_requirements_with_hashes_are_found_in_the_context(tmp_path):
     assert found(body, folders=(tmp_path,)) == [(4, "pip-unhashed")]
 
 
-# --- waivers ---------------------------------------------------------------------------------------------------------
+# --- waivers -------------------------------------------------------------------------------------------------------
 
 
 def test_a_waiver_needs_a_rule_and_a_reason():
@@ -256,7 +257,7 @@ def test_a_waiver_is_for_one_instruction_and_one_rule():
     assert names(f"{waiver}RUN true\n") == ["unused-waiver"]
 
 
-# --- the command -----------------------------------------------------------------------------------------------------
+# --- the command ---------------------------------------------------------------------------------------------------
 
 
 def run(*arguments):
@@ -333,3 +334,16 @@ def test_text_of_strangers_cannot_reach_the_terminal(project):
     out = run()[1]
     assert "\x1b" not in out
     assert "\\x1b[2J" in out
+
+
+# --- the page --------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_is_what_the_rules_and_the_fixtures_say():
+    specification = importlib.util.spec_from_file_location("dockerfiles_table", CASES / "table.py")
+    table = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(table)
+    text = table.PAGE.read_text(encoding="utf-8")
+    assert table.placed(text) == text
+    assert "misses it" not in text
+    assert all(rule.link == f"docs/{table.PAGE.name}#{name}" for name, rule in RULES.items())

@@ -33,8 +33,8 @@ _ONCE = frozenset(
 )
 #: Programs to which SOURCE_DATE_EPOCH makes no difference.
 _PLAIN = frozenset(
-    ": [ cat cd chmod chown cp echo exit export find grep groupadd ln ls mkdir mv printf rm rmdir sed set test touch "
-    "true unlink".split()
+    ": [ addgroup apk cat cd chmod chown cp echo exit export find grep groupadd ln ls mkdir mv printf rm rmdir sed set "
+    "test touch true unlink".split()
 )
 _WAIVER = re.compile(r"\s*#\s*reprobuild:\s*allow\b[ \t]*(\S*)[ \t]*(.*)")
 
