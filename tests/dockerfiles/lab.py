@@ -117,6 +117,8 @@ class Lab:
             self._site = stack.enter_context(serving(self._folder("site")))
             self._git = stack.enter_context(git_daemon(self._folder("git")))
             self._write_site()
+            assert self._workbench  # made here, since two builds at once would make them twice
+            assert self._moved
             yield self
 
     def build(self, case: Case, kind: str, turn: int, change: Callable[[str], str] = str) -> Image:
@@ -209,8 +211,7 @@ class Lab:
         link.symlink_to(f"turn-{turn}")
         repository = self._folder("git") / "demo"
         git(repository, "update-ref", "refs/heads/main", self._commits[turn - 1])
-        if getattr(self, "_tagged", 0) != turn and "_moved" in self.__dict__:
-            self._tag(turn)
+        self._tag(turn)
 
     def _write_site(self) -> None:
         site = self._folder("site")
@@ -281,18 +282,12 @@ class Lab:
             made[turn] = self._pushed(folder, start, "moving", f":release-{turn}")
         return made
 
-    def prepare(self) -> None:
-        """Make the bases, which takes longer than a build."""
-        assert self._workbench
-        assert self._moved
-
     def _tag(self, turn: int) -> None:
         """Let the tags of base/moving name the image of this turn."""
         digest = self._moved[turn].partition("@")[2]
         raw = self._ask("GET", f"/v2/{self._name}/moving/manifests/{digest}", None, {"Accept": MANIFEST})
         for tag in ("1", "latest"):
             self._ask("PUT", f"/v2/{self._name}/moving/manifests/{tag}", raw, {"Content-Type": MANIFEST})
-        self._tagged = turn
 
     def _ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> bytes:
         connection = http.client.HTTPConnection(self._registry, timeout=60)

@@ -238,6 +238,12 @@ def test_requirements_with_hashes_are_found_in_the_context(tmp_path):
     assert found(body, folders=(tmp_path,)) == [(4, "pip-unhashed")]
 
 
+def test_long_chains_of_variables_end():
+    """Each of these hands its value to all that follow."""
+    assert names("RUN " + "X=$X$(date); " * 500 + "echo $X > /f\n") == ["clock-in-file"]
+    assert names("RUN " + "X=$X$(date); " * 500 + "echo $X\n") == []
+
+
 # --- waivers -------------------------------------------------------------------------------------------------------
 
 
@@ -341,6 +347,8 @@ def test_text_of_strangers_cannot_reach_the_terminal(project):
 
 def test_the_page_is_what_the_rules_and_the_fixtures_say():
     specification = importlib.util.spec_from_file_location("dockerfiles_table", CASES / "table.py")
+    assert specification
+    assert specification.loader
     table = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(table)
     text = table.PAGE.read_text(encoding="utf-8")

@@ -335,13 +335,8 @@ def _values(run: Run) -> Iterator[Found]:
         if rule and run.reaches(number):
             yield rule, each.line, text_of(each)
         for names, by in ((_CLOCKS, "clock-in-file"), (_CHANCE, "random-in-file"), (_MACHINE, "machine-in-file")):
-            if each.variables & names and EPOCH not in each.variables and (each.writes or _spreads(run, number)):
+            if each.variables & names and EPOCH not in each.variables and run.reaches(number, given=True):
                 yield by, each.line, text_of(each) or " ".join("=".join(pair) for pair in each.assignments)
-
-
-def _spreads(run: Run, number: int) -> bool:
-    """Whether a command that uses such a variable hands it on: to a pipe, to another variable or to a program."""
-    return run.reaches(number) or run.takes(number, frozenset({number}))
 
 
 def _made_up(each: Command) -> str:

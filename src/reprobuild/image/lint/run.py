@@ -5,7 +5,7 @@ import posixpath
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from reprobuild.errors import BadInput
@@ -33,6 +33,8 @@ class Run:
         sources: all that the stage said so far, for what it says of apt's archives.
         base: what the FROM names that it all goes back to, expanded.
         folders: where files of the build context may lie.
+        users: the positions of the commands that use a variable.
+        removals: paths and patterns that commands take away, with the commands' positions.
     """
 
     instruction: Instruction
@@ -43,6 +45,17 @@ class Run:
     sources: str
     base: str
     folders: tuple[Path, ...]
+    users: Mapping[str, list[int]] = field(init=False)
+    removals: tuple[tuple[int, str], ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        users: dict[str, list[int]] = {}
+        for number, each in enumerate(self.commands):
+            for name in each.variables:
+                users.setdefault(name, []).append(number)
+        removals = ((n, word) for n, each in enumerate(self.commands) for word in _removed(each, self.expand))
+        object.__setattr__(self, "users", users)
+        object.__setattr__(self, "removals", tuple(removals))
 
     def on(self, *names: str) -> bool:
         """Whether one of some variables is set and isn't 0 or false."""
@@ -58,33 +71,43 @@ class Run:
             return False
         if not any(_covers(each, path) or _covers(path, each) for each in self.exposed):
             return False
-        return not any(_removes(each, self.expand, path) for each in self.commands[after:])
+        return not any(number >= after and _covers(word, path) for number, word in self.removals)
 
-    def reaches(self, number: int, seen: frozenset[int] = frozenset()) -> bool:
-        """Whether the output of a command gets into a file, as far as one can tell."""
+    def reaches(self, number: int, *, given: bool = False) -> bool:
+        """Whether the output of a command gets into a file, as far as one can tell; or what it is given, if asked."""
+        todo, seen = [(number, False), (number, True)][: 1 + given], set[tuple[int, bool]]()
+        while todo:
+            if (step := todo.pop()) in seen:
+                continue
+            seen.add(step)
+            onward = self._received(step[0]) if step[1] else self._put_out(step[0])
+            if onward is None:
+                return True
+            todo += onward
+        return False
+
+    def _put_out(self, number: int) -> list[tuple[int, bool]] | None:
+        """Where a command's output goes on; None for a file that stays."""
         each = self.commands[number]
         if each.writes:
-            return not all(_is_removed(self, redirect.target, number) for redirect in each.redirects if redirect.writes)
-        return number not in seen and each.feeds is not None and self.takes(each.feeds, seen | {number})
+            kept = any(not _is_removed(self, to.target, number) for to in each.redirects if to.writes)
+            return None if kept else []
+        return [] if each.feeds is None else [(each.feeds, True)]
 
-    def takes(self, number: int, seen: frozenset[int]) -> bool:
-        """The same of what a command gets, as its input or among its words."""
+    def _received(self, number: int) -> list[tuple[int, bool]] | None:
+        """Where what a command gets, as its input or among its words, goes on; None for a file."""
         each = self.commands[number]
         if not each.words or each.program in ("export", "local", "declare", "readonly"):
             names = {name for name, _ in each.assignments} | {word.partition("=")[0] for word in each.words[1:]}
-            return any(self._uses(later, names, seen) for later in range(number + 1, len(self.commands)))
+            users = {user for name in names for user in self.users.get(name, ()) if user > number}
+            return [(user, given) for user in sorted(users) for given in (False, True)]
         if each.program in ("tee", "dd", "sponge") or (
             each.program in ("sed", "perl") and each.has("-i", "--in-place")
         ):
-            return True
-        return self.reaches(number, seen) if each.program in _PRINTERS else each.program not in _JUDGES
-
-    def _uses(self, number: int, names: set[str], seen: frozenset[int]) -> bool:
-        return (
-            number not in seen
-            and bool(self.commands[number].variables & names)
-            and (self.reaches(number, seen) or self.takes(number, seen | {number}))
-        )
+            return None
+        if each.program in _PRINTERS:
+            return [(number, False)]
+        return [] if each.program in _JUDGES else None
 
 
 #: Programs that hand on what they are given, and programs that only judge it or undo it.
@@ -163,8 +186,8 @@ def _braces(word: str, depth: int = 3) -> list[str]:
     ]
 
 
-def _removes(command: Command, expand: Callable[[str], str], path: str) -> bool:
-    """Whether a command takes away, or empties, what is at a path."""
+def _removed(command: Command, expand: Callable[[str], str]) -> Iterator[str]:
+    """The paths and patterns that a command takes away, or empties."""
     home = re.compile(r"^(~|\$\{?HOME\}?)(?=/|$)")
     if command.program in ("rm", "shred", "unlink", "truncate"):
         words = command.words[1:]
@@ -176,7 +199,7 @@ def _removes(command: Command, expand: Callable[[str], str], path: str) -> bool:
         tools = _CLEANERS.get(command.program)
         if tools and any(word in tools[0] for word in command.words[1:]):
             words = tools[1]
-    return any(_covers(home.sub("/root", one), path) for word in words for one in _braces(expand(word)))
+    yield from (home.sub("/root", one) for word in words for one in _braces(expand(word)))
 
 
 #: What empties caches by itself: the words that say so, and what is gone then.
