@@ -31,6 +31,7 @@ def load() -> Any:
     return module
 
 
+pytestmark = pytest.mark.network  # pip for the base
 lab = load()
 SHOWN = [case for case in lab.cases() if not case.unshown]
 

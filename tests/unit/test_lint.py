@@ -187,6 +187,8 @@ def test_each_rule_finds_its_defect_alone_and_likes_its_remedy(tmp_path, rule):
         ("RUN tar cf - x | tar xf - -C /y\n", []),
         ("RUN tar xzf a.tgz\n", []),
         ("RUN tar -czf a.tgz x\n", ["archive-times"]),
+        ("RUN tar -cf a.tar --mtime=@0 x\n", ["archive-times"]),
+        ("RUN tar -cf a.tar --sort=name x\n", ["archive-times"]),
         ("RUN gzip -9 x\n", ["archive-times"]),
         ("RUN gzip -9n x; cat y | gzip > z\n", []),
         ("RUN zip -r x.zip y\n", ["archive-times"]),
