@@ -31,6 +31,7 @@ class ExitCode(IntEnum):
     DIFFERS_METADATA = 21
     DIFFERS_PAYLOAD = 22
     NOT_COMPARABLE = 23
+    LINT_FOUND = 24
     INTERRUPTED = 130
 
 
@@ -55,6 +56,7 @@ EXIT_CODE_MEANINGS: dict[ExitCode, str] = {
     ExitCode.DIFFERS_METADATA: "differs: only in metadata (dist-info)",
     ExitCode.DIFFERS_PAYLOAD: "differs: in what gets installed",
     ExitCode.NOT_COMPARABLE: "the two could not be compared",
+    ExitCode.LINT_FOUND: "`lint` found an error, or with --strict a warning",
     ExitCode.INTERRUPTED: "interrupted (Ctrl-C, SIGTERM or SIGHUP)",
 }
 

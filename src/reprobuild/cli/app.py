@@ -27,6 +27,7 @@ _COMMANDS = {
     "verify-wheels": ("verify_wheels", "verify_wheels", "Make every wheel that a lock pins again, and compare."),
     "image": ("image", "image", "Build an image from its Dockerfile and its lock."),
     "verify-image": ("verify_image", "verify_image", "Make an image again elsewhere and compare the raw bytes."),
+    "lint": ("lint", "lint", "Look in Dockerfiles for what makes images differ from build to build."),
     "diff": ("diff", "diff", "Compare two wheels, archives or files, and name what differs."),
     "doctor": ("doctor", "doctor", "Say what this machine has, and what each missing thing costs."),
 }
