@@ -38,7 +38,7 @@ _PROGRAMS = (
     ("c++", ("--version",), "C++ extensions can't be built.", False),
     ("rustc", ("--version",), "Rust extensions can't be built.", False),
     ("nvcc", ("--version",), "CUDA extensions can't be built.", False),
-    ("docker", ("--version",), "Images whose Dockerfile has RUN will not be buildable here.", False),
+    ("docker", ("--version",), "Images whose Dockerfile has RUN can't be built here.", False),
     ("cosign", ("version",), "Signatures can't be cross-checked with cosign.", False),
 )
 _COMPILERS = ("cc", "c++", "rustc", "nvcc")

@@ -32,7 +32,8 @@ class ExitCode(IntEnum):
     DIFFERS_METADATA = 21
     DIFFERS_PAYLOAD = 22
     NOT_COMPARABLE = 23
-    NOT_VERIFIED = 24
+    LINT_FOUND = 24
+    NOT_VERIFIED = 25
     INTERRUPTED = 130
 
 
@@ -58,6 +59,7 @@ EXIT_CODE_MEANINGS: dict[ExitCode, str] = {
     ExitCode.DIFFERS_METADATA: "differs: only in metadata (dist-info)",
     ExitCode.DIFFERS_PAYLOAD: "differs: in what gets installed",
     ExitCode.NOT_COMPARABLE: "the two could not be compared",
+    ExitCode.LINT_FOUND: "`lint` found an error, or with --strict a warning",
     ExitCode.NOT_VERIFIED: "evidence is missing or refused, or isn't enough for the policy",
     ExitCode.INTERRUPTED: "interrupted (Ctrl-C, SIGTERM or SIGHUP)",
 }

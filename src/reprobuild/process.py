@@ -37,7 +37,10 @@ _NEVER_PASSED_ON = frozenset(
 _REMEDIES = {
     "uv": "Install it: pip install uv.",
     "git": "Install git, or build from a folder or an sdist that isn't a git checkout.",
+    "docker": "Install Docker 26 or newer with buildx; an image without RUN needs neither.",
     "bwrap": "Install bubblewrap, or choose another kind with --sandbox.",
+    "apt-get": "Lock on a machine with apt, such as Debian or Ubuntu. To fetch what is locked, name the archive's "
+    "addresses in a file, and that in REPROBUILD_APT_SOURCES.",
     "unshare": "Install util-linux, or choose another kind with --sandbox.",
 }
 #: In each thread of :func:`workers`: the crews that it belongs to, outermost first.

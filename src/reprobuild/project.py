@@ -24,6 +24,10 @@ _LEAST_MEMORY, _MOST_MEMORY = 64, 1 << 24  # MiB
 _LEGACY_BACKEND = "setuptools.build_meta:__legacy__"
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _SELECTION = ("project", "extras", "groups", "python", "platform")
+_OF_IMAGES = ("interpreter", "platforms", "manylinux", "apt", "apt-snapshot")
+#: A package's name, as in Debian Policy 5.6.1: a version, an architecture or an option can't be said.
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
+_SNAPSHOT = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 #: An absolute path that means itself in a shebang and in pyvenv.cfg, whatever reads it.
 _INTERPRETER = re.compile(r"(/(?!\.\.?(/|$))[A-Za-z0-9._+-]+)+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -65,12 +69,17 @@ class ImageSettings:
         platforms: what the image is built for; empty for the one that the lock is for.
         manylinux: the newest manylinux that the base's C library can run, such as ``2_28``, for a lock of every
             platform; empty where ``selection.platform`` says it.
+        apt: names of Debian packages that RUN steps install.
+        apt_snapshot: the moment of the archive that they are taken from, such as ``20261101T000000Z``; empty for
+            when the lock is made.
     """
 
     selection: Selection
     interpreter: str = ""
     platforms: tuple[Platform, ...] = ()
     manylinux: str = ""
+    apt: tuple[str, ...] = ()
+    apt_snapshot: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,7 +396,7 @@ def _selection(
 
 def _image(reader: "_Reader", name: str, table: Mapping[str, Any], known: _Known) -> ImageSettings:
     where = f"tool.reprobuild.images.{name}"
-    selection = _selection(reader, "images", name, table, known, ("interpreter", "platforms", "manylinux"))
+    selection = _selection(reader, "images", name, table, known, _OF_IMAGES)
     interpreter = reader.string(table, "interpreter", where, "")
     if interpreter and not _INTERPRETER.fullmatch(interpreter):
         raise BadInput(
@@ -411,7 +420,27 @@ def _image(reader: "_Reader", name: str, table: Mapping[str, Any], known: _Known
             raise BadInput(f"{reader.path}: {where}.platforms: {error.reason}", error.remedy) from error
     if len(set(platforms)) != len(platforms):
         raise BadInput(f"{reader.path}: {where}.platforms names one twice.", "Name each once.")
-    return ImageSettings(selection, interpreter, tuple(platforms), manylinux)
+    packages, snapshot = _packages(reader, table, where)
+    return ImageSettings(selection, interpreter, tuple(platforms), manylinux, packages, snapshot)
+
+
+def _packages(reader: "_Reader", table: Mapping[str, Any], where: str) -> tuple[tuple[str, ...], str]:
+    packages = reader.strings(table, "apt", where, ())
+    for each in packages:
+        if not _PACKAGE.fullmatch(each):
+            raise BadInput(
+                f"{reader.path}: {where}.apt: {shown(each)!r} is not the name of a Debian package.",
+                "Write names alone; `reprobuild lock` adds versions.",
+            )
+    snapshot = reader.string(table, "apt-snapshot", where, "")
+    if snapshot and not _SNAPSHOT.fullmatch(snapshot):
+        raise BadInput(
+            f"{reader.path}: {where}.apt-snapshot: {shown(snapshot)!r} is not a snapshot.",
+            "Write it like 20261101T000000Z, in UTC.",
+        )
+    if snapshot and not packages:
+        raise BadInput(f"{reader.path}: {where} has an apt-snapshot and no apt.", "Name packages in apt, or drop it.")
+    return packages, snapshot
 
 
 @dataclass(frozen=True, slots=True)

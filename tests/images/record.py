@@ -3,6 +3,7 @@
 Run it by hand where a Docker engine with the containerd image store is: `python tests/images/record.py`.
 """
 
+import hashlib
 import io
 import json
 import os
@@ -29,11 +30,47 @@ def make_context(folder, dockerfile, files):
             path.chmod(mode)
 
 
-def build(context):
+def make_other(folder, things):
+    """Write an image, as a layout, for `COPY --from=other`; its reference.
+
+    Args:
+        things: path, mode, uid, gid, time and text of each; a folder has no text.
+    """
+    blobs = folder / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+
+    def put(data, media_type):
+        digest = hashlib.sha256(data).hexdigest()
+        (blobs / digest).write_bytes(data)
+        return {"mediaType": f"application/vnd.oci.image.{media_type}", "digest": f"sha256:{digest}", "size": len(data)}
+
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w", format=tarfile.USTAR_FORMAT) as members:
+        for path, mode, uid, gid, mtime, text in things:
+            member = tarfile.TarInfo(path)
+            member.mode, member.uid, member.gid, member.mtime = mode, uid, gid, mtime
+            member.type = tarfile.DIRTYPE if text is None else tarfile.REGTYPE
+            data = (text or "").encode()
+            member.size = len(data)
+            members.addfile(member, io.BytesIO(data))
+    described = put(layer.getvalue(), "layer.v1.tar")
+    config = {"architecture": "amd64", "os": "linux", "config": {}}
+    config["rootfs"] = {"type": "layers", "diff_ids": [described["digest"]]}
+    manifest = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json"}
+    manifest["config"] = put(json.dumps(config).encode(), "config.v1+json")
+    manifest["layers"] = [described]
+    top = put(json.dumps(manifest).encode(), "manifest.v1+json")
+    (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [top]}))
+    (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    return f"oci-layout://{folder}@{top['digest']}"
+
+
+def build(context, other):
     """What BuildKit makes of a context: the words of an error, or the files and the settings."""
     out = context.with_name("out.tar")
     argv = ["docker", "buildx", "build", "--no-cache", "--network=none", "--provenance=false", "--progress=plain"]
     argv += ["--platform=linux/amd64", f"--build-arg=SOURCE_DATE_EPOCH={EPOCH}"]
+    argv += [f"--build-context=other={other}"]
     argv += [f"--output=type=oci,dest={out},rewrite-timestamp=true", str(context)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode:
@@ -60,7 +97,7 @@ def content(archive, member):
 
 
 def tree_of(layers):
-    """One line for each thing in some layers, by its path."""
+    """One line for each thing in some layers, by its path; its time is there where it isn't the epoch."""
     found = {}
     for layer in layers:
         with tarfile.open(fileobj=io.BytesIO(layer)) as members:
@@ -70,8 +107,8 @@ def tree_of(layers):
                     raise ValueError(f"{path}: no case removes anything")
                 text = content(members, member).decode() if member.isfile() else ""
                 kind = {tarfile.DIRTYPE: "folder", tarfile.SYMTYPE: "link", tarfile.REGTYPE: "file"}[member.type]
-                assert int(member.mtime) == EPOCH or kind == "folder", member
-                found[path] = f"{kind} {member.mode:o} {member.uid}:{member.gid} {member.linkname or text}".rstrip(" ")
+                line = f"{kind} {member.mode:o} {member.uid}:{member.gid} {member.linkname or text}".rstrip(" ")
+                found[path] = line if member.mtime == EPOCH else f"{line} @{member.mtime}"
     return dict(sorted(found.items()))
 
 
@@ -85,7 +122,7 @@ def main():
             context = Path(folder) / "context"
             context.mkdir()
             make_context(context, case["dockerfile"], {**cases["files"], **case.get("files", {})})
-            case["buildkit"] = build(context)
+            case["buildkit"] = build(context, make_other(Path(folder) / "other", cases["other"]))
     text = json.dumps(cases, indent=1, ensure_ascii=False) + "\n"
     CASES.write_text(text, encoding="utf-8")
 

@@ -83,6 +83,46 @@ def test_a_ci_job_signs_without_being_told_how(sigstore_stack, check, monkeypatc
     assert check(signer.sign(STATEMENT)).passed
 
 
+def test_a_package_index_gets_an_attestation_of_its_own_kind(sigstore_stack, tmp_path):
+    from pypi_attestations import Attestation, Distribution  # noqa: PLC0415 - slow
+    from sigstore.errors import VerificationError  # noqa: PLC0415 - slow
+    from sigstore.models import TrustedRoot  # noqa: PLC0415 - slow
+    from sigstore.verify import Verifier  # noqa: PLC0415 - slow
+    from sigstore.verify.policy import Identity as Named  # noqa: PLC0415 - slow
+
+    wheel = tmp_path / "demo-1.0-py3-none-any.whl"
+    wheel.write_bytes(ARTIFACT)
+    signer = keyless(sigstore_stack.token(), sigstore_stack.trust_config, interactive=False)
+    raw = signer.attestation(wheel) or b""
+    verifier = Verifier(trusted_root=TrustedRoot.from_file(str(sigstore_stack.trusted_root)))
+    who = Named(identity=WORKFLOW, issuer=GITHUB)
+    _, payload = verifier.verify_dsse(Attestation.model_validate_json(raw).to_bundle(), who)
+    statement = json.loads(payload)
+    assert statement["predicateType"].endswith("/attestations/publish/v1")
+    assert statement["subject"] == [{"name": wheel.name, "digest": {"sha256": Distribution.from_file(wheel).digest}}]
+    document = json.loads(raw)
+    signature = bytearray(base64.b64decode(document["envelope"]["signature"]))
+    signature[-1] ^= 1
+    document["envelope"]["signature"] = base64.b64encode(signature).decode()
+    with pytest.raises(VerificationError):
+        verifier.verify_dsse(Attestation.model_validate(document).to_bundle(), who)
+
+
+def test_a_wheel_is_signed_with_both(sigstore_stack, reprobuild, project):
+    where = project("with-hatchling")
+    reprobuild("wheel", where)
+    (wheel,) = (where / "dist").glob("*.whl")
+    env = {**sigstore_stack.ci_environment(), "NO_PROXY": "*"}
+    made = reprobuild("sign", wheel, "--trust-config", sigstore_stack.trust_config, "--json", env=env).json
+    assert made["bundles"] == [f"{wheel}.sigstore.json", f"{wheel}.publish.attestation"]
+    policy = where.parent / "policy.toml"
+    policy.write_text(f'identities = [{{ identity = "{WORKFLOW}", issuer = "{GITHUB}" }}]\n')
+    command = ["verify", wheel, "--policy", policy, "--trusted-root", sigstore_stack.trusted_root]
+    assert reprobuild(*command, "--json").json["passed"]
+    policy.write_text(f'identities = [{{ identity = "{WORKFLOW}x", issuer = "{GITHUB}" }}]\n')
+    assert "whom the policy doesn't trust" in reprobuild(*command, code=25).stdout
+
+
 def test_signers_have_names_of_their_own(sigstore_stack):
     names = {
         keyless(sigstore_stack.token(claims), sigstore_stack.trust_config, interactive=False).name

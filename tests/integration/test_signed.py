@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from reprobuild.errors import ExitCode
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import Cli, Git, Projects
 
+SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
 POLICY = """\
 keys = ["a.pub", "b.pub"]
 predicates = ["provenance", "rebuild"]
@@ -47,6 +50,17 @@ def passphrase() -> dict[str, str]:
     return {"REPROBUILD_KEY_PASSPHRASE": SECRETS["passphrase"]}
 
 
+def valid(name: str, statement: Any) -> bool:
+    """Whether a statement has the published schema."""
+    schema = json.loads((SCHEMAS / f"{name}.schema.json").read_text())
+    return not [error.message for error in Draft202012Validator(schema).iter_errors(statement)]
+
+
+def signed_in(bundle: Path) -> Any:
+    """The statement in a bundle."""
+    return json.loads(base64.b64decode(json.loads(bundle.read_text())["dsseEnvelope"]["payload"]))
+
+
 def another_machine(folder: Path) -> dict[str, str]:
     """Another HOME and another cache."""
     folder.mkdir()
@@ -68,10 +82,12 @@ def test_a_wheel_that_two_have_made_again(project: Projects, keys: Path, reprobu
     reprobuild("sign", wheel, "--key", keys / "a.key")
     assert wheel.with_name(f"{wheel.name}.sigstore.json").is_file()
     assert failed(reprobuild("verify", wheel, *policy, code=ExitCode.NOT_VERIFIED).json) == {"predicate", "rebuilds"}
+    assert valid("wheel-v1", signed_in(wheel.with_name(f"{wheel.name}.sigstore.json")))
     for _ in range(2):  # one signer counts once
         vote = reprobuild("verify-wheel", wheel, "--project", where, "--attest", keys / "a.key", "--json").json
         assert vote["level"] == "identical"
         again = Path(vote["attested"])
+        assert valid("rebuild-v1", signed_in(again))
         shutil.copy(again, again.with_name(f"{wheel.name}.copy.sigstore.json"))
     assert failed(reprobuild("verify", wheel, *policy, code=ExitCode.NOT_VERIFIED).json) == {"rebuilds"}
     env = passphrase()
@@ -101,7 +117,7 @@ def test_a_rebuild_that_differs_is_no_vote(project: Projects, keys: Path, reprob
     said = reprobuild("verify", wheel, *policy, code=ExitCode.NOT_VERIFIED).json
     assert "rebuilds" in failed(said)
     assert len(said["artifacts"][0]["notes"]) == 2
-    assert all("something else" in note for note in said["artifacts"][0]["notes"])
+    assert all("made it again" in note for note in said["artifacts"][0]["notes"])
 
 
 def test_the_same_key_signs_to_the_same_bytes(project: Projects, keys: Path, reprobuild: Cli) -> None:
@@ -157,6 +173,8 @@ def test_an_image_that_two_have_made_again(
     assert reprobuild("verify", reference, *policy, env=away).json["passed"]
     listed = reprobuild("pull-evidence", reference, "-o", tmp_path / "evidence", "--json", env=away).json
     assert len(listed["evidence"]) == 3
+    told = [signed_in(each) for each in (tmp_path / "evidence").iterdir()]
+    assert sorted(valid("image-v1", each) + 2 * valid("rebuild-v1", each) for each in told) == [1, 2, 2]
     # The bundles that were fetched serve for the image where it lies without them.
     plain = tmp_path / "plain"
     reprobuild("image", "app", where, "-o", f"oci:{plain}")

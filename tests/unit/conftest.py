@@ -53,12 +53,13 @@ class Fault:
 
 @dataclass
 class FakeRegistry:
-    """What it holds, what it was asked, and how it misbehaves."""
+    """What it holds, what it was asked, and how it misbehaves; `files` are plain ones, by their paths."""
 
     port: int
     blobs: dict[str, dict[str, bytes]] = field(default_factory=dict)
     manifests: dict[tuple[str, str], tuple[str, bytes]] = field(default_factory=dict)
     uploads: dict[str, bytearray] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     mounts: bool = True
@@ -159,6 +160,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def right_answer(self, asked, path, fault):  # noqa: PLR0911 - one for each kind of path
         known = self.known
+        if path in known.files:
+            return self.part(asked, known.files[path], fault)
         if known.challenge and not self.welcome(asked):
             return 401, {"WWW-Authenticate": known.challenge}, _error(401, "UNAUTHORIZED")[2]
         found = re.fullmatch(r"/v2/(.+?)/(manifests|blobs|tags|referrers)/(.*)", path)
@@ -200,6 +203,9 @@ class _Handler(BaseHTTPRequestHandler):
         data = self.known.blobs.get(repository, {}).get(digest)
         if data is None:
             return _error(404, "BLOB_UNKNOWN")
+        return self.part(asked, data, fault)
+
+    def part(self, asked, data, fault):
         wanted = re.fullmatch(r"bytes=(\d+)-", asked.headers.get("Range", ""))
         if not wanted or fault.ignore_range:
             return 200, {}, data

@@ -1,21 +1,25 @@
 """The same Dockerfiles as a real BuildKit was given (tests/images/record.py): the same files and settings come out."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from reprobuild.errors import BadInput, ReprobuildError
+from reprobuild.errors import ReprobuildError
 from reprobuild.image import dockerfile as dockerfiles
-from reprobuild.image.context import Context, Nodes, owner_of, place
-from reprobuild.image.stages import Copy, Folder, resolve
+from reprobuild.image.assembler import Assembly, Origins, assemble
+from reprobuild.image.context import Context, Nodes
+from reprobuild.image.stages import BaseImage, Copy, ImageSpec, Step, resolve
+from reprobuild.oci.layer import Compression
 from reprobuild.oci.model import Platform
-from reprobuild.oci.tree import Node
+from reprobuild.oci.tree import Node, Text
 
 IMAGES = Path(__file__).parent.parent / "images"
 EPOCH = 1_700_000_000
+AMD64 = Platform("linux", "amd64")
 RECORDED = json.loads((IMAGES / "buildkit.json").read_text(encoding="utf-8"))
 CASES = RECORDED["cases"]
 #: What BuildKit does and we refuse, with a word of the reason that we give.
@@ -39,83 +43,53 @@ REFUSED = {
 NEWER = {"arg-multi": {"Env": "A=11"}}
 
 
-class Root:
-    """A file system that Nodes are added to, as a runtime unpacks layers; links are followed inside it."""
+def other() -> Nodes:
+    """The image that record.py makes for `COPY --from=other`."""
+    found: dict[str, Node] = {}
+    for path, mode, uid, gid, mtime, text in RECORDED["other"]:
+        content = None if text is None else Text(text.encode())
+        found[path] = Node(path, "file" if content else "directory", mode, mtime, uid, gid, content=content)
+    return Nodes(found)
 
-    def __init__(self, nodes=()):
-        self.nodes = dict(nodes)
 
-    def real(self, path):
-        waiting, found, links = [each for each in path.split("/") if each], "", 0
-        while waiting:
-            part = waiting.pop(0)
-            here = f"{found}/{part}".lstrip("/")
-            node = self.nodes.get(here)
-            if part == "..":
-                found = found.rpartition("/")[0]
-            elif node and node.kind == "symlink" and links < 40:
-                links += 1
-                waiting = node.target.split("/") + waiting
-                found = "" if node.target.startswith("/") else found
-            elif part:
-                found = here
-        return found
+def fetched(step: Step) -> Step:
+    """A step with an image in the place of the named context that BuildKit is given."""
+    if isinstance(step, Copy) and step.origin == "other":
+        return replace(step, origin=BaseImage("other", AMD64, step.line))
+    return step
 
-    def is_folder(self, path):
-        real = self.real(path)
-        return not real or (real in self.nodes and self.nodes[real].kind == "directory")
 
-    def follow(self, path):
-        return self.real(path), self.is_folder(path)
-
-    def read(self, path):
-        node = self.nodes.get(self.real(path))
-        return b"".join(node.content.chunks()) if node and node.content else None
-
-    def add(self, node, *, as_parent=False):
-        folder, _, name = node.path.rpartition("/")
-        path = f"{self.real(folder)}/{name}".lstrip("/")
-        there = self.nodes.get(path)
-        if as_parent and self.is_folder(path):
-            return
-        if there and (there.kind == "directory") != (node.kind == "directory"):
-            raise BadInput("a folder and a file")
-        if not self.is_folder(folder):
-            raise BadInput("a file where a folder should be")
-        self.nodes[path] = replace(node, path=path)
-
-    def lines(self):
-        kinds = {"directory": "folder", "symlink": "link", "file": "file"}
-        for path, node in sorted(self.nodes.items()):
-            said = node.target or b"".join(node.content.chunks() if node.content else ()).decode()
-            yield path, f"{kinds[node.kind]} {node.mode:o} {node.uid}:{node.gid} {said}".rstrip(" ")
+def lines(assembly: Assembly) -> Iterator[tuple[str, str]]:
+    """What is there in the end, as record.py writes it: the layers lie one on the other."""
+    kinds = {"directory": "folder", "symlink": "link", "file": "file"}
+    nodes = {node.path: node for part in assembly.parts for node in part.nodes}
+    for path, node in sorted(nodes.items()):
+        said = node.target or b"".join(node.content.chunks() if node.content else ()).decode()
+        line = f"{kinds[node.kind]} {node.mode:o} {node.uid}:{node.gid} {said}".rstrip(" ")
+        yield path, line if node.mtime == EPOCH else f"{line} @{node.mtime}"
 
 
 def built(context: Path) -> dict[str, Any]:
-    """What our half makes of a context: the root file system's lines, and the settings."""
-    parsed = dockerfiles.read(context / "Dockerfile")
-    spec = resolve(parsed, lambda _: pytest.fail("no base"), platform=Platform("linux", "amd64"), epoch=EPOCH)
-    roots: list[Root] = []
-    for stage in spec.stages:
-        root = Root(roots[stage.base].nodes if isinstance(stage.base, int) else ())
-        for step in stage.steps:
-            if isinstance(step, Folder):
-                owner = owner_of(step.owner, root.read, "x") or (0, 0)
-                parts = step.path.strip("/").split("/")
-                for length in range(1, len(parts) + 1):
-                    root.add(Node("/".join(parts[:length]), "directory", 0o755, EPOCH, *owner), as_parent=True)
-            elif isinstance(step, Copy):
-                here = Context.open(context, context / "Dockerfile", EPOCH)
-                tree = Nodes(roots[step.origin].nodes) if isinstance(step.origin, int) else here
-                placed = place(step, tree, epoch=EPOCH, where="Dockerfile", follow=root.follow, read=root.read)
-                for node in placed.parents:
-                    root.add(node, as_parent=True)
-                for node in placed.nodes:
-                    root.add(node)
-        assert all(node.mtime == EPOCH for node in root.nodes.values())
-        roots.append(root)
-    found: dict[str, Any] = {"tree": dict(roots[-1].lines()), "settings": spec.target.settings}
-    return found | ({"author": spec.target.author} if spec.target.author else {})
+    """What the assembler makes of a context: the root file system's lines, and the settings."""
+    spec = resolve(
+        dockerfiles.read(context / "Dockerfile"),
+        lambda _: pytest.fail("no base"),
+        platform=AMD64,
+        epoch=EPOCH,
+        contexts=("other",),
+    )
+    stages = [replace(stage, steps=tuple(map(fetched, stage.steps))) for stage in spec.stages]
+    origins = Origins(
+        Context.open(context, context / "Dockerfile", EPOCH),
+        lambda _: pytest.fail("no base"),
+        lambda _: other(),
+        lambda *_: pytest.fail("no environment"),
+    )
+    assembly = assemble(
+        ImageSpec(tuple(stages)), origins, epoch=EPOCH, where="Dockerfile", compression=Compression.SPLICE
+    )
+    found: dict[str, Any] = {"tree": dict(lines(assembly)), "settings": assembly.settings}
+    return found | ({"author": assembly.author} if assembly.author else {})
 
 
 @pytest.fixture

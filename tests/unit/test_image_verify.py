@@ -13,11 +13,13 @@ from reprobuild import attest
 from reprobuild.cli.verify_image import verify_image
 from reprobuild.difference import Level
 from reprobuild.errors import BadInput, DigestMismatch, RecordUnusable, SourceUnusable
-from reprobuild.image.build import Choices
+from reprobuild.image.build import Choices, build
 from reprobuild.image.make import Destinations, make
+from reprobuild.image.others import Others
 from reprobuild.image.outputs import Output
 from reprobuild.image.store import InLayout, add_record, images_of, records_of
 from reprobuild.image.verify import _require_unchanged, compare_named, verify
+from reprobuild.oci.layer import Compression
 from reprobuild.oci.layout import Layout
 from reprobuild.oci.model import OCI_CONFIG, Index, Manifest, Platform
 
@@ -404,3 +406,55 @@ def test_which_image_of_an_index_is_compared(built):
     assert compare_named(one, other, "linux/amd64", ()).level is Level.IDENTICAL
     with pytest.raises(BadInput, match="has 0 images for linux/arm64"):
         compare_named(one, other, "linux/arm64", ())
+
+
+# --- the other engine ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other_engine(monkeypatch):
+    """Something else that builds images, in the place of BuildKit: other bytes, and the mode that it is told."""
+
+    def run(mode=0o644):
+        def build_otherwise(definition, store, index, origin, *, engine, observer):
+            (definition.folder / "app.py").chmod(0o100 | mode if mode & 0o100 else 0o644)
+            choices = replace(definition.choices, compression=Compression.GZIP)
+            with Others(origin, definition.folder, observer) as others:
+                return build(replace(definition, choices=choices), store, index, origin, others.tree, observer=observer)
+
+        monkeypatch.setattr("reprobuild.image.verify.find_engine", lambda *_: None)
+        monkeypatch.setattr("reprobuild.image.verify.buildkit.build", build_otherwise)
+
+    return run
+
+
+def test_the_other_engine_is_asked_only_where_it_is_wanted(built, project, other_engine):
+    layout = built()
+    assert checked(layout, project).images[0].crossed is None
+    other_engine()
+    verified = verify(str(layout.folder), project, cross_engine=True)
+    (image,) = verified.images
+    assert image.crossed
+    assert (image.crossed.level, verified.level) == ("identical", "identical")
+    assert image.crossed.left == image.crossed.right != image.verdict.left
+    other_engine(mode=0o755)
+    verified = verify(str(layout.folder), project, cross_engine=True)
+    (image,) = verified.images
+    assert image.crossed
+    assert (image.verdict.level, image.crossed.level, verified.level) == ("identical", "payload", "payload")
+    assert [(each.path, each.field) for each in image.crossed.differences] == [(("/app/app.py",), "mode")]
+
+
+def test_the_command_tells_of_the_other_engine(built, project, other_engine):
+    layout = built(platforms=(AMD64, ARM64))
+    other_engine(mode=0o755)
+    argv = [str(layout.folder), "--project", str(project), "--cross-engine"]
+    said = CliRunner().invoke(verify_image, argv)
+    assert said.exit_code == Level.PAYLOAD.exit_code
+    assert said.output.count("/app/app.py\n    mode: 644 → 755") == 2
+    assert said.output.count("by the other engine") == 2
+    document = json.loads(CliRunner().invoke(verify_image, [*argv, "--json"]).stdout)
+    assert [each["crossEngine"]["level"] for each in document["platforms"]] == ["payload", "payload"]
+    assert (document["level"], document["platforms"][0]["level"]) == ("payload", "identical")
+    other_engine()
+    assert CliRunner().invoke(verify_image, argv).exit_code == 0

@@ -238,7 +238,7 @@ def test_stages_for_different_platforms_have_different_bases(tmp_path, git, serv
     steps = [f"FROM --platform=linux/arm64 {base} AS other", "COPY app.py /made/", f"FROM {base}"]
     project = write_project(tmp_path / "staged", "\n".join([*steps, "COPY --from=other /made/ /srv/", ""]), git)
     ((image, _),) = built(project, to_layout(tmp_path / "out")).built.images
-    assert image.assembly.base.config.platform == AMD64
+    assert image.base.config.platform == AMD64
 
 
 def test_a_base_with_other_bytes_gets_no_name(based, served, tmp_path):

@@ -69,11 +69,18 @@ def test_a_digest_is_put_behind_the_tag(before, after):
         "FROM scratch",
         f"FROM a@{OLD}",
         "FROM scratch AS x\nFROM x\nCOPY --from=X a b\nCOPY --from=0 a b\nCOPY --from=environment / /opt/venv/",
-        "FROM scratch\nRUN --mount=from=a:1 x\nENV A='FROM b:1'\n# FROM c:1",
+        "FROM scratch\nRUN echo --mount=from=a:1 x\nENV A='FROM b:1'\n# FROM c:1",
     ],
 )
 def test_what_names_no_tag_of_an_image_stays(text):
     assert pin(text, pytest.fail) == text
+
+
+def test_what_run_mounts_is_pinned_where_it_stands():
+    text = "FROM scratch\nRUN --mount=type=bind,from=a:1,target=/from=a:1 --mount=from=b:2 \\\n  echo from=a:1\n"
+    done = text.replace("bind,from=a:1,", f"bind,from=a:1{at('a:1')},").replace("=b:2 ", f"=b:2{at('b:2')} ")
+    assert pin(text, digest_of) == done
+    assert pin(done, digest_of) == done
 
 
 def test_what_moved_is_told_with_its_line():

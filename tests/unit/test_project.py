@@ -322,7 +322,10 @@ def test_variables_that_are_held_fixed_cannot_be_set(refusal, name):
             TOOL + "images.a.zzz = []",
             "tool.reprobuild.images.a",
             "zzz",
-            "It can hold: project, extras, groups, python, platform, interpreter, platforms, manylinux.",
+            (
+                "It can hold: project, extras, groups, python, platform, interpreter, platforms, manylinux, apt, "
+                "apt-snapshot."
+            ),
         ),
     ],
 )

@@ -32,7 +32,7 @@ class FakeImage:
 def check(monkeypatch, tmp_path):
     """Checks an image whose records each come to a level, or are refused with a text."""
 
-    def one(place, image, record, where, scratch, *rest):
+    def one(place, image, record, scratch, *rest):
         assert scratch.is_dir()
         if not isinstance(record, Level):
             raise RecordUnusable(record)
@@ -41,7 +41,8 @@ def check(monkeypatch, tmp_path):
     image: Any = FakeImage()
 
     def check(*records):
-        return verify._check_any(image, image, records, Path(), tmp_path, Registries(), None, SILENT)
+        again = verify._Again(Path(), Registries(), None, "", "none", cross_engine=False, observer=SILENT)
+        return verify._check_any(image, image, records, tmp_path, again)
 
     monkeypatch.setattr(verify, "_check", one)
     return check

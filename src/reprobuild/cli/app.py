@@ -25,8 +25,9 @@ _COMMANDS = {
     "wheel": ("wheel", "wheel", "Build the project's wheel from its commit and its lock."),
     "verify-wheel": ("verify_wheel", "verify_wheel", "Make a wheel again elsewhere and compare the raw bytes."),
     "verify-wheels": ("verify_wheels", "verify_wheels", "Make every wheel that a lock pins again, and compare."),
-    "image": ("image", "image", "Build an image from its Dockerfile and its lock, without a daemon."),
+    "image": ("image", "image", "Build an image from its Dockerfile and its lock."),
     "verify-image": ("verify_image", "verify_image", "Make an image again elsewhere and compare the raw bytes."),
+    "lint": ("lint", "lint", "Look in Dockerfiles for what makes images differ from build to build."),
     "keys": ("keys", "keys", "Make local signing keys, and look at them."),
     "sign": ("sign", "sign", "Sign the record of a wheel, another file or an image."),
     "verify": ("verify", "verify", "Check the signed statements about an artifact against a policy."),
@@ -41,7 +42,7 @@ Examples:
   reprobuild lock                 write constraints.txt and requirements.txt
   reprobuild wheel                build dist/*.whl and its record
   reprobuild verify-wheel         make it again elsewhere, compare raw bytes
-  reprobuild image training       build images/training/Dockerfile without a daemon
+  reprobuild image training       build images/training/Dockerfile
   reprobuild diff old.whl new.whl
 
 Exit codes are listed in docs/exit-codes.md. Shell completion: put

@@ -127,6 +127,22 @@ def sandbox_option(command: _F) -> _F:
     )(command)
 
 
+def builder_options(command: _F) -> _F:
+    """--builder and --network."""
+    for option in (
+        click.option(
+            "--network",
+            type=click.Choice(["none", "default", "host"]),
+            default="none",
+            show_default=True,
+            help="What RUN may reach. The record names it.",
+        ),
+        click.option("--builder", metavar="NAME", default="", help="A builder of buildx. Default: its present one."),
+    ):
+        command = option(command)
+    return command
+
+
 def limit_options(command: _F) -> _F:
     """--timeout and --memory, for what builds a stranger's code."""
     for option in (

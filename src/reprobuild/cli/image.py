@@ -5,10 +5,18 @@ from typing import Any
 
 import click
 
-from reprobuild.cli.console import PATH, Console, output_options, plain, print_json, sandbox_option
+from reprobuild.cli.console import (
+    PATH,
+    Console,
+    builder_options,
+    output_options,
+    plain,
+    print_json,
+    sandbox_option,
+)
 from reprobuild.errors import BadInput
-from reprobuild.image.build import Built, Choices
-from reprobuild.image.make import Destinations, Made, make
+from reprobuild.image.build import Choices
+from reprobuild.image.make import Destinations, How, Made, make
 from reprobuild.image.outputs import Output
 from reprobuild.oci.layer import Compression
 from reprobuild.oci.model import Platform
@@ -24,7 +32,8 @@ Examples:
   reprobuild image inference -o oci-archive:image.tar
   reprobuild image training --push registry.example.org/team/training:1.0
   reprobuild image inference --load inference:dev     into the Docker engine
-  reprobuild image training --platform linux/amd64 --platform linux/arm64"""
+  reprobuild image training --platform linux/amd64 --platform linux/arm64
+  reprobuild image training --engine buildkit --builder remote"""
 )
 @click.argument("name")
 @click.argument("where", metavar="[PROJECT]", type=PATH, default=Path())
@@ -47,6 +56,14 @@ Examples:
     show_default=True,
     help="Of the layers: splice recompresses nothing.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "assembler", "buildkit"]),
+    default="auto",
+    show_default=True,
+    help="What builds it: auto takes BuildKit only for RUN, and for what else needs it.",
+)
+@builder_options
 @click.option("--plain-http", multiple=True, metavar="HOST", help="Speak http with this registry.")
 @click.option("--allow-dirty", is_flag=True, help="Build a git checkout with changes that no commit holds.")
 @sandbox_option
@@ -61,6 +78,9 @@ def image(
     build_args: tuple[str, ...],
     target: str,
     compression: str,
+    engine: str,
+    builder: str,
+    network: str,
     plain_http: tuple[str, ...],
     allow_dirty: bool,
     sandbox: str | None,
@@ -68,16 +88,20 @@ def image(
     quiet: bool,
     verbose: bool,
 ) -> None:
-    """Build the image NAME from images/NAME/Dockerfile, without a daemon.
+    """Build the image NAME from images/NAME/Dockerfile, without a daemon unless it has RUN.
 
     Its environment is made of exactly the wheels that images/NAME/requirements.txt names, and of the project's own.
-    Of the base only the manifest and the config are fetched, until an output needs its layers. Nothing is run.
+    Of the base only the manifest and the config are fetched, until an output needs its layers. Nothing is run, unless
+    the Dockerfile has RUN: then BuildKit builds it, through `docker buildx`.
     """
+    if engine == "assembler" and builder:
+        raise BadInput("--builder is BuildKit's, and the assembler has none.", "Leave out one of the two.")
     choices = Choices(
         platforms=tuple(map(Platform.parse, platforms)),
         build_args=dict(_pair(each) for each in build_args),
         target=target,
         compression=Compression(compression),
+        network=network,
     )
     to = Destinations(tuple(map(Output.parse, outputs)), tuple(map(Reference.parse, pushes)), loads, plain_http)
     with Console(quiet=quiet or as_json, verbose=verbose) as console:
@@ -86,6 +110,7 @@ def image(
             name,
             choices,
             to,
+            how=How(engine, builder),
             allow_dirty=allow_dirty,
             sandbox=sandbox,
             observer=console,
@@ -107,12 +132,13 @@ def _json(made: Made) -> dict[str, Any]:
     built = made.built
     return {
         "image": built.name,
+        "engine": built.engine,
         "digest": str(built.top.digest),
         "mediaType": built.top.media_type,
         "outputs": list(made.places),
         "platforms": [
             {
-                "platform": str(each.assembly.platform),
+                "platform": str(each.platform),
                 "manifest": str(each.manifest.descriptor.digest),
                 "config": str(each.config.digest),
                 "layers": [
@@ -120,9 +146,9 @@ def _json(made: Made) -> dict[str, Any]:
                         "digest": str(layer.descriptor.digest),
                         "diffId": str(layer.diff_id),
                         "size": layer.descriptor.size,
-                        "title": part.title,
+                        "title": title,
                     }
-                    for part, layer in zip(each.assembly.parts, each.layers, strict=True)
+                    for title, layer in zip(each.titles, each.layers, strict=True)
                 ],
                 "remembered": each.remembered,
             }
@@ -133,12 +159,12 @@ def _json(made: Made) -> dict[str, Any]:
 
 
 def _tell(made: Made) -> None:
-    built: Built = made.built
+    built = made.built
     for each, _ in built.images:
         own = sum(layer.descriptor.size for layer in each.layers)
-        base = sum(layer.size for layer in each.assembly.base.layers) if each.assembly.base else 0
+        base = sum(layer.size for layer in each.base.layers) if each.base else 0
         click.echo(
-            f"{each.assembly.platform}: {len(each.layers)} own layers, {size_text(own)}, {each.remembered} of them as "
+            f"{each.platform}: {len(each.layers)} own layers, {size_text(own)}, {each.remembered} of them as "
             f"before; the base's {size_text(base)}"
         )
     if made.moved:

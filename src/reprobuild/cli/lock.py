@@ -1,5 +1,6 @@
 """`reprobuild lock`."""
 
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from reprobuild import interpreter, project
 from reprobuild import lock as locks
 from reprobuild.cli.console import FOLDER, Console, output_options, plain, print_json
 from reprobuild.errors import ExitCode
-from reprobuild.files import read_text
+from reprobuild.files import read_text, scratch_folder
 from reprobuild.image import pins
 from reprobuild.progress import Observer
 from reprobuild.project import Config
@@ -54,6 +55,7 @@ def lock(
     besides, and what sdists among these need. The others hold runtime requirements. All are exact and
     hashed, and name no index. The same lock comes out again until you upgrade: its header says as of when.
     A Dockerfile gets the digest that each tag of a FROM or COPY --from has now; nothing else in it changes.
+    apt.lock holds the Debian packages of an image's `apt` and all they need beyond its base, with their hashes.
     An archive keeps these images for when their registry has deleted them: name it as archive in [tool.reprobuild].
     """
     if names and not upgrade:
@@ -73,6 +75,8 @@ def lock(
         if images and any((config.root / path).is_file() for path in pins.paths(config)):
             console.step("asking registries for the images' digests")
             made |= pins.pinned(config, pins.digest_by(_manifest_of()))
+        if (images or check) and any(each.apt for each in config.images):
+            made |= _apt(config, made, console, upgrade=upgrade and not names, check=check)
         if archive and not check:
             _archive(config, made, archive, console)
     for name, near in locks.unknown(config.root, made, names).items():
@@ -89,6 +93,20 @@ def lock(
             click.echo(f"{'wrote' if name in written else 'unchanged'} {plain(name)}")
     if drift:
         raise click.exceptions.Exit(ExitCode.LOCK_STALE)
+
+
+def _apt(config: Config, made: Mapping[str, str], observer: Observer, *, upgrade: bool, check: bool) -> dict[str, str]:
+    from reprobuild.image import apt  # noqa: PLC0415 - the client is slow to import, and rarely needed
+    from reprobuild.image.archive import Registries  # noqa: PLC0415 - the same
+    from reprobuild.image.others import Others  # noqa: PLC0415 - the same
+
+    registries = Registries()
+    registries.use_archive(config.archive, config.root)
+    with (
+        scratch_folder(Path(tempfile.gettempdir()), "reprobuild-apt-") as scratch,
+        Others(registries.origin, scratch, observer) as others,
+    ):
+        return apt.locks(config, made, others.tree, scratch, upgrade=upgrade, check=check, observer=observer)
 
 
 def _archive(config: Config, made: Mapping[str, str], to: str, observer: Observer) -> None:

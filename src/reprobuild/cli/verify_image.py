@@ -9,7 +9,16 @@ import click
 
 from reprobuild import attest
 from reprobuild.cli.attesting import attest_option, vote_of, voter
-from reprobuild.cli.console import PATH, Console, accept_option, output_options, plain, print_json, sandbox_option
+from reprobuild.cli.console import (
+    PATH,
+    Console,
+    accept_option,
+    builder_options,
+    output_options,
+    plain,
+    print_json,
+    sandbox_option,
+)
 from reprobuild.cli.render import verdict_lines
 from reprobuild.compare import Level
 from reprobuild.digest import Digest
@@ -31,6 +40,8 @@ Examples:
 @click.argument("image")
 @click.option("--project", type=PATH, default=Path(), help="The project that it was built from. Default: this folder.")
 @click.option("--plain-http", multiple=True, metavar="HOST", help="Speak http with this registry.")
+@click.option("--cross-engine", is_flag=True, help="Build it with the other engine, too, and compare all files.")
+@builder_options
 @accept_option
 @attest_option
 @sandbox_option
@@ -39,6 +50,9 @@ def verify_image(
     image: str,
     project: Path,
     plain_http: tuple[str, ...],
+    cross_engine: bool,
+    builder: str,
+    network: str,
     accept: str,
     attested_by: str | None,
     sandbox: str | None,
@@ -49,12 +63,25 @@ def verify_image(
     """Make an image again from what the record beside it names, and compare manifest, config and layers.
 
     The source is exported anew, the project's own wheel is built in surroundings that differ, and no layer that was
-    made before is used again. Of the base, manifest and config are compared by their digests. The layers in a layout
-    are hashed, an index may name nothing but the images that were made again, and these must be of one build.
+    made before is used again; what BuildKit built, it builds again without a cache. Of the base, manifest and config
+    are compared by their digests. The layers in a layout are hashed, an index may name nothing but the images that
+    were made again, and these must be of one build.
+
+    With --cross-engine the other engine builds the definition, too, whose layers are others: the files that they make
+    together are compared with the image's, one by one, and so are the settings.
     """
     signer = voter(attested_by)
     with Console(quiet=quiet or as_json, verbose=verbose) as console:
-        verified = verify(image, project, plain_http=plain_http, sandbox=sandbox, observer=console)
+        verified = verify(
+            image,
+            project,
+            plain_http=plain_http,
+            sandbox=sandbox,
+            builder=builder,
+            network=network,
+            cross_engine=cross_engine,
+            observer=console,
+        )
         kept = _keep_votes(image, verified, signer, plain_http) if signer else ()
     index = verified.index
     if as_json:
@@ -98,6 +125,7 @@ def _json(checked: Checked) -> dict[str, object]:
         "varied": list(checked.varied),
         "notes": list(checked.notes),
         **checked.verdict.to_json(),
+        "crossEngine": checked.crossed and checked.crossed.to_json(),
     }
 
 
@@ -120,3 +148,7 @@ def _tell(checked: Checked) -> None:
         click.echo(f"note: {plain(note)}")
     for line in verdict_lines(checked.verdict, "built", "made again"):
         click.echo(line)
+    if checked.crossed:
+        click.echo("files and settings, listed and hashed")
+        for line in verdict_lines(checked.crossed, "built", "by the other engine"):
+            click.echo(line)

@@ -19,9 +19,10 @@ from reprobuild import process
 from reprobuild.digest import Digest, canonical_json
 from reprobuild.errors import BadInput
 from reprobuild.image.base import Base
+from reprobuild.image.built import Image
 from reprobuild.image.context import Nodes, Tree, owner_of, place
 from reprobuild.image.environment import Environment, InstalledWheel
-from reprobuild.image.plan import LARGEST_LAYER, MOST_LAYERS, plan
+from reprobuild.image.plan import HEAVY, LARGEST_LAYER, MOST_LAYERS, plan
 from reprobuild.image.stages import BaseImage, Copy, Folder, ImageSpec, StageSpec, Step
 from reprobuild.oci.layer import Compression, Layer, write_layer
 from reprobuild.oci.layout import Layout
@@ -43,6 +44,8 @@ _SPECIAL = frozenset("boot dev media proc root run sys tmp var/mail var/tmp".spl
 #: Links to other folders on a merged /usr, and the folders where they aren't.
 _LINKS = 40
 _AMBIGUOUS = frozenset("bin sbin lib lib32 lib64 libx32 var/run var/lock".split())
+#: What the history says of a layer of folders alone.
+_FOLDERS = "folders that the steps made or put something into"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,27 +85,6 @@ class Assembly:
     def parts(self) -> tuple[Part, ...]:
         """Its own layers, lowest first."""
         return tuple(part for _, parts in self.history for part in parts)
-
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """An image for one platform whose own layers, config and manifest have been written.
-
-    Attributes:
-        layers: those that aren't the base's, lowest first.
-        remembered: how many of them were the same as before.
-    """
-
-    assembly: Assembly
-    manifest: Manifest
-    config: Descriptor
-    layers: tuple[Layer, ...]
-    remembered: int
-
-    @property
-    def descriptor(self) -> Descriptor:
-        """The manifest's, with the platform."""
-        return replace(self.manifest.descriptor, platform=self.assembly.platform)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +139,13 @@ def assemble(
             stage.do(step, stages)
         stages.append(stage)
     done = stages[-1]
-    layers = (len(done.base.manifest.layers) if done.base else 0) + sum(len(parts) for _, parts in done.history)
+    history = done.finished()
+    layers = (len(done.base.manifest.layers) if done.base else 0) + sum(len(parts) for _, parts in history)
     if layers > MOST_LAYERS:
         raise BadInput(f"{where}: the image has {layers} layers, more than {MOST_LAYERS}.", "Copy more in one step.")
     target = spec.target
     return Assembly(
-        target.platform, epoch, done.base, target.settings, target.author, tuple(done.history), tuple(done.environments)
+        target.platform, epoch, done.base, target.settings, target.author, history, tuple(done.environments)
     )
 
 
@@ -195,6 +178,7 @@ class _Stage:
         self.history: list[tuple[str, tuple[Part, ...]]] = list(start.history) if start else []
         self.environments: list[Environment] = list(start.environments) if start else []
         self.tree: dict[str, Node] = dict(start.tree) if start else {}
+        self._dated: set[str] = set(start._dated) if start else set()
         self._described = described
         self._origins, self._epoch, self._where, self._compression = origins, epoch, where, compression
         self._ahead = ahead
@@ -202,13 +186,20 @@ class _Stage:
     def do(self, step: Step, stages: Sequence["_Stage"]) -> None:
         """Carry out one step."""
         if isinstance(step, Folder):
-            self._add(step, self._made(step))
+            self._date(self._made(step))
+            self.history.append((step.text, ()))
         elif isinstance(step, Copy) and isinstance(step.origin, str):
             self._add_environment(step)
         elif isinstance(step, Copy):
             tree = self._tree_of(step, stages)
             placed = place(step, tree, epoch=self._epoch, where=self._where, follow=self._follow, read=self._read)
-            self._add(step, [*self._new(placed.parents), *map(self._real, placed.nodes)])
+            parents = self._above(placed.parents, changed=bool(placed.nodes))
+            nodes = [*map(self._real, placed.nodes)]
+            if isinstance(step.origin, BaseImage):  # or else each commit would make another layer
+                self._add(step, self._undated(placed.parents, parents, nodes), nodes)
+            else:
+                self.tree |= {node.path: node for node in parents}
+                self._add(step, parents, nodes)
         else:
             self.history.append((step.text, ()))
 
@@ -220,9 +211,61 @@ class _Stage:
             return self._origins.tree(step.origin)
         return self._origins.context
 
-    def _add(self, step: Step, nodes: Sequence[Node]) -> None:
+    def _add(self, step: Step, above: Sequence[Node], nodes: Sequence[Node]) -> None:
         self.tree |= {node.path: node for node in nodes}
-        self.history.append((step.text, (Part(step.text, tuple(nodes)),) if nodes else ()))
+        there = (*above, *nodes)
+        self.history.append((step.text, (Part(step.text, there),) if there else ()))
+
+    def _undated(self, way: Sequence[Node], above: Sequence[Node], nodes: Sequence[Node]) -> list[Node]:
+        """The folders on a way for a layer that is to be the same for each commit.
+
+        Those with the image's time are named once more here: where the base has a link in their place, it has to make
+        room before something is put behind it.
+        """
+        self.tree |= {node.path: node for node in above}
+        self._date(node for node in above if node.mtime == self._epoch)
+        paths = dict.fromkeys(self._follow(folder.path)[0] for folder in way)
+        named = [self.tree[path] for path in paths if path in self._dated] if nodes else []
+        return [
+            *(replace(node, mtime=WHEEL_TIME) for node in named),
+            *(node for node in above if node.path not in self._dated),
+        ]
+
+    def _date(self, folders: Iterable[Node]) -> None:
+        """Folders with the image's time: they go into a layer that changes with each commit anyway."""
+        for each in folders:
+            self.tree[each.path] = each
+            self._dated.add(each.path)
+
+    def finished(self) -> tuple[tuple[str, tuple[Part, ...]], ...]:
+        """Each step's text and layers; dated folders are in the last layer that may have them, or in one of their own.
+
+        None of them may be named, or implied, by a layer above: some runtimes take over what the highest one says.
+        """
+        history, folders, above = list(self.history), [*map(self.tree.__getitem__, sorted(self._dated))], set[str]()
+        for number in range(len(history) - 1, -1, -1):
+            text, parts = history[number]
+            for at in range(len(parts) - 1, -1, -1):
+                if self._changes(parts[at]):
+                    hosted = [node for node in folders if node.path not in above]
+                    folders = [node for node in folders if node.path in above]
+                    history[number] = text, (*parts[:at], self._with(parts[at], hosted), *parts[at + 1 :])
+                    return (*history, *self._alone(folders))
+                above |= _with_parents(node.path for node in parts[at].nodes)
+        return (*history, *self._alone(folders))
+
+    def _changes(self, part: Part) -> bool:
+        """Whether a layer isn't the same for another commit; a heavy wheel isn't sent again for some folders' sake."""
+        if part.wheels:
+            return part.wheels[-1].own and _size(part) < HEAVY
+        return any(node.mtime == self._epoch for node in part.nodes)
+
+    def _with(self, part: Part, folders: Sequence[Node]) -> Part:
+        nodes = tuple(({node.path: node for node in part.nodes} | {node.path: node for node in folders}).values())
+        return replace(part, nodes=nodes, key=part.key and self._key(nodes, part.wheels))
+
+    def _alone(self, folders: Sequence[Node]) -> list[tuple[str, tuple[Part, ...]]]:
+        return [(_FOLDERS, (Part(_FOLDERS, tuple(folders)),))] if folders else []
 
     def _add_environment(self, step: Copy) -> None:
         where = f"{self._where}:{step.line}"
@@ -232,29 +275,33 @@ class _Stage:
             )
         prefix = step.destination.rstrip("/")
         owner = owner_of(step.owner, self._read, where) or (0, 0)
-        parents = self._new(_folders_above(prefix.strip("/"), WHEEL_TIME))
+        path = prefix.strip("/")
+        there = [replace(self.tree[path], mtime=self._epoch)] if path in self.tree else []
+        folders = [*there, *self._above(_way_to(path, self._epoch, owner))]
         environment = self._origins.environment(prefix, self.base)
+        above = self._undated(_way_to(path, self._epoch, owner), folders, environment.skeleton)
         if self._origins.complete:
-            self._ahead(self._parts(step, environment, owner, parents, waiting=1))
+            self._ahead(self._parts(step, environment, owner, above, waiting=1))
             environment = self._origins.complete(environment)
-        parts = self._parts(step, environment, owner, parents)
+        parts = self._parts(step, environment, owner, above)
         self.tree |= {node.path: node for part in parts for node in part.nodes}
+        self._date(folders)
         self.environments.append(environment)
         self.history.append((step.text, tuple(parts)))
 
     def _parts(
-        self, step: Copy, environment: Environment, owner: tuple[int, int], parents: Sequence[Node], waiting: int = 0
+        self, step: Copy, environment: Environment, owner: tuple[int, int], above: Sequence[Node], waiting: int = 0
     ) -> list[Part]:
-        """The layers of an environment, with room for others that are waited for."""
+        """The layers of an environment, with room for others that are waited for, and for one of folders."""
         uid, gid = owner
         parts = []
-        others = (len(self.base.manifest.layers) if self.base else 0) + len(self.history) + waiting
+        others = (len(self.base.manifest.layers) if self.base else 0) + len(self.history) + waiting + 1
         for number, each in enumerate(plan(environment, others=others, largest=LARGEST_LAYER)):
             nodes = tuple(replace(node, uid=uid, gid=gid) if uid or gid else node for node in each.nodes)
             if step.mode is not None:
                 nodes = tuple(n if n.kind == "symlink" else replace(n, mode=step.mode or 0) for n in nodes)
+            nodes = nodes if number else tuple(({node.path: node for node in (*nodes, *above)}).values())
             names = ", ".join(f"{wheel.file.name} {wheel.file.version}" for wheel in each.wheels)
-            nodes = nodes if number else (*parents, *nodes)
             parts.append(
                 Part(f"{step.text} # {names or 'pyvenv.cfg'}", nodes, each.wheels, self._key(nodes, each.wheels))
             )
@@ -267,25 +314,42 @@ class _Stage:
         return layer_key(self._compression, parts)
 
     def _made(self, step: Folder) -> list[Node]:
-        path = step.path.strip("/")
-        uid, gid = owner_of(step.owner, self._read, f"{self._where}:{step.line}") or (0, 0)
-        if not path or self._is_there(path):
-            return []
-        # The time of a folder that nothing is in says nothing; with the epoch each commit would make another layer.
-        return [*self._new(_folders_above(path, WHEEL_TIME)), Node(path, "directory", 0o755, WHEEL_TIME, uid, gid)]
+        path = self._follow(step.path)[0]
+        owner = owner_of(step.owner, self._read, f"{self._where}:{step.line}") or (0, 0)
+        return [] if not path or self._is_there(path) else self._above(_way_to(path, self._epoch, owner), changed=False)
 
-    def _new(self, folders: Iterable[Node]) -> list[Node]:
-        """Those of some folders that have to be made, or that are known well enough to be named again."""
-        found = []
-        for folder in folders:
-            if self.base and folder.path in _AMBIGUOUS:
+    def _above(self, way: Sequence[Node], *, changed: bool = True) -> list[Node]:
+        """Of the folders on the way to a place those that have to be made, and those that get something new in them.
+
+        What is there keeps its mode and its owner; where it is the base's, these have to be known.
+
+        Args:
+            way: each in the one before it.
+            changed: whether something is put into the last.
+        """
+        found: dict[str, Node] = {}
+        for folder in reversed(way):
+            path = self._follow(folder.path)[0]
+            known = self.tree.get(path)
+            if known is None and self.base and path in _AMBIGUOUS:
                 raise BadInput(
-                    f"{self._where}: /{folder.path} is a link to another folder in most images.",
-                    f"Copy to where it leads, such as /usr/{posixpath.basename(folder.path)}.",
+                    f"{self._where}: /{path} is a link to another folder in most images.",
+                    f"Copy to where it leads, such as /usr/{posixpath.basename(path)}.",
                 )
-            if folder.path not in self.tree and not (self.base and folder.path in _SPECIAL):
-                found.append(folder)
-        return found
+            if known and known.kind != "directory":
+                raise BadInput(
+                    f"{self._where}: /{path} is a file, and would become a folder.", "Copy to another place."
+                )
+            is_new = bool(path) and not self._is_there(path)
+            if known is None and not is_new:
+                known = None if path in _SPECIAL or not path else Node(path, "directory", 0o755, -1)
+                node = known and replace(known, mtime=folder.mtime)
+            else:
+                node = replace(known or folder, path=path, mtime=folder.mtime)
+            if node and node != known and (is_new or changed):
+                found.setdefault(path, node)
+            changed = is_new
+        return [*reversed(found.values())]
 
     def _real(self, node: Node) -> Node:
         """A node where it will be: links of this image that its path goes through lead there."""
@@ -353,9 +417,20 @@ def _of_content(node: Node) -> str | int:
     return node.content.size if node.content else ""
 
 
-def _folders_above(path: str, mtime: int) -> list[Node]:
+def _way_to(path: str, mtime: int, owner: tuple[int, int]) -> list[Node]:
+    """A folder, and before it those that it is in."""
     parts = path.split("/")
-    return [Node("/".join(parts[:n]), "directory", 0o755, mtime) for n in range(1, len(parts))]
+    return [Node("/".join(parts[:n]), "directory", 0o755, mtime, *owner) for n in range(1, len(parts) + 1)]
+
+
+def _with_parents(paths: Iterable[str]) -> set[str]:
+    found = set[str]()
+    for each in paths:
+        path = each
+        while path and path not in found:
+            found.add(path)
+            path = posixpath.dirname(path)
+    return found
 
 
 # --- writing -------------------------------------------------------------------------------------------
@@ -439,7 +514,16 @@ class Writer:
             config, [*below, *(layer.descriptor for layer in layers)], annotations=_annotations(assembly)
         )
         self._store.put_document(manifest.descriptor.media_type, manifest.raw)
-        return Image(assembly, manifest, config, layers, sum(known for _, known in done))
+        return Image(
+            assembly.platform,
+            assembly.base,
+            manifest,
+            config,
+            layers,
+            tuple(part.title for part in assembly.parts),
+            sum(known for _, known in done),
+            assembly.environments,
+        )
 
 
 def _size(part: Part) -> int:

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,18 +16,19 @@ from reprobuild.files import read_text, remove_tree, scratch_folder
 from reprobuild.image import base as bases
 from reprobuild.image import dockerfile as dockerfiles
 from reprobuild.image import environment as environments
-from reprobuild.image.assembler import Assembly, Image, Origins, Part, assemble, kept_stages, writing
+from reprobuild.image.assembler import Assembly, Origins, Part, assemble, kept_stages, writing
 from reprobuild.image.base import Base, Documents
+from reprobuild.image.built import Built, Image
 from reprobuild.image.context import Context, Tree
 from reprobuild.image.environment import Environment
 from reprobuild.image.own import OwnWheel
-from reprobuild.image.stages import BaseImage, resolve
-from reprobuild.image.target import platforms_of, target_of
+from reprobuild.image.stages import BaseImage, ImageSpec, resolve
+from reprobuild.image.target import Target, platforms_of, target_of
 from reprobuild.index import Index, LockedFile
 from reprobuild.lockfile import Lockfile
 from reprobuild.oci.layer import Compression
 from reprobuild.oci.layout import Layout
-from reprobuild.oci.model import Descriptor, Platform
+from reprobuild.oci.model import Descriptor, ImageConfig, Platform
 from reprobuild.oci.model import Index as ImageIndex
 from reprobuild.oci.reference import Reference
 from reprobuild.oci.tree import OnDisk
@@ -46,12 +47,14 @@ class Choices:
     Attributes:
         platforms: empty for those that the project names.
         target: a stage of the Dockerfile; empty for the last.
+        network: what RUN gets, with the engine that has RUN: ``none``, or ``default`` or ``host``.
     """
 
     platforms: tuple[Platform, ...] = ()
     build_args: Mapping[str, str] = field(default_factory=dict)
     target: str = ""
     compression: Compression = Compression.SPLICE
+    network: str = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +78,68 @@ class Definition:
 
     @property
     def platforms(self) -> tuple[Platform, ...]:
-        """What it is built for."""
-        return self.choices.platforms or platforms_of(self.settings)
+        """What it is built for, each once.
+
+        Raises:
+            BadInput: nobody says it, or one is named twice.
+        """
+        found = self.choices.platforms or platforms_of(self.settings)
+        for number, platform in enumerate(found):
+            if any(platform.suits(each) for each in found[:number]):
+                raise BadInput(f"The platform {platform} is named twice.", "Name it once.")
+        return found
+
+    @property
+    def where(self) -> str:
+        """What messages call the Dockerfile."""
+        return self.dockerfile.relative_to(self.folder).as_posix()
+
+    def resolved(
+        self, platform: Platform, config_of: Callable[[BaseImage], ImageConfig], *, lenient: bool = False
+    ) -> ImageSpec:
+        """What the Dockerfile means for a platform.
+
+        Args:
+            config_of: asked for the config of each base.
+            lenient: whether it is BuildKit's to carry out.
+
+        Raises:
+            BadInput, LockStale: it makes no sense, or names an image without a digest.
+            NeedsBuildKit: the assembler can't carry it out, and it isn't lenient.
+        """
+        return resolve(
+            dockerfiles.parse(read_text(self.dockerfile), self.where, lenient=lenient),
+            config_of,
+            platform=platform,
+            epoch=self.exported.epoch,
+            build_args=self.choices.build_args,
+            target=self.choices.target,
+        )
+
+    def environment(self, prefix: str, base: Base | None, platform: Platform, index: Index) -> Environment:
+        """The locked environment for a place in an image, without the project's own wheel.
+
+        Raises:
+            BadInput, LockMissing: the image can't have one, or there is no lock.
+            IndexFailed, DigestMismatch: a wheel can't be had.
+        """
+        if self.lock is None:
+            raise LockMissing(
+                f"The source has no {LOCK.format(name=self.name)}.", "Run `reprobuild lock` and commit it."
+            )
+        return environments.assemble(self.lock, self.python(prefix, base, platform), index)
+
+    def python(self, prefix: str, base: Base | None, platform: Platform) -> Target:
+        """The Python that an environment is for.
+
+        Raises:
+            BadInput: neither the project nor the base says it.
+        """
+        if base is None:
+            raise BadInput(
+                f"{self.where}: an environment needs a base with a Python.", "Begin FROM an image that has one."
+            )
+        return target_of(self.settings, base.config, platform, prefix)
 
 
 @contextmanager
@@ -135,9 +198,32 @@ def assembled(
         IndexFailed, RegistryFailed, DigestMismatch: a wheel or a base can't be had.
         BuildFailed, …: its own wheel can't be built.
     """
-    epoch, where = definition.exported.epoch, str(definition.dockerfile.relative_to(definition.folder))
+    epoch, own = definition.exported.epoch, definition.own
+    base_of = looking_up(registry_of, observer)
+
+    def environment_of(prefix: str, base: Base | None) -> Environment:
+        observer.step("fetching and reading the locked wheels")
+        return definition.environment(prefix, base, platform, index)
+
+    def complete(environment: Environment) -> Environment:
+        return environments.with_own(environment, own.result()) if own else environment
+
+    spec = definition.resolved(platform, lambda image: base_of(image).config)
+    for number in kept_stages(spec.stages):
+        first = spec.stages[number].base
+        if isinstance(first, BaseImage):
+            needed(base_of(first))
+    context = Context.open(definition.folder, definition.dockerfile, epoch)
+    origins = Origins(context, base_of, tree_of, environment_of, complete if own else None)
+    compression = definition.choices.compression
+    return assemble(spec, origins, epoch=epoch, where=definition.where, compression=compression, ahead=ahead)
+
+
+def looking_up(
+    registry_of: Callable[[Reference], Documents], observer: Observer = SILENT
+) -> Callable[[BaseImage], Base]:
+    """What tells of an image its manifest and config, and asks once for each."""
     known: dict[tuple[str, Platform], Base] = {}
-    own = definition.own
 
     def base_of(image: BaseImage) -> Base:
         key = image.reference, image.platform  # stages may be for different platforms
@@ -146,50 +232,7 @@ def assembled(
             known[key] = bases.fetch(Reference.parse(image.reference), image.platform, registry_of)
         return known[key]
 
-    def environment_of(prefix: str, base: Base | None) -> Environment:
-        if base is None:
-            raise BadInput(f"{where}: an environment needs a base with a Python.", "Begin FROM an image that has one.")
-        if definition.lock is None:
-            raise LockMissing(
-                f"The source has no {LOCK.format(name=definition.name)}.", "Run `reprobuild lock` and commit it."
-            )
-        observer.step("fetching and reading the locked wheels")
-        target = target_of(definition.settings, base.config, platform, prefix)
-        return environments.assemble(definition.lock, target, index)
-
-    def complete(environment: Environment) -> Environment:
-        return environments.with_own(environment, own.result()) if own else environment
-
-    spec = resolve(
-        dockerfiles.parse(read_text(definition.dockerfile), where),
-        lambda image: base_of(image).config,
-        platform=platform,
-        epoch=epoch,
-        build_args=definition.choices.build_args,
-        target=definition.choices.target,
-    )
-    for number in kept_stages(spec.stages):
-        first = spec.stages[number].base
-        if isinstance(first, BaseImage):
-            needed(base_of(first))
-    context = Context.open(definition.folder, definition.dockerfile, epoch)
-    origins = Origins(context, base_of, tree_of, environment_of, complete if own else None)
-    compression = definition.choices.compression
-    return assemble(spec, origins, epoch=epoch, where=where, compression=compression, ahead=ahead)
-
-
-@dataclass(frozen=True, slots=True)
-class Built:
-    """An image that was built, for one platform or several.
-
-    Attributes:
-        top: of the one manifest, or of the index of all.
-        images: one a platform, each with its record.
-    """
-
-    name: str
-    top: Descriptor
-    images: tuple[tuple[Image, Json], ...]
+    return base_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,10 +242,12 @@ class Sink:
     Attributes:
         has: whether a layer is there, and needn't be written.
         needs: is told of an image's base as soon as it is known.
+        keeps_base: whether the layers of the base have to be in the store; whoever has them anyway puts them there.
     """
 
     has: Callable[[Descriptor], bool] = lambda _: False
     needs: Callable[[Base], object] = id
+    keeps_base: bool = False
 
 
 def build(
@@ -230,50 +275,52 @@ def build(
         store, compression=compression, remembering=remembering, is_there=sink.has, observer=observer
     ) as writer:
         for platform in definition.platforms:
-            if any(platform.suits(image.assembly.platform) for image, _ in images):
-                raise BadInput(f"The platform {platform} is named twice.", "Name it once.")
-            image = writer.image(
-                assembled(definition, platform, index, registry_of, tree_of, writer.start, sink.needs, observer)
-            )
-            images.append((image, record_of(definition, image)))
+            assembly = assembled(definition, platform, index, registry_of, tree_of, writer.start, sink.needs, observer)
+            image = writer.image(assembly)
+            internal = {"engine": "assembler", "layers": compression.decided_by()}
+            images.append((image, record_of(definition, image, internal, _copied(definition, assembly))))
+    return together(definition.name, images, store)
+
+
+def together(name: str, images: Sequence[tuple[Image, Json]], store: Layout) -> Built:
+    """One image of those for each platform; where they are several, their index is written."""
     if len(images) == 1:
-        top = images[0][0].descriptor
-    else:
-        together = ImageIndex.make([image.descriptor for image, _ in images])
-        top = store.put_document(together.descriptor.media_type, together.raw)
-    return Built(definition.name, top, tuple(images))
+        return Built(name, images[0][0].descriptor, tuple(images))
+    index = ImageIndex.make([image.descriptor for image, _ in images])
+    return Built(name, store.put_document(index.descriptor.media_type, index.raw), tuple(images))
 
 
 # --- the record ----------------------------------------------------------------------------------------
 
 
-def record_of(definition: Definition, image: Image) -> Json:
-    """The image's provenance: an unsigned Statement v1 that names every input by digest."""
+def record_of(definition: Definition, image: Image, internal: Json, copied: Iterable[Json] = ()) -> Json:
+    """The image's provenance: an unsigned Statement v1 that names every input by digest.
+
+    Args:
+        internal: the engine, and all of it that decides the image's bytes.
+        copied: what came out of the context, where that is known.
+    """
     exported, choices = definition.exported, definition.choices
     external: Json = {
         "source": {"kind": exported.kind, "uri": exported.uri, "subdirectory": exported.subdirectory},
         "sourceDateEpoch": exported.epoch,
         "image": definition.name,
-        "platform": str(image.assembly.platform),
+        "platform": str(image.platform),
         "target": choices.target,
         "buildArguments": dict(choices.build_args),
         "compression": choices.compression.value,
     }
-    targets = [each.target for each in image.assembly.environments]
-    internal: Json = {
-        "engine": "assembler",
-        "layers": choices.compression.decided_by(),
-        "environments": [
-            {"python": each.python, "interpreter": each.executable, "platform": each.platform, "prefix": each.prefix}
-            for each in targets
-        ],
-    }
+    targets = [each.target for each in image.environments]
+    told = [
+        {"python": each.python, "interpreter": each.executable, "platform": each.platform, "prefix": each.prefix}
+        for each in targets
+    ]
     return attest.provenance(
         attest.descriptor({"sha256": image.manifest.descriptor.digest.hex}, name=definition.name),
         build_type=attest.IMAGE_BUILD_TYPE,
         external=external,
-        internal=internal,
-        dependencies=[*_inputs(definition), *_base(image.assembly), *_files(definition, image.assembly)],
+        internal={**internal, "environments": told},
+        dependencies=[*_inputs(definition), *_base(image), *_wheels(image), *copied],
         builder_version={"reprobuild": __version__},
     )
 
@@ -298,27 +345,35 @@ def _file(definition: Definition, path: Path, role: str) -> Json:
     return attest.descriptor({"sha256": digest.hex}, name=name, annotations={"role": role})
 
 
-def _base(assembly: Assembly) -> Iterator[Json]:
-    if assembly.base:
-        reference, manifest = assembly.base.reference, assembly.base.manifest.descriptor.digest
-        yield attest.descriptor(
-            {manifest.algorithm: manifest.hex},
-            name=str(replace(reference, digest=None)),
-            uri=f"docker://{reference}",
-            annotations={"role": "base", "platform": str(assembly.base.config.platform)},
-        )
+def _base(image: Image) -> Iterator[Json]:
+    if image.base:
+        yield described(image.base, "base")
 
 
-def _files(definition: Definition, assembly: Assembly) -> Iterator[Json]:
-    """The wheels, and what was copied out of the context."""
+def described(base: Base, role: str) -> Json:
+    """An image that something was built from."""
+    manifest = base.manifest.descriptor.digest
+    return attest.descriptor(
+        {manifest.algorithm: manifest.hex},
+        name=str(replace(base.reference, digest=None)),
+        uri=f"docker://{base.reference}",
+        annotations={"role": role, "platform": str(base.config.platform)},
+    )
+
+
+def _wheels(image: Image) -> Iterator[Json]:
     seen: set[LockedFile] = set()
-    for each in (each for environment in assembly.environments for each in environment.wheels):
+    for each in (each for environment in image.environments for each in environment.wheels):
         if each.file not in seen:
             seen.add(each.file)
             role = "own-wheel" if each.own else "wheel"
             uri = "" if each.own else f"pkg:pypi/{each.file.name}@{each.file.version}"
             digests = {each.file.digest.algorithm: each.file.digest.hex}
             yield attest.descriptor(digests, name=each.file.filename, uri=uri, annotations={"role": role})
+
+
+def _copied(definition: Definition, assembly: Assembly) -> Iterator[Json]:
+    """What was copied out of the context."""
     contents = (node.content for part in assembly.parts for node in part.nodes)
     paths = {content.path for content in contents if isinstance(content, OnDisk)}
     for path in sorted(paths):

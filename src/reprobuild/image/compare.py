@@ -15,6 +15,8 @@ from reprobuild.oci.rootfs import open_layer
 from reprobuild.progress import SILENT, Observer
 
 _QUOTED, _DEPTH = 96, 16
+#: What BuildKit puts behind each step; behind that mark the assembler has the names of wheels.
+_BY_BUILDKIT = " # buildkit"
 #: What the config says again of the layers, which are compared themselves.
 _OF_LAYERS = ("rootfs", "history")
 
@@ -44,7 +46,8 @@ class Readable:
         history = self.config.document.get("history")
         entries = [each for each in history if isinstance(each, dict)] if isinstance(history, list) else []
         told = [each for each in entries if not each.get("empty_layer")]
-        texts = [str(each.get("created_by", "")) for each in told] if len(told) == len(self.manifest.layers) else []
+        steps = [str(each.get("created_by", "")).removesuffix(_BY_BUILDKIT) for each in told]
+        texts = steps if len(told) == len(self.manifest.layers) else []
         pairs = zip_longest(self.manifest.layers, self.config.diff_ids)
         return tuple(
             _Layer(number, descriptor, str(diff_id), texts[number] if texts else "")
@@ -90,8 +93,8 @@ def compare_images(left: Readable, right: Readable, observer: Observer = SILENT)
     ours, theirs = (
         {key: value for key, value in each.config.document.items() if key not in _OF_LAYERS} for each in (left, right)
     )
-    found.extend(_value_differences("config", ours, theirs))
-    found.extend(_value_differences("manifest", left.manifest.annotations, right.manifest.annotations))
+    found.extend(value_differences("config", ours, theirs))
+    found.extend(value_differences("manifest", left.manifest.annotations, right.manifest.annotations))
     if not found.differences:
         found.extend(_history_differences(left.config.document, right.config.document))
     if not found.differences:
@@ -106,7 +109,7 @@ def compare_indexes(left: Index, right: Index) -> Verdict:
     if one.digest == two.digest:
         return verdict
     found = Findings()
-    for each in _value_differences("index", _by_number(left), _by_number(right)):
+    for each in value_differences("index", _by_number(left), _by_number(right)):
         deep = each.field.startswith("manifests")
         found.extend([replace(each, level=Level.PAYLOAD) if deep else each])
     if not found.differences:
@@ -177,11 +180,11 @@ def _of_image(each: Difference, left: Readable, right: Readable) -> Difference:
     return replace(each, cause=None, follows=other)
 
 
-def _value_differences(where: str, left: Any, right: Any) -> Iterator[Difference]:  # noqa: ANN401 - JSON
+def value_differences(where: str, left: Any, right: Any) -> Iterator[Difference]:  # noqa: ANN401 - JSON
     """Each value that differs, by its place; what lies too deep as a whole."""
     if isinstance(left, Mapping) and isinstance(right, Mapping) and where.count(".") < _DEPTH:
         for key in sorted({*left, *right}):
-            yield from _value_differences(f"{where}.{key}", left.get(key), right.get(key))
+            yield from value_differences(f"{where}.{key}", left.get(key), right.get(key))
     elif left != right:
         top, _, rest = where.partition(".")
         yield Difference((top,), rest, _quoted(left), _quoted(right), level=Level.METADATA)

@@ -20,6 +20,7 @@ from e2b_dockerfile_utils import PatternMatcher
 
 from reprobuild.errors import BadInput, shown
 from reprobuild.files import read_text
+from reprobuild.image.dockerfile import NeedsBuildKit
 from reprobuild.image.stages import Copy
 from reprobuild.oci.tree import Node, OnDisk, Text
 
@@ -145,8 +146,8 @@ class Placed:
     """What a COPY adds, each in the order of its paths.
 
     Attributes:
-        parents: the folders above the nodes that are made where they aren't there yet; one that is there, or a link to
-            one, stays as it is.
+        parents: the folders above the nodes, each in the one before it, as they are made where they aren't there yet.
+            One that is there, or a link to one, keeps its mode and its owner.
         nodes: what is copied, over whatever is there. A folder keeps what is in it.
     """
 
@@ -180,7 +181,9 @@ def place(
     placing.run(follow)
     target = step.destination.strip("/")
     folders = placing.folders - placing.found.keys() - {""}
-    made = [_folder(path, epoch, placing.owner or (0, 0)) for path in sorted(folders, key=_order)]
+    made = [
+        _folder(path, placing.landed.get(path, epoch), placing.owner or (0, 0)) for path in sorted(folders, key=_order)
+    ]
     nodes = sorted(placing.found.values(), key=lambda node: _order(node.path))
     inside = [each for each in made if target and each.path.startswith(f"{target}/")]
     outside = [each for each in made if each not in inside]
@@ -234,6 +237,7 @@ class _Placing:
         self.owner = owner
         self.found: dict[str, Node] = {}
         self.folders: set[str] = set()
+        self.landed: dict[str, int] = {}  # when the folder that all goes into was last changed
 
     def fail(self, reason: str, remedy: str = "") -> NoReturn:
         raise BadInput(f"{self.where}:{self.step.line}: {reason}", remedy)
@@ -252,6 +256,7 @@ class _Placing:
         for name, node in sources:
             if node.kind == "directory":
                 self._copy_folder(node.path, target)
+                self.landed[target] = min(node.mtime, self.epoch) if node.path else self.epoch
             else:
                 self._copy_file(node, posixpath.join(target, posixpath.basename(name)) if into else target)
         for name, data in self.step.inline:
@@ -361,15 +366,17 @@ class _Placing:
                     continue
                 self._check(place, wants_folder=True)
                 if place not in self.folders:
-                    self.found.setdefault(place, self._as_copied(node, place))
+                    self.found[place] = self._as_copied(node, place)
                 waiting.append((node.path, place))
 
     def _copy_file(self, node: Node, place: str) -> None:
         if not place:
             self.fail("A file can't become the root folder.", "End the destination with a slash.")
         self._check(place, wants_folder=False)
+        self.landed.pop(posixpath.dirname(place), None)
         if self.step.unpacks and node.content and _is_archive(next(node.content.chunks(), b"")):
-            self.fail(f"ADD would unpack {shown(node.path)!r}, or try to.", "Use COPY, or `--engine buildkit`.")
+            reason = f"{self.where}:{self.step.line}: ADD would unpack {shown(node.path)!r}, or try to."
+            raise NeedsBuildKit(reason, "Use COPY, or `--engine buildkit`.")
         self.found[place] = self._as_copied(node, place)
 
     def _as_copied(self, node: Node, place: str) -> Node:

@@ -3,11 +3,12 @@
 Sources: the Dockerfile reference and, where that is silent, BuildKit's frontend (``frontend/dockerfile``).
 """
 
+import csv
 import difflib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -33,9 +34,16 @@ _FLAGS: Mapping[str, Mapping[str, bool]] = {
     "ADD": {"chown": True, "chmod": True, "link": True, "exclude": False}
     | dict.fromkeys(("checksum", "keep-git-dir", "unpack"), False),
     "HEALTHCHECK": dict.fromkeys(("interval", "timeout", "start-period", "start-interval", "retries"), True),
+    "RUN": dict.fromkeys(("mount", "network", "security", "device"), False),
 }
 _LISTS = ("CMD", "ENTRYPOINT", "SHELL", "VOLUME", "HEALTHCHECK", "COPY", "ADD")
 _BOOLEAN = ("link", "parents", "keep-git-dir", "unpack")
+_REPEATABLE = ("exclude", "mount", "device")
+_DIRECTIVE = re.compile(r"\s*#\s*(?P<name>[A-Za-z][A-Za-z0-9]*)\s*=\s*(?P<value>\S.*?)\s*")
+
+
+class NeedsBuildKit(BadInput):
+    """The assembler can't do what a Dockerfile says, and BuildKit can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +101,16 @@ class Dockerfile:
         where: what messages call it.
         escape: the escape character, ``\\`` or a backtick.
         arguments: each ARG before the first FROM.
+        frontend: the image that ``# syntax=`` names; empty for none.
+        lenient: whether it is BuildKit's to carry out, and what the assembler can't do is no error.
     """
 
     where: str
     escape: str
     arguments: tuple[Instruction, ...]
     stages: tuple[Stage, ...]
+    frontend: str = ""
+    lenient: bool = False
 
     def expand(self, word: str, variables: Mapping[str, str], line: int) -> str:
         """A word without its quotes, each variable replaced; one that isn't set is empty.
@@ -123,6 +135,11 @@ class Dockerfile:
         """Raise BadInput about a line."""
         raise BadInput(f"{self.where}:{line}: {reason}", remedy)
 
+    def beyond(self, line: int, reason: str) -> None:
+        """Something is beyond the assembler: raise NeedsBuildKit unless this is lenient."""
+        if not self.lenient:
+            raise NeedsBuildKit(f"{self.where}:{line}: {reason}", OTHER_ENGINE)
+
     def stage_named(self, name: str, before: int) -> int | None:
         """The position of the stage with a name among the first ``before``."""
         return next((n for n, each in enumerate(self.stages[:before]) if each.name and each.name == name), None)
@@ -143,8 +160,8 @@ def read(path: Path) -> Dockerfile:
     return parse(read_text(path), str(path))
 
 
-def parse(text: str, where: str) -> Dockerfile:
-    """Parse a Dockerfile; ``where`` names it in messages.
+def parse(text: str, where: str, *, lenient: bool = False) -> Dockerfile:
+    """Parse a Dockerfile; ``where`` names it in messages. Of ``lenient`` see :class:`Dockerfile`.
 
     Raises:
         BadInput: it is none.
@@ -158,7 +175,7 @@ def parse(text: str, where: str) -> Dockerfile:
         raise BadInput(f"{where}:{error.line or 1}: {shown(reason)}.") from error
     except RecursionError as error:
         raise BadInput(f"{where}: a JSON list or a variable is nested too deeply.") from error
-    found = Dockerfile(where, tree.escape_token, (), ())
+    found = Dockerfile(where, tree.escape_token, (), (), frontend_of(text), lenient)
     instructions = [_instruction(found, each) for each in tree.instructions]
     starts = [number for number, each in enumerate(instructions) if each.name == "FROM"]
     if not starts:
@@ -172,7 +189,19 @@ def parse(text: str, where: str) -> Dockerfile:
         if stage.name and any(stage.name == each.name for each in stages):
             found.fail(stage.line, f"There are two stages {stage.name!r}.", "Rename one.")
         stages.append(stage)
-    return Dockerfile(where, tree.escape_token, tuple(instructions[: starts[0]]), tuple(stages))
+    return replace(found, arguments=tuple(instructions[: starts[0]]), stages=tuple(stages))
+
+
+def frontend_of(text: str) -> str:
+    """The image that ``# syntax=`` names among the directives at the top; empty for none."""
+    lines = text.removeprefix("\ufeff").splitlines()
+    for line in lines[1:] if lines and lines[0].startswith("#!") else lines:
+        directive = _DIRECTIVE.fullmatch(line)
+        if directive is None:
+            break
+        if directive["name"].lower() == "syntax":
+            return directive["value"]
+    return ""
 
 
 def _instruction(dockerfile: Dockerfile, each: DockerfileInstruction) -> Instruction:
@@ -224,7 +253,12 @@ def _stage(dockerfile: Dockerfile, opening: Instruction, rest: Sequence[Instruct
 
 
 def flags_of(dockerfile: Dockerfile, each: Instruction) -> dict[str, str]:
-    """An instruction's flags by name. Raises BadInput for one that it doesn't have, or that only BuildKit has."""
+    """An instruction's flags by name; of one that is repeated, the last.
+
+    Raises:
+        BadInput: it has no such flag.
+        NeedsBuildKit: only BuildKit has it.
+    """
     known, found = _FLAGS.get(each.name, {}), dict[str, str]()
     for flag in each.flags:
         name, equals, value = flag.removeprefix("--").partition("=")
@@ -233,8 +267,8 @@ def flags_of(dockerfile: Dockerfile, each: Instruction) -> dict[str, str]:
             hint = f"Did you mean --{near[0]}?" if near else f"It has {', '.join(known) or 'none'}."
             dockerfile.fail(each.line, f"{each.name} has no flag --{shown(name)}.", hint)
         if not known[name]:
-            dockerfile.fail(each.line, f"{each.name} --{name} can't be assembled.", OTHER_ENGINE)
-        if name in found:
+            dockerfile.beyond(each.line, f"{each.name} --{name} can't be assembled.")
+        if name in found and name not in _REPEATABLE:
             dockerfile.fail(each.line, f"--{name} is there twice.")
         if name in _BOOLEAN:
             value = value.lower() if equals else "true"
@@ -244,3 +278,14 @@ def flags_of(dockerfile: Dockerfile, each: Instruction) -> dict[str, str]:
             dockerfile.fail(each.line, f"--{name} has no value.")
         found[name] = value
     return found
+
+
+def mounted_from(each: Instruction) -> Iterator[str]:
+    """The stages, images and named contexts that the mounts of a RUN come from."""
+    for flag in each.flags:
+        name, _, value = flag.removeprefix("--").partition("=")
+        if name == "mount":
+            for field in next(csv.reader([value]), []):
+                key, _, source = field.partition("=")
+                if key.strip().lower() == "from" and source:
+                    yield source

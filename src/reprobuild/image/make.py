@@ -1,5 +1,6 @@
 """One run of `reprobuild image`: from a project to wherever its image is to be."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,13 +8,19 @@ from typing import TYPE_CHECKING
 from reprobuild import process
 from reprobuild.errors import BadInput
 from reprobuild.files import remove_orphans, scratch_folder, write_atomically
+from reprobuild.image import buildkit
 from reprobuild.image import outputs as places
 from reprobuild.image.archive import Registries
-from reprobuild.image.base import Base
-from reprobuild.image.build import Built, Choices, Sink, build, exported_of, opened, temporary
+from reprobuild.image.base import Base, Documents
+from reprobuild.image.build import Choices, Definition, Sink, build, exported_of, looking_up, opened, temporary
+from reprobuild.image.built import Built
+from reprobuild.image.context import Tree
+from reprobuild.image.dockerfile import NeedsBuildKit
+from reprobuild.image.engine import find
 from reprobuild.image.others import Others
 from reprobuild.image.outputs import DEFAULT_NAME, Moved, Output
 from reprobuild.image.own import OwnWheel
+from reprobuild.image.stages import BaseImage
 from reprobuild.index import Index
 from reprobuild.oci.layout import Layout, reachable
 from reprobuild.oci.model import Descriptor
@@ -59,12 +66,26 @@ class Destinations:
         return bool(self.outputs or self.load)
 
 
+@dataclass(frozen=True, slots=True)
+class How:
+    """What builds an image.
+
+    Attributes:
+        engine: ``assembler``, ``buildkit``, or ``auto`` for the assembler wherever it can.
+        builder: of buildx; empty for the present one.
+    """
+
+    engine: str = "auto"
+    builder: str = ""
+
+
 def make(
     where: Path,
     name: str,
     choices: Choices,
     to: Destinations,
     *,
+    how: How = How(),
     allow_dirty: bool = False,
     sandbox: str | None = None,
     observer: Observer = SILENT,
@@ -73,6 +94,7 @@ def make(
 
     Args:
         where: the project's folder.
+        how: which engine builds it.
         sandbox: the kind that the project's own wheel is built in.
 
     Raises:
@@ -104,12 +126,53 @@ def make(
         with opened(own, name, choices) as definition:
             store, named = _store(where, name, scratch, to)  # now it is certain that there is such an image
             registries.use_archive(definition.config.archive, where)
-            sink = Sink(is_there, needed)
-            built = build(definition, store, index, registries.origin, others.tree, sink=sink, observer=observer)
+            sink = Sink(is_there, needed, to.need_base)
+            asked = registries.origin, others.tree
+            built = _built(definition, store, index, *asked, how=how, sink=sink, observer=observer)
             for each in fetching:
                 each.result()
             done, moved = _bring(built, store, named, to, registries, observer)
     return Made(built, done, moved)
+
+
+def _built(
+    definition: Definition,
+    store: Layout,
+    index: Index,
+    registry_of: Callable[[Reference], Documents],
+    tree_of: Callable[[BaseImage], Tree],
+    *,
+    how: How,
+    sink: Sink,
+    observer: Observer,
+) -> Built:
+    """Build with the engine that is asked for, or that is needed."""
+    why = "it was asked for" if how.engine == "buildkit" else ""
+    if how.engine == "auto":
+        why = _why_not_assembled(definition, registry_of)
+    if how.engine == "assembler" or not why:
+        if how.engine == "auto":
+            observer.step("building with the assembler: nothing has to be run")
+        try:
+            return build(definition, store, index, registry_of, tree_of, sink=sink, observer=observer)
+        except NeedsBuildKit as error:  # what only a look at the files tells
+            if how.engine == "assembler":
+                raise
+            why = error.reason
+    observer.step(f"building with BuildKit: {why}")
+    engine = find(how.builder, observer)
+    return buildkit.build(definition, store, index, registry_of, engine=engine, sink=sink, observer=observer)
+
+
+def _why_not_assembled(definition: Definition, registry_of: Callable[[Reference], Documents]) -> str:
+    """What in the Dockerfile is beyond the assembler; empty for nothing."""
+    base_of = looking_up(registry_of)
+    try:
+        for platform in definition.platforms:
+            definition.resolved(platform, lambda image: base_of(image).config)
+    except NeedsBuildKit as error:
+        return error.reason
+    return ""
 
 
 def _require_possible(to: Destinations) -> None:

@@ -9,9 +9,9 @@ from typing import Protocol, Self
 
 from reprobuild import process
 from reprobuild.archive import Archive, Entry
-from reprobuild.errors import BadInput
 from reprobuild.image import base as bases
 from reprobuild.image.context import Nodes, Tree
+from reprobuild.image.dockerfile import NeedsBuildKit
 from reprobuild.image.stages import BaseImage
 from reprobuild.oci.layout import Layout
 from reprobuild.oci.model import Descriptor, Platform
@@ -53,7 +53,7 @@ class _InLayer:
     def chunks(self) -> Iterator[bytes]:
         if self.entry.attributes:
             names = ", ".join(name for name, _ in self.entry.attributes)
-            raise BadInput(
+            raise NeedsBuildKit(
                 f"/{self.entry.name} of {self.opened.archive.name} would lose its extended attributes ({names}).",
                 "Copy another file, or build with `--engine buildkit`.",
             )

@@ -12,7 +12,7 @@ from reprobuild.errors import BadInput, BuildFailed, ToolMissing, WriteFailed
 from reprobuild.files import scratch_folder, write_atomically
 from reprobuild.image.archive import Registries
 from reprobuild.image.base import Base
-from reprobuild.image.build import Built
+from reprobuild.image.built import Built
 from reprobuild.image.store import add_record
 from reprobuild.oci.layout import CONTAINERD_NAME, REF_NAME, Layout, write_archive
 from reprobuild.oci.model import Descriptor
@@ -73,7 +73,7 @@ def fetch_base(base: Base, store: Layout, registries: Registries, observer: Obse
 
 
 def _bases(built: Built) -> Iterator[Base]:
-    return (image.assembly.base for image, _ in built.images if image.assembly.base)
+    return (image.base for image, _ in built.images if image.base)
 
 
 def _origins(built: Built, registries: Registries) -> dict[Digest, Source]:
@@ -100,7 +100,7 @@ def archive(built: Built, store: Layout, output: Output) -> None:
         partial = scratch / "image.tar"
         _write_archive(partial, store, built.top, {REF_NAME: output.name}, output.path)
         for image, statement in built.images:
-            platform = f".{str(image.assembly.platform).replace('/', '-')}" if len(built.images) > 1 else ""
+            platform = f".{str(image.platform).replace('/', '-')}" if len(built.images) > 1 else ""
             beside = output.path.with_name(f"{output.path.name}{platform}.intoto.json")
             write_atomically(beside, [attest.encode(statement)])
         partial.replace(output.path)

@@ -154,7 +154,7 @@ class _Place:
 
 
 def _places(text: str, where: str) -> Iterator[_Place]:
-    dockerfile, lines = parse(text, where), text.split("\n")
+    dockerfile, lines = parse(text, where, lenient=True), text.split("\n")
     amd64, arm64 = (list(mentions(dockerfile, platform)) for platform in _PLATFORMS)
     for mention, other in zip(amd64, arm64, strict=False):
         if mention != other:
@@ -181,8 +181,8 @@ def _places(text: str, where: str) -> Iterator[_Place]:
 
 def _find(dockerfile: Dockerfile, lines: list[str], mention: Mention) -> tuple[int, int]:
     """The row and the column where the word for an image ends."""
-    before = r"(?<=--from=)" if mention.instruction == "COPY" else r"(?<!\S)"
-    after = rf"(?=\s|$|{re.escape(dockerfile.escape)}\s*$)"
+    before = {"COPY": r"(?<=--from=)", "RUN": r"(?<=[=,]from=)"}.get(mention.instruction, r"(?<!\S)")
+    after = rf"(?=\s|$|{re.escape(dockerfile.escape)}\s*$)" if mention.instruction != "RUN" else r"(?=[\s,]|$)"
     expression = re.compile(before + re.escape(mention.word) + after)
     for row in range(mention.line - 1, mention.end):
         keyword = re.match(r"\ufeff?\s*\S+", lines[row]) if row == mention.line - 1 else None

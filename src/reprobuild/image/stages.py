@@ -7,17 +7,18 @@ import difflib
 import posixpath
 import re
 import signal
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from e2b_dockerfile_utils import parse_heredoc
 
 from reprobuild.errors import BadInput, LockStale, shown
-from reprobuild.image.dockerfile import OTHER_ENGINE, Dockerfile, Inline, Instruction, Stage, flags_of
+from reprobuild.image.dockerfile import Dockerfile, Inline, Instruction, Stage, flags_of, mounted_from
 from reprobuild.oci.model import ImageConfig, Json, Platform
 
-#: What a stage copies the locked Python environment from: ``COPY --from=environment``.
-NAMED_CONTEXTS = ("environment",)
+#: What stands for the locked Python environment in COPY --from, and for locked Debian packages in RUN --mount from.
+ENVIRONMENT, PACKAGES = "environment", "apt"
+NAMED_CONTEXTS = (ENVIRONMENT, PACKAGES)
 #: PATH in an image from scratch, as BuildKit sets it.
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PINNED = re.compile(r"(?P<name>[^@\s]+)@(?P<digest>sha256:[0-9a-f]{64})")
@@ -90,6 +91,19 @@ class Copy(Step):
     mode: int | None
     inline: tuple[tuple[str, bytes], ...]
     unpacks: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Run(Step):
+    """RUN, of which only BuildKit knows what it does.
+
+    Attributes:
+        origins: what its mounts come from, as for :class:`Copy`.
+        has_epoch: whether SOURCE_DATE_EPOCH is in its environment.
+    """
+
+    origins: tuple[int | str | BaseImage, ...]
+    has_epoch: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +212,8 @@ def _plan(
         base = bases[number]
         waiting += [base] if isinstance(base, int) else []
         for each in stage.instructions:
-            origin = _origin(dockerfile, each, number, platform, contexts)
-            waiting += [origin] if isinstance(origin, int) else []
+            origins = _origins(dockerfile, each, number, platform, contexts)
+            waiting += [origin for origin in origins if isinstance(origin, int)]
     for number in sorted(bases):
         base = bases[number]
         if isinstance(base, int):
@@ -237,15 +251,25 @@ def _image(dockerfile: Dockerfile, name: str, platform: Platform, line: int, wha
     return BaseImage(name, platform, line)
 
 
-def _origin(
+def _named_in(dockerfile: Dockerfile, each: Instruction) -> list[str]:
+    """What an instruction takes files from, in its own words."""
+    if each.name == "RUN":
+        return list(mounted_from(each)) if dockerfile.lenient else []
+    source = flags_of(dockerfile, each).get("from", "") if each.name == "COPY" else ""
+    return [source] if source else []
+
+
+def _origins(
     dockerfile: Dockerfile, each: Instruction, number: int, platform: Platform, contexts: Collection[str]
-) -> int | str | BaseImage | None:
-    """Where a COPY of stage ``number`` copies from; a position is one in the Dockerfile."""
-    if each.name != "COPY":
-        return None
-    name = flags_of(dockerfile, each).get("from", "")
-    if not name:
-        return None
+) -> list[int | str | BaseImage]:
+    """Where a COPY or a RUN of stage ``number`` takes files from; a position is one in the Dockerfile."""
+    named = _named_in(dockerfile, each)
+    return [_origin(dockerfile, each, name, number, platform, contexts) for name in named]
+
+
+def _origin(
+    dockerfile: Dockerfile, each: Instruction, name: str, number: int, platform: Platform, contexts: Collection[str]
+) -> int | str | BaseImage:
     if dockerfile.expand(name, {}, each.line) != name:
         dockerfile.fail(each.line, "--from can't have variables.", "Name a stage instead: FROM … AS …")
     if name in contexts:
@@ -257,7 +281,8 @@ def _origin(
         return found
     found = dockerfile.stage_named(name.lower(), len(dockerfile.stages))
     if found is None:
-        return _image(dockerfile, name, platform, each.line, "COPY --from")
+        what = "COPY --from" if each.name == "COPY" else "RUN --mount from"
+        return _image(dockerfile, name, platform, each.line, what)
     if found >= number:
         dockerfile.fail(each.line, f"The stage {name!r} comes later, or is this one.", "Move it up.")
     return found
@@ -268,7 +293,7 @@ class Mention:
     """An image where a Dockerfile names it.
 
     Attributes:
-        instruction: FROM or COPY.
+        instruction: FROM, COPY or RUN.
         word: as written.
         name: with its variables replaced by the defaults of ARG.
         line, end: the instruction's first and last line, from 1.
@@ -298,9 +323,9 @@ def mentions(
         if name != "scratch" and dockerfile.stage_named(name, number) is None:
             yield Mention("FROM", stage.base, name, stage.line, stage.end)
         for each in stage.instructions:
-            source = flags_of(dockerfile, each).get("from", "") if each.name == "COPY" else ""
-            if source and source not in contexts and not source.isdecimal() and source.lower() not in stages:
-                yield Mention("COPY", source, source, each.line, each.end)
+            for source in _named_in(dockerfile, each):
+                if source not in contexts and not source.isdecimal() and source.lower() not in stages:
+                    yield Mention(each.name, source, source, each.line, each.end)
 
 
 # --- what each stage does ------------------------------------------------------------------------------
@@ -325,7 +350,8 @@ def resolve(
         contexts: names that ``COPY --from`` can use besides stages and images.
 
     Raises:
-        BadInput: it says something that has no meaning, or that can't be done without running or fetching something.
+        BadInput: it says something that has no meaning.
+        NeedsBuildKit: it can't be done without running or fetching something, and the Dockerfile isn't lenient.
         LockStale: an image has no digest.
     """
     given = {"SOURCE_DATE_EPOCH": str(epoch), **(build_args or {})}
@@ -344,8 +370,8 @@ def resolve(
             making.begin(stage, config_of(base) if base else None)
         makings.append(making)
         for each in stage.instructions:
-            origin = _origin(dockerfile, each, number, platform, contexts)
-            making.do(each, places[origin] if isinstance(origin, int) else origin)
+            origins = _origins(dockerfile, each, number, platform, contexts)
+            making.do(each, [places[origin] if isinstance(origin, int) else origin for origin in origins])
         done.append(
             StageSpec(
                 stage.name,
@@ -381,21 +407,24 @@ class _Making:
             self.settings = {"Env": [f"PATH={DEFAULT_PATH}"], "WorkingDir": "/"}
         self._variables = config.environment if config else {"PATH": DEFAULT_PATH}
         if self.settings.pop("OnBuild", None):
-            self._dockerfile.fail(stage.line, "The base has ONBUILD triggers.", OTHER_ENGINE)
+            self._dockerfile.beyond(stage.line, "The base has ONBUILD triggers.")
 
     def go_on(self, earlier: "_Making") -> None:
         """Take over the settings and the arguments of another stage."""
         self.settings, self.author = _copied(earlier.settings), earlier.author
         self._variables = dict(earlier._variables)
 
-    def do(self, each: Instruction, origin: int | str | BaseImage | None) -> None:
+    def do(self, each: Instruction, origins: Sequence[int | str | BaseImage]) -> None:
         """Carry out one instruction."""
         if each.name in ("COPY", "ADD"):
-            self._copy(each, origin)
+            self._copy(each, origins[0] if origins else None)
             return
         if each.name in ("RUN", "ONBUILD"):
             what = "RUN needs a machine to run on" if each.name == "RUN" else "ONBUILD is for builds from this image"
-            self._dockerfile.fail(each.line, f"{what}: it can't be assembled.", OTHER_ENGINE)
+            self._dockerfile.beyond(each.line, f"{what}: it can't be assembled.")
+            run = Run(each.text, each.line, tuple(origins), "SOURCE_DATE_EPOCH" in self._variables)
+            self.steps.append(run if each.name == "RUN" else Step(each.text, each.line))
+            return
         if each.name == "HEALTHCHECK":
             self.settings["Healthcheck"] = self._healthcheck(each)
         else:
@@ -502,6 +531,9 @@ class _Making:
         return found
 
     def _copy(self, each: Instruction, origin: int | str | BaseImage | None) -> None:
+        if origin == PACKAGES:
+            remedy = f"RUN --mount=type=bind,from={PACKAGES},target=/{PACKAGES} /{PACKAGES}/install"
+            self._dockerfile.fail(each.line, "Packages are installed, not copied.", remedy)
         flags = flags_of(self._dockerfile, each)
         *words, last = each.args or ("",)
         if not words:
@@ -571,7 +603,8 @@ class _Making:
 
     def _source(self, path: str, each: Instruction) -> str:
         if each.name == "ADD" and re.match(r"https?://|git://|git@|ssh://|github\.com/|.*\.git(#|$)", path):
-            self._dockerfile.fail(each.line, f"ADD {shown(path)} would fetch it.", OTHER_ENGINE)
+            self._dockerfile.beyond(each.line, f"ADD {shown(path)} would fetch it.")
+            return path
         return posixpath.normpath("/" + path).lstrip("/")
 
     def _inline_name(self, name: str, line: int) -> str:
@@ -587,7 +620,8 @@ class _Making:
         if not text:
             return None
         if not re.fullmatch(r"0*[0-7]{1,4}", text):
-            self._dockerfile.fail(line, f"--chmod={shown(text)} is no octal number up to 7777.", OTHER_ENGINE)
+            self._dockerfile.beyond(line, f"--chmod={shown(text)} is no octal number up to 7777.")
+            return None
         return int(text, 8)
 
     def _ports(self, word: str, line: int) -> Iterator[str]:

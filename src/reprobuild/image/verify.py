@@ -10,13 +10,16 @@ from pathlib import Path
 from reprobuild import process
 from reprobuild.attest import ImageRecord, Json
 from reprobuild.compare import Level, Verdict
-from reprobuild.errors import BadInput, RecordUnusable, ReprobuildError, SourceUnusable
+from reprobuild.errors import BadInput, RecordUnusable, ReprobuildError, SourceUnusable, shown
 from reprobuild.files import remove_orphans, scratch_folder
+from reprobuild.image import buildkit
 from reprobuild.image.archive import Registries
-from reprobuild.image.assembler import Image
 from reprobuild.image.base import Base
 from reprobuild.image.build import Choices, Definition, build, opened, temporary
+from reprobuild.image.built import Built, Image
 from reprobuild.image.compare import Readable, compare_images, compare_indexes
+from reprobuild.image.crossed import compare_roots
+from reprobuild.image.engine import find as find_engine
 from reprobuild.image.others import Others
 from reprobuild.image.own import OwnWheel
 from reprobuild.image.store import InLayout, Place, find, images_of
@@ -44,6 +47,8 @@ class Checked:
         notes: what was other than at the first build, and may have mattered.
         varied: what was made different while the project's own wheel was built.
         record: says what the image was built from.
+        crossed: how the image's root file system and settings compare with those that the other engine makes; None
+            where nobody asked.
     """
 
     platform: Platform
@@ -51,6 +56,7 @@ class Checked:
     varied: tuple[str, ...]
     notes: tuple[str, ...]
     record: ImageRecord
+    crossed: Verdict | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,8 @@ class Verified:
     @property
     def level(self) -> Level:
         """The worst."""
-        levels = [each.verdict.level for each in self.images] + ([self.index.level] if self.index else [])
+        crossed = [each.crossed.level for each in self.images if each.crossed]
+        levels = [each.verdict.level for each in self.images] + crossed + ([self.index.level] if self.index else [])
         return max(levels, key=lambda level: level.rank)
 
 
@@ -78,6 +85,9 @@ def verify(
     *,
     plain_http: tuple[str, ...] = (),
     sandbox: str | None = None,
+    builder: str = "",
+    network: str = "none",
+    cross_engine: bool = False,
     observer: Observer = SILENT,
 ) -> Verified:
     """Make an image again, each platform of it, and compare manifest, config and layers.
@@ -88,6 +98,9 @@ def verify(
         text: the image, as :func:`reprobuild.image.store.find` has it.
         where: the folder of the project that it was built from.
         plain_http: registries that are spoken with without encryption.
+        builder: of buildx, for what BuildKit built; empty for the present one.
+        network: what RUN may have; an image that was built with more isn't made again.
+        cross_engine: whether the other engine builds it, too.
 
     Raises:
         RecordUnusable: an image has no record, or one that says something else than the source does.
@@ -99,10 +112,9 @@ def verify(
     with scratch_folder(temporary(), "reprobuild-verify-") as scratch:
         given = find(text, registries.of, scratch)
         images = given.images
+        again = _Again(where, registries, sandbox, builder, network, cross_engine, observer)
         checked = [
-            _check_any(
-                given.place, image, given.records(image), where, scratch / str(number), registries, sandbox, observer
-            )
+            _check_any(given.place, image, given.records(image), scratch / str(number), again)
             for number, image in enumerate(images)
         ]
         _require_one_build(checked)
@@ -115,14 +127,7 @@ def verify(
 
 
 def _check_any(
-    place: Place,
-    image: Readable,
-    records: Sequence[ImageRecord],
-    where: Path,
-    scratch: Path,
-    registries: Registries,
-    sandbox: str | None,
-    observer: Observer,
+    place: Place, image: Readable, records: Sequence[ImageRecord], scratch: Path, again: "_Again"
 ) -> Checked:
     """By whichever record gives the image: several commits may give it, and who can push can add records.
 
@@ -140,7 +145,7 @@ def _check_any(
         folder = scratch / f"record-{number}"
         folder.mkdir(parents=True)
         try:
-            found.append(_check(place, image, record, where, folder, registries, sandbox, observer))
+            found.append(_check(place, image, record, folder, again))
         except (RecordUnusable, SourceUnusable) as error:
             refused.append(error)
             continue
@@ -152,36 +157,54 @@ def _check_any(
     return replace(best, notes=(*best.notes, *(f"another record of it doesn't hold: {each}" for each in refused)))
 
 
-def _check(
-    place: Place,
-    image: Readable,
-    record: ImageRecord,
-    where: Path,
-    scratch: Path,
-    registries: Registries,
-    sandbox: str | None,
-    observer: Observer,
-) -> Checked:
+@dataclass(frozen=True, slots=True)
+class _Again:
+    """How images are made again; see :func:`verify`."""
+
+    where: Path
+    registries: Registries
+    sandbox: str | None
+    builder: str
+    network: str
+    cross_engine: bool
+    observer: Observer
+
+    def build(self, made: Definition, store: Layout, index: Index, scratch: Path, *, with_buildkit: bool) -> Built:
+        """Build with nothing that was built before."""
+        origin = self.registries.origin
+        if with_buildkit:
+            engine = find_engine(self.builder, self.observer)
+            return buildkit.build(made, store, index, origin, engine=engine, observer=self.observer)
+        with Others(origin, scratch, self.observer) as others:
+            return build(made, store, index, origin, others.tree, remembering=False, observer=self.observer)
+
+
+def _check(place: Place, image: Readable, record: ImageRecord, scratch: Path, again: _Again) -> Checked:
+    observer = again.observer
     observer.step("exporting the source that the record names")
-    exported = source_of(record, where, scratch)
-    name, choices = _choices(record)
-    index = Index(where, observer=observer)
+    exported = source_of(record, again.where, scratch)
+    name, choices = _choices(record, again.network)
+    index = Index(again.where, observer=observer)
     store = Layout(scratch / "again", create=True)
     around, varied = _surroundings()
-    own = OwnWheel(exported, index, scratch, sandbox, around, remembering=False, observer=observer)
-    with (
-        _umask(_OTHER_UMASK),
-        Others(registries.origin, scratch, observer) as others,
-        opened(own, name, choices) as made,
-    ):
-        registries.use_archive(made.config.archive, where)
-        built = build(made, store, index, registries.origin, others.tree, remembering=False, observer=observer)
-        ((again, statement),) = built.images
+    own = OwnWheel(exported, index, scratch, again.sandbox, around, remembering=False, observer=observer)
+    with_buildkit = record.internal.get("engine") == "buildkit"
+    with _umask(_OTHER_UMASK), opened(own, name, choices) as made:
+        again.registries.use_archive(made.config.archive, again.where)
+        built = again.build(made, store, index, scratch, with_buildkit=with_buildkit)
+        ((mine, statement),) = built.images
         notes = _require_unchanged(record, statement)
-        (readable,) = images_of(InLayout(store), again.descriptor, "the one made again")
-        _require_sound(place, image, again.assembly.base)
+        (readable,) = images_of(InLayout(store), mine.descriptor, "the one made again")
+        _require_sound(place, image, mine.base)
         verdict = compare_images(image, readable, observer)
-    return Checked(again.assembly.platform, verdict, _varied(made, again, varied), notes, record)
+        crossed = None
+        if again.cross_engine:
+            observer.step(f"building it with {'the assembler' if with_buildkit else 'BuildKit'}")
+            other = Layout(scratch / "other", create=True)
+            top = again.build(made, other, index, scratch, with_buildkit=not with_buildkit).top
+            (theirs,) = images_of(InLayout(other), top, "the one of the other engine")
+            crossed = compare_roots(image, theirs, observer)
+    return Checked(mine.platform, verdict, _varied(made, mine, varied), notes, record, crossed)
 
 
 def _require_sound(place: Place, image: Readable, base: Base | None) -> None:
@@ -209,18 +232,29 @@ def _require_one_build(checked: Sequence[Checked]) -> None:
         )
 
 
-def _choices(record: ImageRecord) -> tuple[str, Choices]:
+def _choices(record: ImageRecord, network: str) -> tuple[str, Choices]:
     """The image's name and what its user chose, from a record.
 
+    Args:
+        network: what may be had.
+
     Raises:
+        BadInput: RUN had another network.
         RecordUnusable: it doesn't say.
     """
     external = record.external
     arguments = external.get("buildArguments")
     if not isinstance(arguments, dict) or not all(isinstance(each, str) for each in arguments.values()):
         raise RecordUnusable("The record doesn't say which build arguments the image was built with.", _CHANGED)
+    had = record.internal.get("network", "none")
+    if had not in ("none", network):
+        raise BadInput(
+            f"The record says that RUN had the network {shown(had)!r}, which nobody has allowed here.",
+            f"Look at the Dockerfile; if you trust it, add --network {shown(had)}.",
+        )
     try:
         return record.text(external, "image"), Choices(
+            network=had,
             platforms=(Platform.parse(record.text(external, "platform")),),
             build_args=arguments,
             target=record.text(external, "target"),
@@ -240,7 +274,7 @@ def _surroundings() -> tuple[Surroundings, tuple[str, ...]]:
 
 
 def _varied(made: Definition, again: Image, varied: tuple[str, ...]) -> tuple[str, ...]:
-    own = made.own is not None and any(environment.wheels for environment in again.assembly.environments)
+    own = made.own is not None and any(environment.wheels for environment in again.environments)
     return ("path", "umask", *(name for name in varied if name != "path" and own))
 
 
@@ -265,12 +299,9 @@ def _require_unchanged(record: ImageRecord, statement: Json) -> tuple[str, ...]:
     said = record.statement
     predicate, given = statement["predicate"], said["predicate"]
     notes = []
-    for key, mine, other in (
-        ("builder", predicate["runDetails"], given.get("runDetails")),
-        ("libraries", predicate["buildDefinition"]["internalParameters"], record.internal),
-    ):
-        if mine != other:
-            notes.append(f"{key}: another one than at the first build")
+    if predicate["runDetails"] != given.get("runDetails"):
+        notes.append("builder: another one than at the first build")
+    notes += _engine_notes(predicate["buildDefinition"]["internalParameters"], record.internal)
     predicate["runDetails"] = given.get("runDetails")
     predicate["buildDefinition"]["internalParameters"] = record.internal
     statement["subject"][0]["digest"] = {"sha256": record.subject.hex}
@@ -292,6 +323,18 @@ def _require_unchanged(record: ImageRecord, statement: Json) -> tuple[str, ...]:
     if where := differing(said, statement):
         raise RecordUnusable(f"The record says of {where!r} something else than the source does.", _CHANGED)
     return tuple(notes)
+
+
+def _engine_notes(mine: Json, theirs: Json) -> Iterator[str]:
+    """What of the engine is different, and may have mattered; where its builder is doesn't."""
+    differing_keys = [key for key in sorted({*mine, *theirs} - {"builder"}) if mine.get(key) != theirs.get(key)]
+    ours, said = mine.get("versions"), theirs.get("versions")
+    if differing_keys == ["versions"] and isinstance(ours, dict) and isinstance(said, dict):
+        for name in sorted({*ours, *said}):
+            if ours.get(name) != said.get(name):
+                yield f"{name}: {shown(said.get(name))} at the first build, {shown(ours.get(name))} now"
+    elif differing_keys:
+        yield "libraries: another one than at the first build"
 
 
 def compare_named(

@@ -7,7 +7,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -25,7 +25,7 @@ from reprobuild.oci.model import (
     media_type_of,
 )
 from reprobuild.oci.reference import is_loopback
-from reprobuild.oci.transport import Answer, Dropped, Sent, Transport, origin_of
+from reprobuild.oci.transport import Answer, Dropped, Sent, Transport, origin_of, resumed
 
 #: Where a registry's API is, if not where its name says.
 _HOSTS = {"docker.io": "registry-1.docker.io"}
@@ -272,36 +272,12 @@ class Registry:
 
     def _pieces(self, repository: str, descriptor: Descriptor, offset: int) -> Iterator[bytes]:
         where = self._where(repository, f"fetching the blob {descriptor.digest}")
-        tries = self._transport.tries()
-        while offset < descriptor.size:
-            try:
-                for piece in self._rest(repository, descriptor, offset, where):
-                    offset += len(piece)
-                    tries.progress(len(piece))
-                    yield piece
-            except Dropped as drop:
-                tries.failed(drop)
-
-    def _rest(self, repository: str, descriptor: Descriptor, offset: int, where: str) -> Iterator[bytes]:
-        """One try at the bytes from an offset on; never more than there are."""
-        headers = {"Range": f"bytes={offset}-"} if offset else {}
         path, fine = f"/{repository}/blobs/{descriptor.digest}", (200, 206, 416)
-        with self._ask("GET", path, where, repository, headers=headers, fine=fine) as answer:
-            if answer.status == 416:
-                raise Dropped(f"{where}: it has only {offset} of {descriptor.size} bytes there.")
-            first = _first_byte(answer, where)
-            if first > offset:
-                raise Dropped(f"{where}: byte {offset} was asked for, and {first} came.")
-            place = first
-            for piece in answer.pieces():
-                place += len(piece)
-                if place > descriptor.size:
-                    raise DigestMismatch(f"{where}: more than the promised {descriptor.size} bytes came.")
-                if place > offset:  # a server that knows no ranges begins at the start
-                    yield piece[max(0, len(piece) - (place - offset)) :]
-                    offset = place
-            if place < descriptor.size:
-                raise Dropped(f"{where}: it ended after {place} of {descriptor.size} bytes.")
+
+        def ask(headers: Mapping[str, str]) -> AbstractContextManager[Answer]:
+            return self._ask("GET", path, where, repository, headers=headers, fine=fine)
+
+        return resumed(ask, descriptor.size, where, self._transport.tries(), offset)
 
     def _listed(self, path: str, where: str, repository: str) -> Iterator[dict[str, Any]]:
         """The pages of a list, each a JSON object."""
@@ -483,15 +459,6 @@ def _list(document: Mapping[str, Any], key: str, where: str) -> Iterable[object]
     if not isinstance(found, list | None):
         raise BadInput(f"{where}: {key} is not a list.")
     return found or []
-
-
-def _first_byte(answer: Answer, where: str) -> int:
-    if answer.status != 206:
-        return 0
-    found = re.match(r"bytes (\d{1,19})-", answer.headers.get("Content-Range", ""))
-    if not found:
-        raise Dropped(f"{where}: a part of it came without a word which one.")
-    return int(found[1])
 
 
 def _received(answer: Answer) -> int:

@@ -71,7 +71,37 @@ def merged(layers: Sequence[Iterable[Entry]]) -> dict[str, Found]:
     Raises:
         BadInput: links go in a circle, a path goes through a file, or a hard link leads to none.
     """
-    tree = _Tree()
+    return dict(_laid(layers).walk())
+
+
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """What some layers do to whatever lies below them, which isn't known.
+
+    Attributes:
+        found: what they put there, as :func:`merged` has it.
+        hidden: where nothing of what lies below shows any more: what they remove, and folders that they begin anew.
+            What else a file takes the place of isn't named.
+        late: folders that are named behind something in them. A link in their place would lead that elsewhere first.
+    """
+
+    found: dict[str, Found]
+    hidden: frozenset[str]
+    late: frozenset[str]
+
+
+def laid_over(layers: Sequence[Iterable[Entry]]) -> Laid:
+    """What layers do that lie on others, lowest first.
+
+    Raises:
+        BadInput: as :func:`merged`; also where a hard link leads to a file of what lies below.
+    """
+    tree = _laid(layers, over_others=True)
+    return Laid(dict(tree.walk()), frozenset(tree.hidden()), frozenset(tree.late))
+
+
+def _laid(layers: Sequence[Iterable[Entry]], *, over_others: bool = False) -> "_Tree":
+    tree = _Tree(over_others=over_others)
     for number, entries in enumerate(layers):
         plain: list[Entry] = []
         for entry in entries:  # whiteouts first: they are about lower layers, wherever they stand
@@ -82,30 +112,38 @@ def merged(layers: Sequence[Iterable[Entry]]) -> dict[str, Found]:
                 plain.append(entry)
         for entry in plain:
             tree.put(Found(number, entry))
-    return dict(tree.walk())
+    return tree
 
 
 @dataclass(slots=True)
 class _Place:
-    """A name in the tree. ``below`` is None unless it is a folder."""
+    """A name in the tree. ``below`` is None unless it is a folder; without ``found`` either, it was removed."""
 
     found: Found | None = None
     below: "dict[str, _Place] | None" = field(default_factory=dict)
+    hides: bool = False
 
 
 class _Tree:
-    def __init__(self) -> None:
+    """Layers one on the other, and where they hide something of others that lie below all of them."""
+
+    def __init__(self, *, over_others: bool) -> None:
         self._root = _Place()
+        self._over_others = over_others
+        self.late: set[str] = set()
         self._made = self._steps = 0
 
     def remove(self, folder: str, whiteout: str) -> None:
         if whiteout.removeprefix(_WHITEOUT) in ("", ".", ".."):
             raise BadInput(f"The layer has the whiteout {shown(whiteout)!r}, which names no file.", _UNSAFE)
-        place = self._folder(folder)
+        place = self._folder(folder, make=self._over_others)
         if place is None or place.below is None:
             return
         if whiteout == _OPAQUE:
             place.below.clear()
+            place.hides = True
+        elif self._over_others:
+            place.below[whiteout.removeprefix(_WHITEOUT)] = _Place(None, None, hides=True)
         else:
             place.below.pop(whiteout.removeprefix(_WHITEOUT), None)
 
@@ -123,9 +161,11 @@ class _Tree:
         if found.entry.kind != "directory":
             parent.below[name] = _Place(found, None)
         elif before and before.below is not None:
+            if before.found is None and before.below:
+                self.late.add(found.entry.name)
             before.found = found
         else:
-            parent.below[name] = _Place(found)
+            parent.below[name] = _Place(found, hides=before is not None)
 
     def _linked(self, link: Entry) -> Found:
         folder, _, name = posixpath.normpath(link.target).rpartition("/")
@@ -169,11 +209,12 @@ class _Tree:
     def _below(self, folder: _Place, part: str, *, make: bool) -> _Place | None:
         below = folder.below if folder.below is not None else {}
         place = below.get(part)
-        if place is None and make:
+        removed = place is not None and place.found is None and place.below is None
+        if (place is None or removed) and make:
             self._made += 1
             if self._made > ENTRY_LIMIT:
                 raise BadInput(f"The layers need more than {ENTRY_LIMIT} folders.", _UNSAFE)
-            place = below[part] = _Place()
+            place = below[part] = _Place(hides=removed)
         return place
 
     def walk(self) -> Iterator[tuple[str, Found]]:
@@ -184,3 +225,13 @@ class _Tree:
                 yield path, place.found
             below = sorted((place.below or {}).items(), key=itemgetter(0), reverse=True)
             waiting += ((f"{path}/{name}" if path else name, each) for name, each in below)
+
+    def hidden(self) -> Iterator[str]:
+        """Where what lies below is hidden, other than by a file in its place or by a folder further up."""
+        waiting = [("", self._root)]
+        while waiting:
+            path, place = waiting.pop()
+            if place.hides and (place.below is not None or place.found is None):
+                yield path
+            elif not place.hides:
+                waiting += ((f"{path}/{name}" if path else name, each) for name, each in (place.below or {}).items())

@@ -5,9 +5,10 @@ Nothing here knows what a manifest is. Source for the statuses that are tried ag
 
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from reprobuild import process
-from reprobuild.errors import BadInput, RegistryFailed, redacted
+from reprobuild.errors import BadInput, DigestMismatch, RegistryFailed, redacted
 from reprobuild.oci.reference import is_loopback
 
 T = TypeVar("T")
@@ -316,6 +317,65 @@ class Transport:
                 f"{where}: it can't be asked: {type(error).__name__}.", "Check the name, SSL_CERT_FILE and the proxy."
             ) from error
         return Answer(response, url, where, self.clock, silence)
+
+
+def resumed(
+    ask: Callable[[Mapping[str, str]], AbstractContextManager[Answer]],
+    size: int,
+    where: str,
+    tries: Tries,
+    offset: int = 0,
+) -> Iterator[bytes]:
+    """A file of a known size, from an offset on; after a broken connection it goes on where that broke.
+
+    Args:
+        ask: one try at a request with some headers; an answer may be 200, 206 or 416.
+        where: what messages begin with.
+
+    Raises:
+        Dropped: the last try failed too.
+        DigestMismatch: there is more than that.
+        And what ``ask`` raises.
+    """
+    while offset < size:
+        try:
+            for piece in _rest(ask, size, where, offset):
+                offset += len(piece)
+                tries.progress(len(piece))
+                yield piece
+        except Dropped as drop:
+            tries.failed(drop)
+
+
+def _rest(
+    ask: Callable[[Mapping[str, str]], AbstractContextManager[Answer]], size: int, where: str, offset: int
+) -> Iterator[bytes]:
+    """One try at the bytes from an offset on; never more than there are."""
+    with ask({"Range": f"bytes={offset}-"} if offset else {}) as answer:
+        if answer.status == 416:
+            raise Dropped(f"{where}: it has only {offset} of {size} bytes there.")
+        first = _first_byte(answer, where)
+        if first > offset:
+            raise Dropped(f"{where}: byte {offset} was asked for, and {first} came.")
+        place = first
+        for piece in answer.pieces():
+            place += len(piece)
+            if place > size:
+                raise DigestMismatch(f"{where}: more than the promised {size} bytes came.")
+            if place > offset:  # a server that knows no ranges begins at the start
+                yield piece[max(0, len(piece) - (place - offset)) :]
+                offset = place
+        if place < size:
+            raise Dropped(f"{where}: it ended after {place} of {size} bytes.")
+
+
+def _first_byte(answer: Answer, where: str) -> int:
+    if answer.status != 206:
+        return 0
+    found = re.match(r"bytes (\d{1,19})-", answer.headers.get("Content-Range", ""))
+    if not found:
+        raise Dropped(f"{where}: a part of it came without a word which one.")
+    return int(found[1])
 
 
 def origin_of(url: str) -> tuple[str, str, int | None]:
