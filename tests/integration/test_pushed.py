@@ -61,7 +61,7 @@ def test_cosign_verifies_what_was_pushed(pushed: str, cosign: Cosign, kind: str,
     digest = pushed.rpartition(":")[2]
     assert digest in done.stdout or "payload" in done.stdout
     assert cosign(*command, *by_key(cosign, tmp_path, "other"), pushed, online=True, code=1).stderr
-    assert cosign("verify-attestation", "--type", "cyclonedx", *by_key(cosign, tmp_path), pushed, online=True, code=1)
+    cosign("verify-attestation", "--type", "cyclonedx", *by_key(cosign, tmp_path), pushed, online=True, code=1)
 
 
 def test_cosign_lists_it(pushed: str, cosign: Cosign) -> None:
