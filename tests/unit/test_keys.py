@@ -204,7 +204,7 @@ BROKEN = [b"", b"\0\xff", b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KE
 
 @pytest.mark.parametrize("content", BROKEN)
 def test_what_is_no_key(key_file, content):
-    with pytest.raises(BadInput, match="no private key|a public key where a private one"):
+    with pytest.raises(BadInput, match=r"no private key|a public key where a private one"):
         PrivateKey.load(key_file(content), never)
     with pytest.raises(BadInput, match="no public key"):
         PublicKey.read(content, "k.pub")
