@@ -145,6 +145,8 @@ class PrivateKey:
         from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
 
         pem = _bytes_of(path)
+        if b"PUBLIC KEY" in pem and b"PRIVATE KEY" not in pem:
+            raise BadInput(f"{path} holds a public key where a private one is meant.", "Name the key that signs.")
         if path.stat().st_mode & 0o077:
             raise SigningFailed(f"{path} can be read by others.", f"Make it yours alone: chmod 600 {path}.")
         if b"SIGSTORE PRIVATE KEY" in pem or b"COSIGN PRIVATE KEY" in pem:
@@ -177,12 +179,14 @@ class PrivateKey:
         """Write the private half to a new file that only its owner can read, and the public half beside it.
 
         Raises:
-            BadInput: one of the files is there already.
+            BadInput: one of the files is there already, or the name is a public key's.
             WriteFailed: there is no room, or no right to write.
         """
         from cryptography.hazmat.primitives import serialization as as_  # noqa: PLC0415
 
         beside = public_path(path)
+        if path.suffix == ".pub":
+            raise BadInput(f"{path} is a name for a public key.", "Name the file of the private one, such as demo.key.")
         for each in (path, beside):
             if each.exists() or each.is_symlink():
                 raise BadInput(f"{each} is there already.", "Name a new file; no key is ever overwritten.")

@@ -92,7 +92,7 @@ def read(table: Mapping[str, Any], where: str, folder: Path) -> Policy:
     identities = tuple(_identity(each, where) for each in _list(table, "identities", dict, where))
     if "github" in table:
         identities += (_github(_of(table, "github", dict, where), where),)
-    keys = tuple(PublicKey.load(folder / str(each)) for each in _list(table, "keys", str, where))
+    keys = tuple(_key(folder, each, where) for each in _list(table, "keys", str, where))
     if not (keys or identities):
         raise BadInput(
             f"{where} trusts nobody: it names neither keys nor identities.", 'Add keys = ["FILE.pub"], or identities.'
@@ -109,11 +109,17 @@ def read(table: Mapping[str, Any], where: str, folder: Path) -> Policy:
     try:
         level = Level(_of(table, "level", str, where, "identical"))
     except ValueError as error:
-        raise BadInput(f"{where}: there is no level {shown(table['level'])!r}.") from error
+        raise BadInput(
+            f"{where}: there is no level {shown(table['level'])!r}.", f"It is one of {', '.join(Level)}."
+        ) from error
+    if "level" in table and not rebuilds:
+        raise BadInput(
+            f"{where}: level says what rebuilds have to come to, and none is asked for.", "Add rebuilds = 1."
+        )
     return Policy(
         keys,
         identities,
-        tuple(PREDICATES.get(each, each) for each in _list(table, "predicates", str, where)),
+        tuple(_predicate(each, where) for each in _list(table, "predicates", str, where)),
         tuple(_list(table, "builders", str, where)),
         level,
         rebuilds,
@@ -121,6 +127,25 @@ def read(table: Mapping[str, Any], where: str, folder: Path) -> Policy:
         _age(table, where),
         tuple(_list(table, "bases", str, where)),
     )
+
+
+def _key(folder: Path, name: str, where: str) -> PublicKey:
+    try:
+        return PublicKey.load(folder / name)
+    except BadInput as error:
+        if Path(name).is_absolute():
+            raise
+        remedy = f"A key's path starts at the folder of the policy. {error.remedy}"
+        raise BadInput(f"{where}: {error.reason}", remedy) from error
+
+
+def _predicate(text: str, where: str) -> str:
+    """A type's URI; without a colon it is none, but a name."""
+    if text not in PREDICATES and ":" not in text:
+        raise BadInput(
+            f"{where}: there is no predicate {shown(text)!r}.", f"It is one of {', '.join(PREDICATES)}, or a whole URI."
+        )
+    return PREDICATES.get(text, text)
 
 
 def _identity(table: Mapping[str, Any], where: str) -> Identity:

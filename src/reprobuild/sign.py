@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from reprobuild import attest, bundle
 from reprobuild.attest import Json
-from reprobuild.errors import SigningFailed, ToolMissing, redacted, shown
+from reprobuild.errors import BadInput, SigningFailed, ToolMissing, redacted, shown
 from reprobuild.keys import PrivateKey
 
 if TYPE_CHECKING:
@@ -127,6 +127,7 @@ def keyless(token: str | None, trust_config: Path | None, *, interactive: bool, 
 
     Raises:
         ToolMissing: there is no Sigstore client here.
+        BadInput: ``trust_config`` is none.
         SigningFailed: there is no identity, or the instance can't be reached.
     """
     try:
@@ -134,23 +135,41 @@ def keyless(token: str | None, trust_config: Path | None, *, interactive: bool, 
         from sigstore.oidc import IdentityToken, Issuer, detect_credential  # noqa: PLC0415
     except ImportError as error:
         raise ToolMissing("There is no Sigstore client here.", _NO_CLIENT) from error
+    own = trust_config and _instance(trust_config)
+    hidden = [token or "", os.environ.get(_CI_VARIABLE, "")]
     try:
-        if trust_config:
-            trust = ClientTrustConfig.from_json(trust_config.read_text(encoding="utf-8"))
-        else:
-            trust = ClientTrustConfig.production()
-        trust.force_tlog_version = rekor
-        if found := token or detect_credential():
-            return KeylessSigner(IdentityToken(found), trust)
-        if interactive:
-            return KeylessSigner(Issuer(trust.signing_config.get_oidc_url()).identity_token(), trust)
-    except Exception as error:  # noqa: BLE001 - as above, and what a malformed configuration raises
-        hidden = [token or "", os.environ.get(_CI_VARIABLE, "")]
+        found = token or detect_credential()
+    except Exception as error:  # noqa: BLE001 - as above
         raise _failed("There is no identity to sign with", error, hidden) from None
-    raise SigningFailed(
-        "There is no identity to sign with: no token, no CI job that offers one, and nobody to log in.",
-        "Sign with a local key (--key FILE), or set REPROBUILD_IDENTITY_TOKEN; in GitHub Actions: `id-token: write`.",
-    )
+    if not (found or interactive):
+        raise SigningFailed(
+            "There is no identity to sign with: no token, no CI job that offers one, and nobody to log in.",
+            "Sign with a local key, or set REPROBUILD_IDENTITY_TOKEN; in GitHub Actions: `id-token: write`.",
+        )
+    try:
+        trust = own or ClientTrustConfig.production()
+    except Exception as error:  # noqa: BLE001 - as above
+        raise _failed("The public instance of Sigstore can't be asked for its services", error, hidden) from None
+    trust.force_tlog_version = rekor
+    try:
+        if found:
+            return KeylessSigner(IdentityToken(found), trust)
+        return KeylessSigner(Issuer(trust.signing_config.get_oidc_url()).identity_token(), trust)
+    except Exception as error:  # noqa: BLE001 - as above, and what a token that is none raises
+        raise _failed("There is no identity to sign with", error, hidden) from None
+
+
+def _instance(path: Path) -> "ClientTrustConfig":
+    from sigstore.models import ClientTrustConfig  # noqa: PLC0415 - an extra, and slow
+
+    try:
+        return ClientTrustConfig.from_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"{path} can't be read: {error.strerror}.", "--trust-config names a file.") from error
+    except ValueError as error:  # pydantic's, and of a text that is none
+        raise BadInput(
+            f"{path} is no ClientTrustConfig of Sigstore.", "A trusted_root.json alone doesn't say where to sign."
+        ) from error
 
 
 def _failed(what: str, error: BaseException, hidden: Sequence[str]) -> SigningFailed:
@@ -167,15 +186,15 @@ def _failed(what: str, error: BaseException, hidden: Sequence[str]) -> SigningFa
             if answer is None:
                 return SigningFailed(
                     f"{what}: {service} can't be reached at {redacted(url, hidden)}.",
-                    "Is the instance up, and are you online? Or sign with a local key: --key FILE.",
+                    "Is the instance up, and are you online? Or sign with a local key.",
                 )
             said = shown(redacted(answer.text.strip(), hidden))
             return SigningFailed(
                 f"{what}: {service} answered {answer.status_code}: {said}",
-                "Does the instance accept this identity? Or sign with a local key: --key FILE.",
+                "Does the instance accept this identity? Or sign with a local key.",
             )
     why = next((str(each) for each in chain if str(each)), type(error).__name__)
     return SigningFailed(
         f"{what}: {shown(redacted(why, hidden), 500)}.",
-        "Check the identity token and --trust-config, or sign with a local key: --key FILE.",
+        "Check the network, the identity token and --trust-config, or sign with a local key.",
     )

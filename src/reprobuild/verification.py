@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _STATEMENTS = (attest.STATEMENT_TYPE, "https://in-toto.io/Statement/v0.1")
 #: How far clocks are apart.
 _SKEW = timedelta(minutes=10)
+_ADD = "Add it to `identities` or `github`, if you trust it."
+_SOUND = "Ask whoever signed it for a sound bundle, or for the root of trust that it was signed under."
+_ROOT = "If it was signed with a private instance of Sigstore, name its --trusted-root; else ask for a sound bundle."
 _PROVENANCES = (attest.PROVENANCE_TYPE, "https://slsa.dev/provenance/v0.2")
 #: Fulcio's extensions with the issuer: as DER, and as it was before (fulcio, docs/oid-info.md).
 _ISSUER, _OLD_ISSUER = "1.3.6.1.4.1.57264.1.8", "1.3.6.1.4.1.57264.1.1"
@@ -109,13 +112,15 @@ def verify(
     client = SigstoreClient(trust)
     accepted: list[Signed] = []
     why: list[str] = []
+    remedy = ""
     for where, raw in evidence:
         try:
             accepted.append(accept(Bundle.read(raw, where), subject, policy, client))
         except (EvidenceRefused, ToolMissing) as error:
             why.append(error.reason)
+            remedy = remedy or error.remedy
     fresh, stale = _by_age(accepted, policy, now or datetime.now(UTC))
-    checks = tuple(_checks(subject, fresh, policy, [*why, *stale]))
+    checks = tuple(_checks(subject, fresh, policy, [*why, *stale], remedy))
     return Verification(subject, checks, tuple(fresh), (*why, *stale), tuple(_warnings(subject, fresh, policy)))
 
 
@@ -179,7 +184,9 @@ def _is_about(descriptor: dict[str, Any], subject: Digest) -> bool:
 # --- what the policy asks for --------------------------------------------------------------------------
 
 
-def _checks(subject: Digest, found: Sequence[Signed], policy: Policy, why: Sequence[str]) -> Iterator[Check]:
+def _checks(
+    subject: Digest, found: Sequence[Signed], policy: Policy, why: Sequence[str], remedy: str
+) -> Iterator[Check]:
     found = [each for each in found if not _speaks_against(each, subject, policy)]
     signers = sorted({each.signer for each in found})
     if signers:
@@ -187,7 +194,10 @@ def _checks(subject: Digest, found: Sequence[Signed], policy: Policy, why: Seque
     else:
         reason = f" {why[0]}" if why else " There is no evidence beside it."
         yield Check(
-            "signature", False, f"no trusted statement speaks for {subject}.{reason}", "`reprobuild sign` makes one."
+            "signature",
+            False,
+            f"no trusted statement speaks for {subject}.{reason}",
+            remedy or "`reprobuild sign` makes one.",
         )
     for wanted in policy.predicates:
         there = any(each.predicate_type == wanted for each in found)
@@ -310,6 +320,11 @@ class SigstoreClient:
         """Args: trust: as in :func:`verify`."""
         self._trust = trust
 
+    @property
+    def private(self) -> bool:
+        """Whether the root of trust is named."""
+        return self._trust is not None
+
     @cached_property
     def verifier(self) -> "Verifier":
         """Its part that verifies.
@@ -403,7 +418,8 @@ def _by_certificate(bundle: Bundle, policy: Policy, client: SigstoreClient) -> t
         kind, payload = verifier.verify_dsse(theirs, named)
     except Exception as error:  # whatever a hostile bundle makes the client raise, it doesn't count
         why = shown(error) or type(error).__name__
-        raise refused(bundle.where, f"Sigstore's client refuses it: {why}") from error
+        remedy = _SOUND if client.private else _ROOT
+        raise refused(bundle.where, f"Sigstore's client refuses it: {why}", remedy) from error
     if (kind, payload) != (bundle.payload_type, bundle.payload):
         raise refused(bundle.where, "two readers see two payloads in it")
     for trusted in policy.identities:
@@ -412,9 +428,9 @@ def _by_certificate(bundle: Bundle, policy: Policy, client: SigstoreClient) -> t
                 return f"{subject} ({named.issuer})", str(trusted), named.since
     if any(each.admits(subject, each.issuer) for each in policy.identities for subject in named.subjects):
         issuer = shown(named.issuer or "nobody")
-        raise refused(bundle.where, f"its signer is trusted, but not as {issuer} says", "Add it, if you do.")
+        raise refused(bundle.where, f"its signer is trusted, but not as {issuer} says", _ADD)
     who = f"{', '.join(named.subjects) or 'nobody'} ({named.issuer or 'no issuer'})"
-    raise refused(bundle.where, f"it is signed by {shown(who)}, whom the policy doesn't trust", "Add it, if you do.")
+    raise refused(bundle.where, f"it is signed by {shown(who)}, whom the policy doesn't trust", _ADD)
 
 
 def require(verification: Verification) -> None:

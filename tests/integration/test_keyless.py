@@ -251,7 +251,9 @@ def test_an_identity_provider_that_is_down(sigstore_stack):
 def test_an_instance_that_is_none(sigstore_stack, tmp_path, content):
     (tmp_path / "trust.json").write_text(content)
     token = sigstore_stack.token()
-    _refused(lambda: keyless(token, tmp_path / "trust.json", interactive=False), token)
+    with pytest.raises(BadInput, match="no ClientTrustConfig") as caught:
+        keyless(token, tmp_path / "trust.json", interactive=False)
+    assert token not in f"{caught.value} {caught.value.remedy}"
     bundle = json.dumps(sigstore_stack.bundle(PAYLOAD)).encode()
     with pytest.raises(BadInput, match="no root of trust"):
         verify(SUBJECT, [("b.json", bundle)], POLICY, trust=tmp_path / "trust.json")
@@ -501,3 +503,29 @@ def test_older_bundles_have_chains(sigstore_stack, check):
     assert check(bundle).passed
     bundle["mediaType"] = "application/vnd.dev.sigstore.bundle.v0.3+json"
     assert not check(bundle).accepted
+
+
+def test_an_instance_whose_file_is_missing(tmp_path):
+    with pytest.raises(BadInput, match="can't be read"):
+        keyless(None, tmp_path / "none.json", interactive=False)
+
+
+def test_nobody_asks_the_public_instance_for_nothing(monkeypatch):
+    """Without an identity that is what is missing, whether or not the network is there."""
+
+    def fail(**how):
+        pytest.fail("the public instance was asked")
+
+    monkeypatch.setattr("sigstore.models.ClientTrustConfig.production", fail)
+    with pytest.raises(SigningFailed, match="no token, no CI job"):
+        keyless(None, None, interactive=False)
+
+
+def test_a_vote_in_a_private_instance(sigstore_stack, reprobuild, project):
+    where = project("with-hatchling")
+    reprobuild("wheel", where)
+    (wheel,) = (where / "dist").glob("*.whl")
+    env = {**sigstore_stack.ci_environment(), "NO_PROXY": "*"}
+    command = ["verify-wheel", wheel, "--project", where, "--attest", "keyless"]
+    vote = reprobuild(*command, "--trust-config", sigstore_stack.trust_config, "--json", env=env).json["attested"]
+    assert ".rebuild.id-" in vote

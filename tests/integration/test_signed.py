@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import shutil
@@ -160,6 +161,11 @@ def test_an_image_that_two_have_made_again(
     reference = f"{repository}:1"
     reprobuild("sign", layout, "--key", keys / "a.key")
     assert "would push" in reprobuild("push", layout, reference, "--dry-run").stdout
+    dry = reprobuild("push", layout, reference, "--dry-run", "--json").json
+    assert dry["dryRun"]
+    assert "sent" not in dry
+    types = {"application/vnd.in-toto+json", "application/vnd.dev.sigstore.bundle.v0.3+json"}
+    assert {each["artifactType"] for each in dry["evidence"]} == types
     reprobuild("verify", reference, "--key", keys / "a.pub", code=ExitCode.REGISTRY_FAILED)  # nothing went there
     first = reprobuild("push", layout, reference, "--json").json
     assert len(first["evidence"]) == 2  # the record and its signature
@@ -173,6 +179,8 @@ def test_an_image_that_two_have_made_again(
     assert reprobuild("verify", reference, *policy, env=away).json["passed"]
     listed = reprobuild("pull-evidence", reference, "-o", tmp_path / "evidence", "--json", env=away).json
     assert len(listed["evidence"]) == 3
+    claimed = sorted(each["predicateType"] for each in listed["evidence"])
+    assert claimed == ["https://reprobuild.dev/predicates/rebuild/v1"] * 2 + ["https://slsa.dev/provenance/v1"]
     told = [signed_in(each) for each in (tmp_path / "evidence").iterdir()]
     assert sorted(valid("image-v1", each) + 2 * valid("rebuild-v1", each) for each in told) == [1, 2, 2]
     # The bundles that were fetched serve for the image where it lies without them.
@@ -270,9 +278,48 @@ def test_keys_are_for_their_owner(reprobuild: Cli, tmp_path: Path) -> None:
     locked = tmp_path / "locked.key"
     reprobuild("keys", "new", locked, "--passphrase", env={"REPROBUILD_KEY_PASSPHRASE": "one"})
     assert b"ENCRYPTED" in locked.read_bytes()
+    unasked = tmp_path / "unasked.key"  # who sets it doesn't want the key to lie there for all to use
+    assert reprobuild("keys", "new", unasked, "--json", env={"REPROBUILD_KEY_PASSPHRASE": "one"}).json["encrypted"]
+    assert b"ENCRYPTED" in unasked.read_bytes()
     wheel = tmp_path / "file.bin"
     wheel.write_bytes(b"x")
     for env in ({"REPROBUILD_KEY_PASSPHRASE": "two"}, {}):
         reprobuild("sign", wheel, "--key", locked, env=env, code=ExitCode.SIGNING_FAILED)
     os.chmod(key, 0o640)  # noqa: PTH101
     reprobuild("sign", wheel, "--key", key, code=ExitCode.SIGNING_FAILED)
+
+
+def test_what_is_named_by_mistake(reprobuild: Cli, tmp_path: Path) -> None:
+    reprobuild("keys", "new", tmp_path / "a.key")
+    (tmp_path / "demo.whl").write_bytes(b"x")
+    pyproject = tmp_path / "pyproject.toml"
+    pyproject.write_text('[tool.reprobuild.policy]\nkeys = ["a.pub"]\n')
+    named: tuple[tuple[list[str | Path], str], ...] = (
+        (["sign", tmp_path / "none.whl", "--key", tmp_path / "a.key"], "There is no file"),
+        (["verify", tmp_path / "demo.whl", "--policy", pyproject], "is a pyproject.toml"),
+        (["push", tmp_path / "demo.whl", "127.0.0.1:9/team/demo:1"], "is no image"),
+        (["verify-wheel", tmp_path / "demo.whl", "--attest", tmp_path / "a.pub"], "a public key where a private one"),
+    )
+    for command, words in named:
+        assert words in reprobuild(*command, code=ExitCode.BAD_INPUT).stderr
+    attest: list[str | Path] = ["verify-wheel", tmp_path / "demo.whl", "--attest", tmp_path / "a.key"]
+    assert "is for --attest keyless" in reprobuild(*attest, "--trust-config", pyproject, code=ExitCode.USAGE).stderr
+
+
+def test_one_policy_for_the_wheel_and_the_image_of_a_project(reprobuild: Cli, tmp_path: Path) -> None:
+    """`bases` is about images; a wheel of the same project starts from none."""
+    reprobuild("keys", "new", tmp_path / "a.key")
+    wheel = tmp_path / "demo-1.0-py3-none-any.whl"
+    wheel.write_bytes(b"x")
+    statement = {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"name": wheel.name, "digest": {"sha256": hashlib.sha256(b"x").hexdigest()}}],
+        "predicateType": "https://slsa.dev/provenance/v1",
+        "predicate": {"buildDefinition": {}},
+    }
+    (tmp_path / "s.json").write_text(json.dumps(statement))
+    reprobuild("sign", wheel, "--key", tmp_path / "a.key", "--statement", tmp_path / "s.json")
+    (tmp_path / "policy.toml").write_text('keys = ["a.pub"]\nbases = ["registry.example.org/*"]\n')
+    assert reprobuild("verify", wheel, "--policy", tmp_path / "policy.toml", "--json").json["passed"]
+    (listed,) = reprobuild("pull-evidence", wheel, "--json").json["evidence"]
+    assert listed["predicateType"] == "https://slsa.dev/provenance/v1"

@@ -388,3 +388,10 @@ def test_the_order_of_the_evidence_changes_nothing():
 )
 def test_issuers_in_der(der, text):
     assert _utf8_string(bytes.fromhex(der)) == text
+
+
+def test_the_remedy_is_of_what_was_refused():
+    (found,) = check(signed(MALLORY, provenance())).checks
+    assert found.remedy == "Add the signer's public key to `keys`, if you trust it."
+    (found,) = check().checks
+    assert found.remedy == "`reprobuild sign` makes one."

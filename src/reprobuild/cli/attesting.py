@@ -9,6 +9,7 @@ import click
 
 from reprobuild import __version__, attest
 from reprobuild.attest import Json
+from reprobuild.cli.console import PATH
 from reprobuild.compare import Verdict
 from reprobuild.difference import Level
 from reprobuild.digest import Digest
@@ -18,6 +19,9 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 def attest_option(command: _F) -> _F:
     """Who signs the rebuild, if anybody."""
+    command = click.option(
+        "--trust-config", type=PATH, metavar="FILE", help="For --attest keyless: a private instance of Sigstore."
+    )(command)
     return click.option(
         "--attest",
         "attested_by",
@@ -26,14 +30,16 @@ def attest_option(command: _F) -> _F:
     )(command)
 
 
-def voter(attested_by: str | None) -> Any:  # noqa: ANN401 - a Signer, whose module is slow to import
+def voter(attested_by: str | None, trust_config: Path | None) -> Any:  # noqa: ANN401 - a Signer, whose module is slow to import
     """Who signs; asked before anything is built, so that a wrong passphrase shows at once."""
+    if trust_config and attested_by != "keyless":
+        raise click.UsageError("--trust-config is for --attest keyless.")
     if attested_by is None:
         return None
     from reprobuild.cli.secrets import signer_of  # noqa: PLC0415 - only with the option
 
     key = None if attested_by == "keyless" else Path(attested_by)
-    return signer_of(key, None, None, 1)
+    return signer_of(key, None, trust_config, 1)
 
 
 def vote_of(

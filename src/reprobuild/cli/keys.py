@@ -33,14 +33,17 @@ def keys() -> None:
 @click.option("--passphrase", "protected", is_flag=True, help="Ask for a passphrase that the file is encrypted with.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def new(path: Path, kind: Kind, *, protected: bool, as_json: bool) -> None:
-    """Make a key: the private half in FILE, for you alone, the public half beside it in FILE.pub.
+    """Make a key: the private half in FILE, for you alone, the public half beside it: demo.pub for demo.key.
 
-    A passphrase is asked for on the terminal, or taken from REPROBUILD_KEY_PASSPHRASE; no option takes it.
+    With a passphrase the file is encrypted. It is taken from REPROBUILD_KEY_PASSPHRASE if that is set, and asked for
+    on the terminal with --passphrase; no option takes it.
     """
     key = PrivateKey.generate(kind)
-    key.save(path, new_passphrase() if protected else "")
+    passphrase = new_passphrase(wanted=protected)
+    key.save(path, passphrase)
     if as_json:
-        print_json({"private": str(path), "public": str(public_path(path)), "id": key.public.id})
+        names = {"private": str(path), "public": str(public_path(path))}
+        print_json({**names, "id": key.public.id, "encrypted": bool(passphrase)})
         return
     click.echo(f"{key.public.id}  {plain(str(public_path(path)))}")
 

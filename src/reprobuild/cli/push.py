@@ -58,7 +58,8 @@ def push(
     if as_json:
         sizes = {"there": done.there, "mounted": done.mounted, "sent": done.sent}
         evidence = [{"digest": str(each.digest), "artifactType": each.artifact_type} for each in done.evidence]
-        print_json({"digest": str(done.top.digest), "tags": list(done.tags), "evidence": evidence, **sizes})
+        said = {"digest": str(done.top.digest), "tags": list(done.tags), "evidence": evidence, "dryRun": dry_run}
+        print_json(said if dry_run else {**said, **sizes})
         return
     would = "would push" if dry_run else "pushed"
     click.echo(f"{would} {done.top.digest} and {len(done.evidence)} statements about it")
@@ -94,12 +95,19 @@ def pull_evidence(
                 if path:
                     write_atomically(path, [raw])
                 listed.append(
-                    {"about": str(artifact.digest), "bundle": where, "size": len(raw), "file": path and str(path)}
+                    {
+                        "about": str(artifact.digest),
+                        "bundle": where,
+                        "predicateType": signed.type_in(raw, where),
+                        "size": len(raw),
+                        "file": path and str(path),
+                    }
                 )
     if as_json:
         print_json({"image": image, "evidence": listed})
         return
     for each in listed:
-        click.echo(plain(f"{each['bundle']}  {each['size']} bytes{'  ' + str(each['file']) if each['file'] else ''}"))
+        words = (each["bundle"], each["predicateType"] or "no statement", f"{each['size']} bytes", each["file"])
+        click.echo(plain("  ".join(str(word) for word in words if word)))
     if not listed:
         click.echo("There is none.")

@@ -27,12 +27,17 @@ def passphrase() -> str:
     return str(click.prompt("Passphrase", hide_input=True, err=True))
 
 
-def new_passphrase() -> str:
-    """Of a key that is being made; asked for twice.
+def new_passphrase(*, wanted: bool) -> str:
+    """Of a key that is being made; asked for twice. Empty for a key that needs none.
+
+    Args:
+        wanted: whether to ask; a passphrase that is in the environment is always used.
 
     Raises:
         SigningFailed: there is nobody to ask, or it is empty.
     """
+    if not wanted:
+        return os.environ.get(PASSPHRASE, "")
     if PASSPHRASE in os.environ:
         found = os.environ[PASSPHRASE]
     elif sys.stdin.isatty():

@@ -25,9 +25,11 @@ def signer_options(command: _F) -> _F:
             type=click.Choice(["1", "2"]),
             default="1",
             show_default=True,
-            help="Of the log, without a key. Few other tools read 2 yet.",
+            help="Of Sigstore's log; without --key. Few other tools read 2 yet.",
         ),
-        click.option("--trust-config", type=PATH, help="A private instance of Sigstore: its ClientTrustConfig."),
+        click.option(
+            "--trust-config", type=PATH, metavar="FILE", help="A private instance of Sigstore: its ClientTrustConfig."
+        ),
         click.option(
             "--identity-token",
             "token",

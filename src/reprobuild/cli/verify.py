@@ -87,6 +87,11 @@ def _policy(path: Path | None, keys: tuple[Path, ...], project: Path) -> Policy:
             raise BadInput(
                 f"{where} has no [tool.reprobuild.policy].", "Write one, or name --policy FILE or --key FILE."
             )
+    elif "tool" in document and "keys" not in document:
+        raise BadInput(
+            f"{where} is a pyproject.toml: the settings of a policy's file are at its top.",
+            "For the project's own, leave out --policy and name its folder with --project.",
+        )
     return policies.read(table, str(where), where.parent)
 
 

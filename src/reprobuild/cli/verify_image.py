@@ -35,7 +35,8 @@ Examples:
   reprobuild verify-image dist/training
   reprobuild verify-image oci:/tmp/layout:1.0 --project ~/src/training
   reprobuild verify-image oci-archive:image.tar
-  reprobuild verify-image registry.example.org/team/training@sha256:…""",
+  reprobuild verify-image registry.example.org/team/training@sha256:…
+  reprobuild verify-image registry.example.org/team/training:1.0 --attest alice.key""",
 )
 @click.argument("image")
 @click.option("--project", type=PATH, default=Path(), help="The project that it was built from. Default: this folder.")
@@ -55,6 +56,7 @@ def verify_image(
     network: str,
     accept: str,
     attested_by: str | None,
+    trust_config: Path | None,
     sandbox: str | None,
     as_json: bool,
     quiet: bool,
@@ -70,7 +72,7 @@ def verify_image(
     With --cross-engine the other engine builds the definition, too, whose layers are others: the files that they make
     together are compared with the image's, one by one, and so are the settings.
     """
-    signer = voter(attested_by)
+    signer = voter(attested_by, trust_config)
     with Console(quiet=quiet or as_json, verbose=verbose) as console:
         verified = verify(
             image,

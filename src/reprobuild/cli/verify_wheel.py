@@ -64,6 +64,7 @@ Examples:
   reprobuild verify-wheel dist/demo-1.0-py3-none-any.whl
   reprobuild verify-wheel /tmp/demo-1.0-py3-none-any.whl --project ~/src/demo
   reprobuild verify-wheel --accept container    zip framing may differ
+  reprobuild verify-wheel --attest alice.key    and sign what came out
   reprobuild verify-wheel --vary path,umask     another folder and umask alone
   reprobuild verify-wheel requests==2.34.2      a published wheel, from its sdist
   reprobuild verify-wheel ~/Downloads/six-1.17.0-py2.py3-none-any.whl
@@ -106,6 +107,7 @@ def verify_wheel(
     explain: bool,
     accept: str,
     attested_by: str | None,
+    trust_config: Path | None,
     sandbox: str | None,
     as_json: bool,
     quiet: bool,
@@ -124,7 +126,7 @@ def verify_wheel(
     guess after the other until the bytes are identical. Where a wheel holds the time of its build, that clock is
     replayed, and the report says so.
     """
-    signer = voter(attested_by)
+    signer = voter(attested_by, trust_config)
     console = Console(quiet=quiet or as_json, verbose=verbose)
     if what and _is_published(what, options):
         _refuse_given(RECORDED_OPTIONS, "is for wheels with a record beside them: without one, all is guessed")

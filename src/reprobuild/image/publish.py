@@ -100,7 +100,7 @@ def _evidence(found: Found, layout: Layout) -> Iterator[Descriptor]:
             if digest not in seen:
                 seen.add(digest)
                 waiting.append(digest)
-                yield manifest.descriptor
+                yield replace(manifest.descriptor, artifact_type=manifest.artifact_type)
 
 
 def _attach(subject: Descriptor, found: Found, target: Remote) -> None:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from reprobuild import attest, process, verification
 from reprobuild.attest import Json
-from reprobuild.bundle import BUNDLE_LIMIT, BUNDLE_MEDIA_TYPE
+from reprobuild.bundle import BUNDLE_LIMIT, BUNDLE_MEDIA_TYPE, Bundle, strict_json
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, RecordUnusable, ReprobuildError, shown
 from reprobuild.files import write_atomically
@@ -140,6 +140,8 @@ def artifacts(text: str, registries: Registries, scratch: Path) -> tuple[Artifac
     """
     if os.path.isfile(text) and not text.endswith(".tar"):  # noqa: PTH113 - a name too long for a file is none
         return (File(Path(text), Digest.of_file(Path(text))),)
+    if text.endswith((".whl", ".tar.gz")):
+        raise BadInput(f"There is no file {text}.", "Name the artifact, or the folder or registry of an image.")
     found = find(text, registries.of, scratch)
     return tuple(ImageIn(found, image) for image in found.images)
 
@@ -160,6 +162,16 @@ def _keep_beside(path: Path, raw: bytes, predicate_type: str, signer: str) -> st
         target = path.with_name(f"{path.name}.{kind}.{signer}{SUFFIX}")
     write_atomically(target, [raw])
     return str(target)
+
+
+def type_in(raw: bytes, where: str) -> str | None:
+    """The type of the statement that a bundle claims to hold, nothing of which is verified; None where it has none."""
+    try:
+        statement = strict_json(Bundle.read(raw, where).payload)
+    except (ReprobuildError, ValueError, RecursionError):
+        return None
+    found = statement.get("predicateType") if isinstance(statement, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def read_statement(path: Path, subject: Digest) -> Json:
@@ -244,6 +256,8 @@ def verify(
     for artifact in artifacts(text, registries, scratch):
         artifact.check()
         found = [*named, *artifact.evidence()]
+        if isinstance(artifact, File) and artifact.path.suffix == ".whl":
+            policy = replace(policy, bases=())  # a project has one policy, and its wheel starts from no image
         done.append((artifact, verification.verify(artifact.digest, found, policy, trust=trust)))
     return tuple(done)
 

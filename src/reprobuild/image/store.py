@@ -259,6 +259,8 @@ def find(text: str, registry_of: Callable[[Reference], Registry], scratch: Path)
     if kind == "oci-archive" or os.path.isfile(path):  # noqa: PTH113 - a name too long for a file is none
         if not os.path.isfile(path):  # noqa: PTH113
             raise BadInput(f"There is no archive {path}.", "Name the file that `-o oci-archive:FILE` wrote.")
+        if path.endswith(".whl"):
+            raise BadInput(f"{path} is no image.", "Name a folder or an archive that holds one.")
         target = scratch / f"archive-{secrets.token_hex(4)}"
         target.mkdir()
         try:
