@@ -212,6 +212,13 @@ def test_images_of_arguments_and_stages():
     assert found(f"# syntax=docker/dockerfile:1@{DIGEST}\nFROM x:1@{DIGEST}\n") == []
 
 
+@pytest.mark.parametrize("above", ["#!/usr/bin/docker\n", "# other=directive\n", "# check=a; b\n", "#!x \x0b y\n"])
+def test_a_frontend_is_seen_wherever_buildkit_sees_it(above):
+    text = f"{above}# syntax=docker/dockerfile:1 words\nFROM x:1@{DIGEST}\n"
+    assert found(text) == [(2, "unpinned-frontend")]
+    assert found(text.replace(":1 words", f":1@{DIGEST} words")) == []
+
+
 def test_leavings_of_a_stage_that_is_not_kept_do_not_count():
     build = f"FROM x:1@{DIGEST} AS build\nARG SOURCE_DATE_EPOCH\nRUN dpkg -i x.deb && date > /opt/f\n"
     last = f"FROM x:1@{DIGEST}\n"
