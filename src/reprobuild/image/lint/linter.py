@@ -166,6 +166,7 @@ class _Stages:
     def __init__(self, dockerfile: Dockerfile, lines: list[str], folders: tuple[Path, ...], name: str) -> None:
         self._file, self._lines, self._folders, self._name = dockerfile, lines, folders, name
         self._global = self._arguments()
+        self._parents = [self._stage_of_base(number) for number in range(len(dockerfile.stages))]
         self._exposed = self._exposure()
         self._states: list[_State] = []
         self._missing: set[int] = set()
@@ -268,7 +269,7 @@ class _Stages:
 
     def _root(self, number: int) -> int:
         """The first of the stages that one goes back to."""
-        while (parent := self._stage_of_base(number)) is not None:
+        while (parent := self._parents[number]) is not None:
             number = parent
         return number
 
@@ -284,7 +285,7 @@ class _Stages:
             mine = exposed[number]
             if mine is None:
                 mine = exposed[number] = {"/"}
-            parent = self._stage_of_base(number)
+            parent = self._parents[number]
             if parent is not None:
                 exposed[parent] = (exposed[parent] or set()) | mine
             for each in stages[number].instructions:
