@@ -362,6 +362,8 @@ def test_the_record_says_how_it_was_built(docker, project):
         "#syntax = docker/dockerfile:1@sha256:abc\n",
         "#!/usr/bin/docker\n# escape=\\\n# SYNTAX=docker/dockerfile\n",
         "\ufeff# check=skip=all\n# syntax=docker/dockerfile:1 more words\n",
+        "#!/usr/bin/docker \x0bto BuildKit this is still the first line\n# syntax=docker/dockerfile:1\n",
+        "# check=skip=all\u2028and this\n# syntax=docker/dockerfile:1\n",
     ],
 )
 def test_a_frontend_needs_a_digest(docker, project, top):
@@ -375,8 +377,20 @@ def test_a_frontend_with_a_digest_is_recorded(docker, project):
     folder = project(f"# syntax={frontend}\n{RAN}")
     ((_, statement),) = built(folder).built.images
     assert statement["predicate"]["buildDefinition"]["internalParameters"]["frontend"] == frontend
-    with pytest.raises(LockStale, match="frontend other:1"):
-        built(folder, build_args={"BUILDKIT_SYNTAX": "other:1"})
+
+
+@pytest.mark.parametrize("frontend", ["other:1", f"docker/dockerfile:1@{DIGEST}"])
+def test_no_record_brings_a_frontend_that_the_source_does_not_name(docker, project, frontend):
+    """Whatever it makes of the Dockerfile would come out the same again, and be called identical."""
+    with pytest.raises(BadInput, match="BUILDKIT_SYNTAX"):
+        built(project(RAN), build_args={"BUILDKIT_SYNTAX": frontend})
+    assert docker.builds == []
+
+
+def test_the_time_of_an_image_is_no_build_argument(docker, project):
+    with pytest.raises(BadInput, match="SOURCE_DATE_EPOCH"):
+        built(project(RAN), build_args={"SOURCE_DATE_EPOCH": "99999999999"})
+    assert docker.builds == []
 
 
 def test_a_comment_behind_the_directives_names_no_frontend(docker, project):

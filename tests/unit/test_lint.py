@@ -2,6 +2,7 @@ import importlib.util
 import json
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -212,6 +213,13 @@ def test_images_of_arguments_and_stages():
     assert found(f"# syntax=docker/dockerfile:1@{DIGEST}\nFROM x:1@{DIGEST}\n") == []
 
 
+@pytest.mark.parametrize("above", ["#!/usr/bin/docker\n", "# other=directive\n", "# check=a; b\n", "#!x \x0b y\n"])
+def test_a_frontend_is_seen_wherever_buildkit_sees_it(above):
+    text = f"{above}# syntax=docker/dockerfile:1 words\nFROM x:1@{DIGEST}\n"
+    assert found(text) == [(2, "unpinned-frontend")]
+    assert found(text.replace(":1 words", f":1@{DIGEST} words")) == []
+
+
 def test_leavings_of_a_stage_that_is_not_kept_do_not_count():
     build = f"FROM x:1@{DIGEST} AS build\nARG SOURCE_DATE_EPOCH\nRUN dpkg -i x.deb && date > /opt/f\n"
     last = f"FROM x:1@{DIGEST}\n"
@@ -357,3 +365,25 @@ def test_the_page_is_what_the_rules_and_the_fixtures_say():
     assert table.placed(text) == text
     assert "misses it" not in text
     assert all(rule.link == f"docs/{table.PAGE.name}#{name}" for name, rule in RULES.items())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "FROM x:1\nRUN " + "(a;" * 5000 + ")" * 5000 + " > x\n",
+        "FROM x:1\nRUN " + "{ a; " * 2500 + "} >x; " * 2500 + "\n",
+        "FROM x:1\nRUN " + "rm /a*/b*;apt-get install x;" * 740 + "\n",
+        "FROM x:1 AS s0\n" + "".join(f"FROM s{n} AS s{n + 1}\nRUN date >/a\n" for n in range(500)),
+    ],
+    ids=["subshells", "groups", "removals", "stages"],
+)
+def test_what_is_nested_or_repeated_takes_no_ages(text):
+    """Each took from 5 to 60 seconds, and more than twice as long for twice as much."""
+    began = time.process_time()
+    assert found(text)
+    assert time.process_time() - began < 4
+
+
+def test_a_redirect_counts_as_deep_as_anybody_nests():
+    date = f"FROM x:1@{DIGEST}\nARG SOURCE_DATE_EPOCH\nRUN " + "{ " * 40 + "date; " + "}; " * 39 + "} > /f\n"
+    assert (3, "clock-in-file") in found(date)

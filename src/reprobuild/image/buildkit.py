@@ -77,6 +77,7 @@ def build(
             "The image's time lies in the future, and BuildKit would give files the time of the build instead.",
             "Set the clock, or SOURCE_DATE_EPOCH to what has passed.",
         )
+    _require_harmless(definition)
     frontend = _frontend(definition)
     base_of = looking_up(registry_of, observer)
     images: list[tuple[Image, Json]] = []
@@ -108,13 +109,31 @@ def build(
 # --- before the build ----------------------------------------------------------------------------------
 
 
+def _require_harmless(definition: Definition) -> None:
+    """No build argument says to BuildKit what the source says to everybody else.
+
+    They come from records, too: a frontend of the record's would make anything of the Dockerfile, twice the same.
+    """
+    given, epoch = definition.choices.build_args, str(definition.exported.epoch)
+    if "BUILDKIT_SYNTAX" in given:
+        raise BadInput(
+            "The build argument BUILDKIT_SYNTAX would have another program read the Dockerfile.",
+            "Name the frontend in the Dockerfile: `# syntax=IMAGE@sha256:…`.",
+        )
+    if given.get("SOURCE_DATE_EPOCH", epoch) != epoch:
+        raise BadInput(
+            f"The build argument SOURCE_DATE_EPOCH isn't the image's time, {epoch}.",
+            "Set the variable SOURCE_DATE_EPOCH in the environment instead.",
+        )
+
+
 def _frontend(definition: Definition) -> str:
     """The image that reads the Dockerfile; what is in BuildKit where none is named.
 
     Raises:
         LockStale: it has no digest.
     """
-    named = definition.choices.build_args.get("BUILDKIT_SYNTAX") or frontend_of(read_text(definition.dockerfile))
+    named = frontend_of(read_text(definition.dockerfile))
     # Words after the first are arguments of the frontend.
     if named and not PINNED.fullmatch(named.partition(" ")[0]):
         raise LockStale(
