@@ -198,9 +198,16 @@ def test_an_engine_that_is_not_there(docker, said):
 
 def test_a_builder_that_is_not_there(docker):
     docker.says(inspect={"text": 'ERROR: no builder "far" found', "exit": 1})
-    with pytest.raises(ToolMissing, match='reaches the builder far not: no builder "far" found'):
+    with pytest.raises(ToolMissing, match='doesn\'t reach the builder far: no builder "far" found'):
         find("far")
     assert docker.calls[-1]["arguments"][-1] == "far"
+
+
+def test_a_context_is_no_builder_to_buildx(docker):
+    docker.says(build={"fails": 'ERROR: use `docker --context=far buildx` to switch to context "far"'})
+    with pytest.raises(ToolMissing) as caught:
+        find("far")
+    assert caught.value.remedy == "It is a context of Docker: DOCKER_CONTEXT=far without DOCKER_HOST and --builder."
 
 
 def test_an_old_buildkit_that_ignores_what_it_does_not_know(docker):

@@ -156,6 +156,8 @@ def test_each_rule_finds_its_defect_alone_and_likes_its_remedy(tmp_path, rule):
         ("RUN adduser -D x && chage -d 0 x\n", []),
         ("RUN passwd -l x\n", []),
         ("RUN echo x:y | chpasswd\n", ["password-salt"]),
+        ("RUN useradd -p $(openssl passwd -6 y) x\n", ["password-salt"]),
+        ("RUN useradd -p $(openssl passwd -6 -salt abc y) x\n", []),
         ("RUN systemd-machine-id-setup\n", ["machine-id"]),
         ("RUN python3 -m compileall /x\n", []),
         ("ADD https://x.org/y.tgz /\n", ["add-unverified"]),
@@ -238,6 +240,14 @@ def test_what_is_removed_in_a_later_run_is_still_in_the_layer():
 def test_a_stage_goes_on_with_what_its_base_said():
     text = f"FROM x:1@{DIGEST} AS one\nARG SOURCE_DATE_EPOCH\nENV PIP_REQUIRE_HASHES=1 PIP_NO_CACHE_DIR=1\nFROM one\n"
     assert found(text + "RUN pip install -r r.txt\n") == []
+
+
+def test_a_new_environment_has_the_bytecode_of_its_own_pip():
+    body = f"FROM x:1@{DIGEST}\nRUN {{}}\n"
+    for making in ("python3 -m venv /opt/venv", "python3.12 -m ensurepip"):
+        assert found(body.format(making)) == [(2, "bytecode"), (2, "missing-epoch")]
+    assert found(body.format("python3 -m venv --without-pip /v")) == [(2, "missing-epoch")]
+    assert names("RUN python3 -m venv /v\n") == []
 
 
 def test_requirements_with_hashes_are_found_in_the_context(tmp_path):

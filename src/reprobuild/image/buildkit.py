@@ -5,9 +5,11 @@ gets no network unless the user gives it one.
 """
 
 import hashlib
+import io
 import os
 import re
 import stat
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -34,7 +36,7 @@ from reprobuild.image.store import InLayout, images_of
 from reprobuild.index import Index
 from reprobuild.oci.layer import Compression, Layer, write_layer
 from reprobuild.oci.layout import Layout
-from reprobuild.oci.model import OCI_CONFIG, Descriptor, Manifest, Platform
+from reprobuild.oci.model import OCI_CONFIG, OCI_LAYER, Descriptor, Manifest, Platform
 from reprobuild.oci.reference import Reference
 from reprobuild.oci.tree import WHEEL_TIME
 from reprobuild.progress import SILENT, Observer
@@ -92,7 +94,9 @@ def build(
             found = _environment(definition, spec, platform, base_of, index, observer)
             contexts = {}
             if found:
-                contexts[ENVIRONMENT] = environment_image(found, platform, folder / ENVIRONMENT)
+                contexts[ENVIRONMENT] = environment_image(
+                    found, platform, folder / ENVIRONMENT, definition.exported.epoch
+                )
             packages: tuple[Json, ...] = ()
             if any(PACKAGES in step.origins for step in _runs(spec)):
                 contexts[PACKAGES], packages = _packages(definition, platform, folder / PACKAGES, observer)
@@ -264,11 +268,15 @@ def _set(path: Path, mode: int, seconds: int, seed: bytes) -> None:
     os.utime(path, ns=(when, when))
 
 
-def environment_image(environment: Environment, platform: Platform, folder: Path) -> str:
+def environment_image(environment: Environment, platform: Platform, folder: Path, epoch: int) -> str:
     """An environment as an image whose root is what BuildKit shall copy; what the named context is called.
 
     As a folder it wouldn't come out the same: BuildKit updates the folder that it was sent for an earlier build, cache
     or none, and what is new in one of its folders changes that folder's time.
+
+    No layer can say which time the root has: it has that of its unpacking, and BuildKit keeps what it unpacked. Where
+    that was for an earlier commit, it is older than the epoch, and would stay. So there is a layer of no files on top,
+    another one for each epoch.
 
     Raises:
         BadInput: a wheel isn't what it declares.
@@ -285,10 +293,14 @@ def environment_image(environment: Environment, platform: Platform, folder: Path
     with layout.new_blob() as (stream, put):
         layer = write_layer(nodes.values(), stream, Compression.SPLICE)
         put(layer.descriptor.digest)
+    empty = io.BytesIO()
+    with tarfile.open(fileobj=empty, mode="w", format=tarfile.PAX_FORMAT, pax_headers={"comment": str(epoch)}):
+        pass
+    top = layout.put_document(OCI_LAYER, empty.getvalue())
     described = {"architecture": platform.architecture, "os": platform.os}
-    rootfs = {"type": "layers", "diff_ids": [str(layer.diff_id)]}
+    rootfs = {"type": "layers", "diff_ids": [str(layer.diff_id), str(top.digest)]}
     config = layout.put_document(OCI_CONFIG, canonical_json({**described, "config": {}, "rootfs": rootfs}))
-    manifest = Manifest.make(config, [layer.descriptor])
+    manifest = Manifest.make(config, [layer.descriptor, top])
     layout.put_document(manifest.descriptor.media_type, manifest.raw)
     layout.add(manifest.descriptor)
     return f"oci-layout://{folder}@{manifest.descriptor.digest}"
