@@ -579,8 +579,9 @@ Dockerfile:2
 def test_a_step_that_fails_is_shown_with_what_it_said(docker, project, tmp_path):
     docker.says(build={"says": FAILED, "exit": 1})
     told = Told()
+    made = project(RAN)
     with pytest.raises(BuildFailed) as caught:
-        built(project(RAN), observer=told)
+        built(made, observer=told)
     lines = caught.value.reason.splitlines()
     assert lines[0] == "BuildKit couldn't build images/app/Dockerfile:"
     assert "0.1 cc: no input at https://…@own.example/x" in lines
@@ -589,6 +590,11 @@ def test_a_step_that_fails_is_shown_with_what_it_said(docker, project, tmp_path)
     assert "[2/2] RUN make" in told.steps
     assert not any("internal" in each for each in told.steps)
     assert Layout(tmp_path / "out").index().manifests == ()
+    assert "Mend the step" in caught.value.remedy
+    docker.says(build={"says": f"{FAILED}\nERROR: write /x: no space left on device", "exit": 1})
+    with pytest.raises(BuildFailed) as caught:
+        built(made)
+    assert caught.value.remedy.startswith("Free some space")
 
 
 @pytest.mark.parametrize(

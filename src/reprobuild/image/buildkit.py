@@ -343,7 +343,9 @@ def _run(engine: Engine, definition: Definition, arguments: list[str | Path], ob
         tail = [line for line in lines[end:] if line.strip("- ")][-_TAIL:]
         raise BuildFailed(
             redacted("\n".join([f"BuildKit couldn't build {definition.where}:", *tail])),
-            "Mend the step that failed. RUN has no network unless --network says so.",
+            "Free some space where the builder or TMPDIR is."
+            if "no space left on device" in error.output
+            else "Mend the step that failed. RUN has no network unless --network says so.",
         ) from error
 
 
