@@ -215,7 +215,7 @@ def test_what_was_sent_before_is_not_taken_for_what_is_sent(
         folders = (Node(path, "directory", 0o755, WHEEL_TIME) for path in ("opt/venv", "opt/venv/lib"))
         skeleton = (*folders, file("lib/a", text), *more)
         environment = Environment(target, skeleton, (), ())
-        given = environment_image(environment, Platform("linux", "amd64"), folder / "environment")
+        given = environment_image(environment, Platform("linux", "amd64"), folder / "environment", EPOCH)
         arguments = common_arguments(EPOCH, out)
         engine.buildx(*arguments, "--no-cache", f"--build-context=environment={given}", context)
         layout = Layout(out)
@@ -244,6 +244,22 @@ def test_times_do_not_depend_on_what_was_built_before(demo: Make, run: Cli) -> N
     (own, _) = [each for each in manifest.layers if layout.has(each.digest)]
     with tarfile.open(layout.path_of(own.digest)) as tar:
         assert {int(member.mtime) for member in tar} == {int(later["SOURCE_DATE_EPOCH"])}
+
+
+def test_the_folder_of_an_environment_has_the_time_of_the_commit_that_is_built(demo: Make, run: Cli) -> None:
+    """An earlier commit's image had the same environment, and BuildKit has kept what it unpacked for it."""
+    folder = demo("COPY --from=environment / /opt/venv/\nRUN touch /made")
+    (folder / "images" / "app" / "requirements.txt").write_text("")
+    for epoch in (lambda: EPOCH, lambda: int(time.time())):
+        time.sleep(1.1)
+        now = epoch()
+        time.sleep(1.1)
+        run("image", "app", folder, "--allow-dirty", env={"SOURCE_DATE_EPOCH": str(now)})
+        layout = Layout(folder / "dist" / "app")
+        manifest = Manifest.read(layout.read(layout.find()), "the image")
+        (own, _) = [each for each in manifest.layers if layout.has(each.digest)]
+        with tarfile.open(layout.path_of(own.digest)) as tar:
+            assert tar.getmember("opt/venv").mtime == now
 
 
 # --- elsewhere -----------------------------------------------------------------------------------------

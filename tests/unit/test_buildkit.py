@@ -198,9 +198,16 @@ def test_an_engine_that_is_not_there(docker, said):
 
 def test_a_builder_that_is_not_there(docker):
     docker.says(inspect={"text": 'ERROR: no builder "far" found', "exit": 1})
-    with pytest.raises(ToolMissing, match='reaches the builder far not: no builder "far" found'):
+    with pytest.raises(ToolMissing, match='doesn\'t reach the builder far: no builder "far" found'):
         find("far")
     assert docker.calls[-1]["arguments"][-1] == "far"
+
+
+def test_a_context_is_no_builder_to_buildx(docker):
+    docker.says(build={"fails": 'ERROR: use `docker --context=far buildx` to switch to context "far"'})
+    with pytest.raises(ToolMissing) as caught:
+        find("far")
+    assert caught.value.remedy == "It is a context of Docker: DOCKER_CONTEXT=far without DOCKER_HOST and --builder."
 
 
 def test_an_old_buildkit_that_ignores_what_it_does_not_know(docker):
@@ -362,6 +369,8 @@ def test_the_record_says_how_it_was_built(docker, project):
         "#syntax = docker/dockerfile:1@sha256:abc\n",
         "#!/usr/bin/docker\n# escape=\\\n# SYNTAX=docker/dockerfile\n",
         "\ufeff# check=skip=all\n# syntax=docker/dockerfile:1 more words\n",
+        "#!/usr/bin/docker \x0bto BuildKit this is still the first line\n# syntax=docker/dockerfile:1\n",
+        "# check=skip=all\u2028and this\n# syntax=docker/dockerfile:1\n",
     ],
 )
 def test_a_frontend_needs_a_digest(docker, project, top):
@@ -375,8 +384,20 @@ def test_a_frontend_with_a_digest_is_recorded(docker, project):
     folder = project(f"# syntax={frontend}\n{RAN}")
     ((_, statement),) = built(folder).built.images
     assert statement["predicate"]["buildDefinition"]["internalParameters"]["frontend"] == frontend
-    with pytest.raises(LockStale, match="frontend other:1"):
-        built(folder, build_args={"BUILDKIT_SYNTAX": "other:1"})
+
+
+@pytest.mark.parametrize("frontend", ["other:1", f"docker/dockerfile:1@{DIGEST}"])
+def test_no_record_brings_a_frontend_that_the_source_does_not_name(docker, project, frontend):
+    """Whatever it makes of the Dockerfile would come out the same again, and be called identical."""
+    with pytest.raises(BadInput, match="BUILDKIT_SYNTAX"):
+        built(project(RAN), build_args={"BUILDKIT_SYNTAX": frontend})
+    assert docker.builds == []
+
+
+def test_the_time_of_an_image_is_no_build_argument(docker, project):
+    with pytest.raises(BadInput, match="SOURCE_DATE_EPOCH"):
+        built(project(RAN), build_args={"SOURCE_DATE_EPOCH": "99999999999"})
+    assert docker.builds == []
 
 
 def test_a_comment_behind_the_directives_names_no_frontend(docker, project):
@@ -558,8 +579,9 @@ Dockerfile:2
 def test_a_step_that_fails_is_shown_with_what_it_said(docker, project, tmp_path):
     docker.says(build={"says": FAILED, "exit": 1})
     told = Told()
+    made = project(RAN)
     with pytest.raises(BuildFailed) as caught:
-        built(project(RAN), observer=told)
+        built(made, observer=told)
     lines = caught.value.reason.splitlines()
     assert lines[0] == "BuildKit couldn't build images/app/Dockerfile:"
     assert "0.1 cc: no input at https://…@own.example/x" in lines
@@ -568,6 +590,11 @@ def test_a_step_that_fails_is_shown_with_what_it_said(docker, project, tmp_path)
     assert "[2/2] RUN make" in told.steps
     assert not any("internal" in each for each in told.steps)
     assert Layout(tmp_path / "out").index().manifests == ()
+    assert "Mend the step" in caught.value.remedy
+    docker.says(build={"says": f"{FAILED}\nERROR: write /x: no space left on device", "exit": 1})
+    with pytest.raises(BuildFailed) as caught:
+        built(made)
+    assert caught.value.remedy.startswith("Free some space")
 
 
 @pytest.mark.parametrize(

@@ -198,12 +198,15 @@ def test_each_setting_counts(making, key, value):
     assert verdict.level == "metadata"
     assert all(each.path == ("config",) and each.field.startswith(key) for each in verdict.differences)
     assert len(verdict.differences) == 1
+    assert verdict.left != verdict.right
     assert compare_roots(one, making.image(layer(*TREE), settings={key: value, "Null": None})).level == "identical"
 
 
 def test_the_platform_and_the_author_count(making):
     one = making.image(layer(*TREE))
-    for document in ({"architecture": "arm64"}, {"variant": "v8"}, {"author": "me"}):
+    for document in (
+        {"architecture": "arm64"}, {"variant": "v8"}, {"author": "me"}, {"os.version": "1"}, {"os.features": ["x"]},
+    ):  # fmt: skip
         assert compare_roots(one, making.image(layer(*TREE), **document)).level == "metadata"
 
 

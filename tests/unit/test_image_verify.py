@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from reprobuild import attest
-from reprobuild.cli.verify_image import verify_image
+from reprobuild.cli.verify_image import _varied, verify_image
 from reprobuild.difference import Level
 from reprobuild.errors import BadInput, DigestMismatch, RecordUnusable, SourceUnusable
 from reprobuild.image.build import Choices, build
@@ -443,6 +443,15 @@ def test_the_other_engine_is_asked_only_where_it_is_wanted(built, project, other
     assert image.crossed
     assert (image.verdict.level, image.crossed.level, verified.level) == ("identical", "payload", "payload")
     assert [(each.path, each.field) for each in image.crossed.differences] == [(("/app/app.py",), "mode")]
+
+
+def test_what_was_varied_for_the_wheel_alone_is_told_apart():
+    lines = list(_varied(("path", "umask", "timezone", "clock"), "assembler"))
+    assert lines == ["varied: path, umask; for the project's wheel also timezone, clock"]
+    assert list(_varied(("path", "umask"), "buildkit")) == [
+        "varied: path, umask",
+        "RUN had nothing varied but the time that passed",
+    ]
 
 
 def test_the_command_tells_of_the_other_engine(built, project, other_engine):

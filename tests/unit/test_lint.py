@@ -2,6 +2,7 @@ import importlib.util
 import json
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,8 @@ def test_each_rule_finds_its_defect_alone_and_likes_its_remedy(tmp_path, rule):
         ("RUN adduser -D x && chage -d 0 x\n", []),
         ("RUN passwd -l x\n", []),
         ("RUN echo x:y | chpasswd\n", ["password-salt"]),
+        ("RUN useradd -p $(openssl passwd -6 y) x\n", ["password-salt"]),
+        ("RUN useradd -p $(openssl passwd -6 -salt abc y) x\n", []),
         ("RUN systemd-machine-id-setup\n", ["machine-id"]),
         ("RUN python3 -m compileall /x\n", []),
         ("ADD https://x.org/y.tgz /\n", ["add-unverified"]),
@@ -212,6 +215,13 @@ def test_images_of_arguments_and_stages():
     assert found(f"# syntax=docker/dockerfile:1@{DIGEST}\nFROM x:1@{DIGEST}\n") == []
 
 
+@pytest.mark.parametrize("above", ["#!/usr/bin/docker\n", "# other=directive\n", "# check=a; b\n", "#!x \x0b y\n"])
+def test_a_frontend_is_seen_wherever_buildkit_sees_it(above):
+    text = f"{above}# syntax=docker/dockerfile:1 words\nFROM x:1@{DIGEST}\n"
+    assert found(text) == [(2, "unpinned-frontend")]
+    assert found(text.replace(":1 words", f":1@{DIGEST} words")) == []
+
+
 def test_leavings_of_a_stage_that_is_not_kept_do_not_count():
     build = f"FROM x:1@{DIGEST} AS build\nARG SOURCE_DATE_EPOCH\nRUN dpkg -i x.deb && date > /opt/f\n"
     last = f"FROM x:1@{DIGEST}\n"
@@ -230,6 +240,14 @@ def test_what_is_removed_in_a_later_run_is_still_in_the_layer():
 def test_a_stage_goes_on_with_what_its_base_said():
     text = f"FROM x:1@{DIGEST} AS one\nARG SOURCE_DATE_EPOCH\nENV PIP_REQUIRE_HASHES=1 PIP_NO_CACHE_DIR=1\nFROM one\n"
     assert found(text + "RUN pip install -r r.txt\n") == []
+
+
+def test_a_new_environment_has_the_bytecode_of_its_own_pip():
+    body = f"FROM x:1@{DIGEST}\nRUN {{}}\n"
+    for making in ("python3 -m venv /opt/venv", "python3.12 -m ensurepip"):
+        assert found(body.format(making)) == [(2, "bytecode"), (2, "missing-epoch")]
+    assert found(body.format("python3 -m venv --without-pip /v")) == [(2, "missing-epoch")]
+    assert names("RUN python3 -m venv /v\n") == []
 
 
 def test_requirements_with_hashes_are_found_in_the_context(tmp_path):
@@ -357,3 +375,25 @@ def test_the_page_is_what_the_rules_and_the_fixtures_say():
     assert table.placed(text) == text
     assert "misses it" not in text
     assert all(rule.link == f"docs/{table.PAGE.name}#{name}" for name, rule in RULES.items())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "FROM x:1\nRUN " + "(a;" * 5000 + ")" * 5000 + " > x\n",
+        "FROM x:1\nRUN " + "{ a; " * 2500 + "} >x; " * 2500 + "\n",
+        "FROM x:1\nRUN " + "rm /a*/b*;apt-get install x;" * 740 + "\n",
+        "FROM x:1 AS s0\n" + "".join(f"FROM s{n} AS s{n + 1}\nRUN date >/a\n" for n in range(500)),
+    ],
+    ids=["subshells", "groups", "removals", "stages"],
+)
+def test_what_is_nested_or_repeated_takes_no_ages(text):
+    """Each took from 5 to 60 seconds, and more than twice as long for twice as much."""
+    began = time.process_time()
+    assert found(text)
+    assert time.process_time() - began < 4
+
+
+def test_a_redirect_counts_as_deep_as_anybody_nests():
+    date = f"FROM x:1@{DIGEST}\nARG SOURCE_DATE_EPOCH\nRUN " + "{ " * 40 + "date; " + "}; " * 39 + "} > /f\n"
+    assert (3, "clock-in-file") in found(date)

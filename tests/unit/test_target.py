@@ -158,5 +158,5 @@ def test_an_image_is_for_the_platforms_that_are_named_else_for_its_locks():
     assert platforms_of(image(platforms=(AMD64, ARM64))) == (AMD64, ARM64)
     assert platforms_of(image()) == (AMD64,)
     assert platforms_of(image(platform="aarch64-manylinux_2_28")) == (Platform("linux", "arm64"),)
-    assert "doesn't say what" in refusal(platforms_of, image(platform=""))
-    assert "doesn't say what" in refusal(platforms_of, image(platform="windows"))
+    assert "doesn't say which platform" in refusal(platforms_of, image(platform=""))
+    assert "doesn't say which platform" in refusal(platforms_of, image(platform="windows"))

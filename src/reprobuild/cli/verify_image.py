@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,11 +142,23 @@ def _inputs(checked: Checked) -> dict[str, object]:
     }
 
 
+def _varied(names: Sequence[str], engine: str) -> Iterator[str]:
+    """What was made different for all that is done here, and what around the project's own wheel alone."""
+    wheel = [name for name in names if name not in ("path", "umask")]
+    text = f"varied: {', '.join(name for name in names if name not in wheel)}"
+    yield f"{text}; for the project's wheel also {', '.join(wheel)}" if wheel else text
+    if engine == "buildkit":
+        yield "RUN had nothing varied but the time that passed"
+
+
 def _tell(checked: Checked) -> None:
     inputs = _inputs(checked)
     told = (f"{key} {json.dumps(value, ensure_ascii=False)}" for key, value in inputs.items() if value)
     click.echo(plain(f"from {', '.join(told)}"))
-    click.echo(f"{checked.platform}, varied: {', '.join(checked.varied)}")
+    first, *more = _varied(checked.varied, str(checked.record.internal.get("engine")))
+    click.echo(f"{checked.platform}, {first}")
+    for line in more:
+        click.echo(line)
     for note in checked.notes:
         click.echo(f"note: {plain(note)}")
     for line in verdict_lines(checked.verdict, "built", "made again"):

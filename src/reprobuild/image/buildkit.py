@@ -5,9 +5,11 @@ gets no network unless the user gives it one.
 """
 
 import hashlib
+import io
 import os
 import re
 import stat
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -34,7 +36,7 @@ from reprobuild.image.store import InLayout, images_of
 from reprobuild.index import Index
 from reprobuild.oci.layer import Compression, Layer, write_layer
 from reprobuild.oci.layout import Layout
-from reprobuild.oci.model import OCI_CONFIG, Descriptor, Manifest, Platform
+from reprobuild.oci.model import OCI_CONFIG, OCI_LAYER, Descriptor, Manifest, Platform
 from reprobuild.oci.reference import Reference
 from reprobuild.oci.tree import WHEEL_TIME
 from reprobuild.progress import SILENT, Observer
@@ -77,6 +79,7 @@ def build(
             "The image's time lies in the future, and BuildKit would give files the time of the build instead.",
             "Set the clock, or SOURCE_DATE_EPOCH to what has passed.",
         )
+    _require_harmless(definition)
     frontend = _frontend(definition)
     base_of = looking_up(registry_of, observer)
     images: list[tuple[Image, Json]] = []
@@ -91,7 +94,9 @@ def build(
             found = _environment(definition, spec, platform, base_of, index, observer)
             contexts = {}
             if found:
-                contexts[ENVIRONMENT] = environment_image(found, platform, folder / ENVIRONMENT)
+                contexts[ENVIRONMENT] = environment_image(
+                    found, platform, folder / ENVIRONMENT, definition.exported.epoch
+                )
             packages: tuple[Json, ...] = ()
             if any(PACKAGES in step.origins for step in _runs(spec)):
                 contexts[PACKAGES], packages = _packages(definition, platform, folder / PACKAGES, observer)
@@ -108,13 +113,31 @@ def build(
 # --- before the build ----------------------------------------------------------------------------------
 
 
+def _require_harmless(definition: Definition) -> None:
+    """No build argument says to BuildKit what the source says to everybody else.
+
+    They come from records, too: a frontend of the record's would make anything of the Dockerfile, twice the same.
+    """
+    given, epoch = definition.choices.build_args, str(definition.exported.epoch)
+    if "BUILDKIT_SYNTAX" in given:
+        raise BadInput(
+            "The build argument BUILDKIT_SYNTAX would have another program read the Dockerfile.",
+            "Name the frontend in the Dockerfile: `# syntax=IMAGE@sha256:…`.",
+        )
+    if given.get("SOURCE_DATE_EPOCH", epoch) != epoch:
+        raise BadInput(
+            f"The build argument SOURCE_DATE_EPOCH isn't the image's time, {epoch}.",
+            "Set the variable SOURCE_DATE_EPOCH in the environment instead.",
+        )
+
+
 def _frontend(definition: Definition) -> str:
     """The image that reads the Dockerfile; what is in BuildKit where none is named.
 
     Raises:
         LockStale: it has no digest.
     """
-    named = definition.choices.build_args.get("BUILDKIT_SYNTAX") or frontend_of(read_text(definition.dockerfile))
+    named = frontend_of(read_text(definition.dockerfile))
     # Words after the first are arguments of the frontend.
     if named and not PINNED.fullmatch(named.partition(" ")[0]):
         raise LockStale(
@@ -245,11 +268,15 @@ def _set(path: Path, mode: int, seconds: int, seed: bytes) -> None:
     os.utime(path, ns=(when, when))
 
 
-def environment_image(environment: Environment, platform: Platform, folder: Path) -> str:
+def environment_image(environment: Environment, platform: Platform, folder: Path, epoch: int) -> str:
     """An environment as an image whose root is what BuildKit shall copy; what the named context is called.
 
     As a folder it wouldn't come out the same: BuildKit updates the folder that it was sent for an earlier build, cache
     or none, and what is new in one of its folders changes that folder's time.
+
+    No layer can say which time the root has: it has that of its unpacking, and BuildKit keeps what it unpacked. Where
+    that was for an earlier commit, it is older than the epoch, and would stay. So there is a layer of no files on top,
+    another one for each epoch.
 
     Raises:
         BadInput: a wheel isn't what it declares.
@@ -266,10 +293,14 @@ def environment_image(environment: Environment, platform: Platform, folder: Path
     with layout.new_blob() as (stream, put):
         layer = write_layer(nodes.values(), stream, Compression.SPLICE)
         put(layer.descriptor.digest)
+    empty = io.BytesIO()
+    with tarfile.open(fileobj=empty, mode="w", format=tarfile.PAX_FORMAT, pax_headers={"comment": str(epoch)}):
+        pass
+    top = layout.put_document(OCI_LAYER, empty.getvalue())
     described = {"architecture": platform.architecture, "os": platform.os}
-    rootfs = {"type": "layers", "diff_ids": [str(layer.diff_id)]}
+    rootfs = {"type": "layers", "diff_ids": [str(layer.diff_id), str(top.digest)]}
     config = layout.put_document(OCI_CONFIG, canonical_json({**described, "config": {}, "rootfs": rootfs}))
-    manifest = Manifest.make(config, [layer.descriptor])
+    manifest = Manifest.make(config, [layer.descriptor, top])
     layout.put_document(manifest.descriptor.media_type, manifest.raw)
     layout.add(manifest.descriptor)
     return f"oci-layout://{folder}@{manifest.descriptor.digest}"
@@ -312,7 +343,9 @@ def _run(engine: Engine, definition: Definition, arguments: list[str | Path], ob
         tail = [line for line in lines[end:] if line.strip("- ")][-_TAIL:]
         raise BuildFailed(
             redacted("\n".join([f"BuildKit couldn't build {definition.where}:", *tail])),
-            "Mend the step that failed. RUN has no network unless --network says so.",
+            "Free some space where the builder or TMPDIR is."
+            if "no space left on device" in error.output
+            else "Mend the step that failed. RUN has no network unless --network says so.",
         ) from error
 
 

@@ -194,14 +194,19 @@ def parse(text: str, where: str, *, lenient: bool = False) -> Dockerfile:
 
 def frontend_of(text: str) -> str:
     """The image that ``# syntax=`` names among the directives at the top; empty for none."""
-    lines = text.removeprefix("\ufeff").splitlines()
-    for line in lines[1:] if lines and lines[0].startswith("#!") else lines:
+    return next((value for _, name, value in directives(text) if name == "syntax"), "")
+
+
+def directives(text: str) -> Iterator[tuple[int, str, str]]:
+    """The directives at the top of a Dockerfile: line, name in small letters, and value."""
+    # Lines are BuildKit's: splitlines() would also end them at form feeds and the like, and miss what follows.
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
+        if number == 1 and line.startswith("#!"):
+            continue
         directive = _DIRECTIVE.fullmatch(line)
         if directive is None:
-            break
-        if directive["name"].lower() == "syntax":
-            return directive["value"]
-    return ""
+            return
+        yield number, directive["name"].lower(), directive["value"]
 
 
 def _instruction(dockerfile: Dockerfile, each: DockerfileInstruction) -> Instruction:

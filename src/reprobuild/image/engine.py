@@ -157,10 +157,9 @@ def _inspected(builder: str, version: str) -> dict[str, list[str]]:
 
 def _unreachable(builder: str, version: str, said: str) -> ToolMissing:
     lines = [line for line in said.strip().splitlines() if line.strip()] or ["it said nothing"]
-    what = f"the builder {builder}" if builder else "no engine"
+    what = f"doesn't reach the builder {builder}" if builder else "reaches no engine"
     return ToolMissing(
-        f"buildx {version} reaches {what if not builder else f'{what} not'}: "
-        f"{redacted(shown(lines[-1].removeprefix('ERROR: ')))}",
+        f"buildx {version} {what}: {redacted(shown(lines[-1].removeprefix('ERROR: ')))}",
         "Start Docker, say where it is with DOCKER_HOST, or name a builder of `docker buildx ls` with --builder.",
     )
 
@@ -229,6 +228,11 @@ def _try_out(engine: Engine) -> None:
                 times = {entry.name: entry.seconds for entry in layer.entries}
         except process.ToolFailed as error:
             reason = error.output.strip().splitlines()[-1:] or ["it said nothing"]
+            if f"docker --context={engine.builder} buildx" in reason[0]:
+                raise ToolMissing(
+                    f"{engine.builder} is no builder of its own: {redacted(shown(reason[0]))}",
+                    f"It is a context of Docker: DOCKER_CONTEXT={engine.builder} without DOCKER_HOST and --builder.",
+                ) from error
             raise ToolMissing(
                 f"{str(engine).capitalize()} can't export an OCI image: {redacted(shown(reason[0]))}",
                 f"{_GET_DOCKER} {_GET_STORE}",

@@ -142,7 +142,7 @@ def platforms_of(settings: ImageSettings) -> tuple[Platform, ...]:
         if name == machine:
             return (Platform("linux", architecture),)
     raise BadInput(
-        f"{_where(settings)} doesn't say what the image is for.",
+        f"{_where(settings)} doesn't say which platform the image is for.",
         'Add platform = "x86_64-manylinux_2_28", or platforms = ["linux/amd64"] and manylinux = "2_28".',
     )
 

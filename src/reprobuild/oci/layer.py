@@ -240,6 +240,7 @@ class _Tar:
     """The uncompressed bytes: counted, and hashed by another thread, which also inflates what comes deflated."""
 
     def __init__(self, *, hashed: bool) -> None:
+        self.hashed = hashed
         self._pool = ThreadPoolExecutor(1) if hashed else None
         self._running: deque[Future[None]] = deque()
         self._steps: list[tuple[Callable[..., Iterable[bytes]], tuple[object, ...]]] = []
@@ -371,6 +372,9 @@ def _splice(nodes: Iterable[Node], out: _Out, tar: _Tar) -> None:
 def _inflated(deflated: Deflated, path: str, tar: _Tar) -> Iterator[bytes]:
     """Pass a deflate stream on, and have it inflated meanwhile."""
     tar.size += deflated.size
+    if not tar.hashed:
+        yield from deflated.raw
+        return
     inflating = _Inflating(deflated, path)
     for piece in deflated.raw:
         tar.later(len(piece), inflating.feed, piece)

@@ -164,7 +164,11 @@ class Layout:
         found = [each for each in images if not name or name in (each.annotations.get(REF_NAME), str(each.digest))]
         if len({each.digest for each in found}) == 1:
             return found[0]
-        names = ", ".join(sorted({each.annotations.get(REF_NAME) or str(each.digest) for each in images})) or "nothing"
+        if not images:
+            raise BadInput(
+                f"{self.folder} holds no image.", "A build that failed leaves such a folder: build it again."
+            )
+        names = ", ".join(sorted({each.annotations.get(REF_NAME) or str(each.digest) for each in images}))
         what = f"no image {name!r}" if name else f"{len(found)} images"
         raise BadInput(f"{self.folder} has {what}; it has {names}.", f"Name one: oci:{self.folder}:NAME.")
 

@@ -183,13 +183,16 @@ def _apt_leavings(run: Run) -> Iterator[Found]:
 def _accounts(run: Run) -> Iterator[Found]:
     aged = any(each.program == "chage" for each in run.commands)
     for number, each in enumerate(run.commands):
-        if each.program not in ("useradd", "adduser", "chpasswd", "passwd", "newusers"):
+        salted = each.program == "openssl" and each.words[1:2] == ("passwd",) and not each.has("-salt")
+        if not salted and each.program not in ("useradd", "adduser", "chpasswd", "passwd", "newusers"):
             continue
         if not run.keeps("/etc/shadow", number + 1):
             continue
         busybox = each.program == "adduser" and each.has("-D", "-S", "-H") and "--" not in text_of(each)
-        if each.program in ("chpasswd", "newusers") or (
-            each.program == "passwd" and not each.has("-l", "-d", "-u", "-S", "--lock", "--delete")
+        if (
+            salted
+            or each.program in ("chpasswd", "newusers")
+            or (each.program == "passwd" and not each.has("-l", "-d", "-u", "-S", "--lock", "--delete"))
         ):
             yield "password-salt", each.line, text_of(each)
         elif not aged and (busybox or not run.variables.get(EPOCH)):
@@ -221,8 +224,11 @@ def _bytecode(run: Run) -> Iterator[Found]:
         # With --target pip compiles in a folder whose name is made by chance, and the name gets into the file.
         elsewhere = pip and each.has("--target", "-t")
         compiles = words & {"compileall", "py_compile"} and not words & {"unchecked-hash", "checked-hash"}
+        # Both install a pip, which compiles itself.
+        seeds = "ensurepip" in words or ("venv" in words and not each.has("--without-pip", "-h", "--help"))
+        seeds = seeds and bool(re.fullmatch(r"(python|pypy)[\d.]*", each.program))
         asked = each.has("--compile-bytecode", "--compile") or run.on("UV_COMPILE_BYTECODE")
-        if elsewhere or ((pip or compiles or (_uv_verb(each) and asked)) and not run.variables.get(EPOCH)):
+        if elsewhere or ((pip or compiles or seeds or (_uv_verb(each) and asked)) and not run.variables.get(EPOCH)):
             yield "bytecode", each.line, text_of(each)
 
 

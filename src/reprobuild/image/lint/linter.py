@@ -16,7 +16,7 @@ from e2b_dockerfile_utils import PatternMatcher
 
 from reprobuild.errors import BadInput, shown
 from reprobuild.files import read_text
-from reprobuild.image.dockerfile import Dockerfile, Instruction, Stage, parse
+from reprobuild.image.dockerfile import Dockerfile, Instruction, Stage, directives, parse
 from reprobuild.image.lint import shell
 from reprobuild.image.lint.checks import CHECKS
 from reprobuild.image.lint.rules import RULES, Rule
@@ -90,7 +90,7 @@ def lint_text(text: str, where: str, folders: tuple[Path, ...] = (), name: str =
     lines = text.removeprefix("\ufeff").split("\n")
     found: dict[tuple[str, int], str] = {}
     for rule, line, what in (
-        *_frontend(lines),
+        *_frontend(text),
         *_Stages(dockerfile, lines, folders, name).findings(),
     ):
         found.setdefault((rule, line), shown(" ".join(what.split()), 120))
@@ -145,14 +145,10 @@ def _waivers(lines: list[str], spans: list[int]) -> tuple[dict[tuple[str, int], 
 # --- stages ----------------------------------------------------------------------------------------------------------
 
 
-def _frontend(lines: list[str]) -> Iterator[Found]:
-    """Parser directives stand above everything else."""
-    for number, line in enumerate(lines, 1):
-        match = re.fullmatch(r"#\s*([A-Za-z]\w*)\s*=\s*(\S+)\s*", line)
-        if not match or match[1].lower() not in ("syntax", "escape", "check"):
-            return
-        if match[1].lower() == "syntax" and not PINNED.fullmatch(match[2]):
-            yield "unpinned-frontend", number, line
+def _frontend(text: str) -> Iterator[Found]:
+    for number, name, value in directives(text):
+        if name == "syntax" and not PINNED.fullmatch(value.partition(" ")[0]):
+            yield "unpinned-frontend", number, value
 
 
 @dataclass(slots=True)
@@ -170,6 +166,7 @@ class _Stages:
     def __init__(self, dockerfile: Dockerfile, lines: list[str], folders: tuple[Path, ...], name: str) -> None:
         self._file, self._lines, self._folders, self._name = dockerfile, lines, folders, name
         self._global = self._arguments()
+        self._parents = [self._stage_of_base(number) for number in range(len(dockerfile.stages))]
         self._exposed = self._exposure()
         self._states: list[_State] = []
         self._missing: set[int] = set()
@@ -272,7 +269,7 @@ class _Stages:
 
     def _root(self, number: int) -> int:
         """The first of the stages that one goes back to."""
-        while (parent := self._stage_of_base(number)) is not None:
+        while (parent := self._parents[number]) is not None:
             number = parent
         return number
 
@@ -288,7 +285,7 @@ class _Stages:
             mine = exposed[number]
             if mine is None:
                 mine = exposed[number] = {"/"}
-            parent = self._stage_of_base(number)
+            parent = self._parents[number]
             if parent is not None:
                 exposed[parent] = (exposed[parent] or set()) | mine
             for each in stages[number].instructions:

@@ -135,7 +135,7 @@ RULES: dict[str, Rule] = {
         Rule(
             "password-salt",
             "error",
-            "chpasswd and passwd hash a password with salt that is made by chance, and note the day.",
+            "chpasswd, passwd and `openssl passwd` salt a hash by chance; the first two note the day, too.",
             "`usermod -p 'HASH' NAME` with a hash made once, and `chage -d 0 NAME`; better: no password in an image.",
         ),
         Rule(

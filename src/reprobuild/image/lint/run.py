@@ -47,6 +47,9 @@ class Run:
     folders: tuple[Path, ...]
     users: Mapping[str, list[int]] = field(init=False)
     removals: tuple[tuple[int, str], ...] = field(init=False)
+    _gone: dict[str, int] = field(
+        init=False, default_factory=dict, compare=False
+    )  # by path the last that takes it away
 
     def __post_init__(self) -> None:
         users: dict[str, list[int]] = {}
@@ -71,7 +74,9 @@ class Run:
             return False
         if not any(_covers(each, path) or _covers(path, each) for each in self.exposed):
             return False
-        return not any(number >= after and _covers(word, path) for number, word in self.removals)
+        if path not in self._gone:
+            self._gone[path] = max((number for number, word in self.removals if _covers(word, path)), default=-1)
+        return self._gone[path] < after
 
     def reaches(self, number: int, *, given: bool = False) -> bool:
         """Whether the output of a command gets into a file, as far as one can tell; or what it is given, if asked."""

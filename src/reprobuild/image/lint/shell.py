@@ -12,6 +12,7 @@ from functools import partial
 
 SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh"})
 _DEPTH = 12  # of scripts within scripts
+_GROUPS = 50  # within each other; of one deeper down neither redirects nor pipes are followed
 _OPERATOR = re.compile(r"&&|\|\||;;&?|;&|&>>|&>|\|&|<<<|<<-|<<|<>|>>|>\||<&|>&|[;&|()<>\n]")
 _REDIRECTING = frozenset({"<", ">", ">>", ">|", "<>", "<&", ">&", "&>", "&>>", "<<<", "<<", "<<-"})
 _OPENING = frozenset({"{", "if", "while", "until", "for", "case", "select"})
@@ -212,6 +213,9 @@ class _Reader:
 
     def _closed(self, start: int, redirects: list[tuple[str, _Word]]) -> None:
         """A group's redirects are those of each command in it."""
+        if len(self._groups) >= _GROUPS:
+            self._element = []
+            return
         held = tuple(Redirect(operator, word.text) for operator, word in redirects)
         for number in range(start, len(self.commands)):
             each = self.commands[number]
