@@ -74,7 +74,7 @@ class File:
         if not path.is_file():
             raise RecordUnusable(
                 f"There is no record {path} to be signed.",
-                "`reprobuild wheel` writes it; or name one with --statement.",
+                "`reprobuild wheel` writes one beside a wheel; for anything else name a statement with --statement.",
             )
         return (read_statement(path, self.digest),)
 
