@@ -3,6 +3,7 @@ import hashlib
 import os
 import stat
 import subprocess
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
@@ -263,3 +264,26 @@ def test_where_the_public_half_lies(tmp_path, name, public):
 @pytest.mark.parametrize("signature", [b"", b"\0" * 64, b"\x30\x06\x02\x01\x00\x02\x01\x00", b"\xff" * 100])
 def test_what_is_no_signature(kind, signature):
     assert not PrivateKey.generate(kind).public.verifies(signature, b"x")
+
+
+@pytest.mark.parametrize("name", [".", "", "/", "folder/.."])
+def test_what_is_no_name_for_a_key(name):
+    with pytest.raises(BadInput, match="no name for a file"):
+        PrivateKey.generate().save(Path(name))
+
+
+def test_a_passphrase_that_is_no_text(tmp_path):
+    with pytest.raises(BadInput, match="not UTF-8") as caught:
+        PrivateKey.generate().save(tmp_path / "a.key", "s3cret\udcff")
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_came_meanwhile_is_not_overwritten(tmp_path, monkeypatch):
+    path = tmp_path / "a.key"
+    path.write_bytes(b"theirs")
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+    with pytest.raises(WriteFailed):
+        PrivateKey.generate().save(path)
+    assert path.read_bytes() == b"theirs"
