@@ -110,6 +110,8 @@ def read(table: Mapping[str, Any], where: str, folder: Path) -> Policy:
         level = Level(_of(table, "level", str, where, "identical"))
     except ValueError as error:
         raise BadInput(f"{where}: there is no level {shown(table['level'])!r}.") from error
+    if level is Level.NOT_COMPARABLE:
+        raise BadInput(f"{where}: level can't be {level}, which nobody accepts.", "Leave it out for identical.")
     return Policy(
         keys,
         identities,
