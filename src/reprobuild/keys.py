@@ -184,15 +184,21 @@ class PrivateKey:
         """
         from cryptography.hazmat.primitives import serialization as as_  # noqa: PLC0415
 
+        if not path.name or path.name == "..":
+            raise BadInput(f"{path} is no name for a file.", "Name a new file.")
         beside = public_path(path)
         if path.suffix == ".pub":
             raise BadInput(f"{path} is a name for a public key.", "Name the file of the private one, such as demo.key.")
         for each in (path, beside):
             if each.exists() or each.is_symlink():
                 raise BadInput(f"{each} is there already.", "Name a new file; no key is ever overwritten.")
-        if len(passphrase.encode()) > _PASSPHRASE_LIMIT:
+        try:
+            secret = passphrase.encode()
+        except UnicodeEncodeError:
+            raise BadInput("The passphrase is not UTF-8 text.", "Choose another one.") from None  # the cause holds it
+        if len(secret) > _PASSPHRASE_LIMIT:
             raise BadInput(f"The passphrase has more than {_PASSPHRASE_LIMIT} bytes.", "Choose a shorter one.")
-        how = as_.BestAvailableEncryption(passphrase.encode()) if passphrase else as_.NoEncryption()
+        how = as_.BestAvailableEncryption(secret) if passphrase else as_.NoEncryption()
         pem = self._key.private_bytes(as_.Encoding.PEM, as_.PrivateFormat.PKCS8, how)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

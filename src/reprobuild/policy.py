@@ -116,6 +116,8 @@ def read(table: Mapping[str, Any], where: str, folder: Path) -> Policy:
         raise BadInput(
             f"{where}: level says what rebuilds have to come to, and none is asked for.", "Add rebuilds = 1."
         )
+    if level is Level.NOT_COMPARABLE:
+        raise BadInput(f"{where}: level can't be {level}, which nobody accepts.", "Leave it out for identical.")
     return Policy(
         keys,
         identities,

@@ -3,6 +3,7 @@ import hashlib
 import os
 import stat
 import subprocess
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
@@ -271,3 +272,26 @@ def test_a_public_key_in_the_place_of_a_private_one(tmp_path):
     PrivateKey.generate().save(tmp_path / "own.key")
     with pytest.raises(BadInput, match="holds a public key where a private one is meant"):
         PrivateKey.load(tmp_path / "own.pub", never)
+
+
+@pytest.mark.parametrize("name", [".", "", "/", "folder/.."])
+def test_what_is_no_name_for_a_key(name):
+    with pytest.raises(BadInput, match="no name for a file"):
+        PrivateKey.generate().save(Path(name))
+
+
+def test_a_passphrase_that_is_no_text(tmp_path):
+    with pytest.raises(BadInput, match="not UTF-8") as caught:
+        PrivateKey.generate().save(tmp_path / "a.key", "s3cret\udcff")
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_came_meanwhile_is_not_overwritten(tmp_path, monkeypatch):
+    path = tmp_path / "a.key"
+    path.write_bytes(b"theirs")
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+    with pytest.raises(WriteFailed):
+        PrivateKey.generate().save(path)
+    assert path.read_bytes() == b"theirs"

@@ -1,18 +1,20 @@
 import base64
 import json
-from datetime import timedelta
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from reprobuild import attest
-from reprobuild.bundle import pae, with_key
+from reprobuild import attest, verification
+from reprobuild.bundle import Bundle, pae, with_key
 from reprobuild.compare import Level
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, EvidenceRefused
 from reprobuild.keys import PrivateKey
 from reprobuild.policy import Identity, Policy
 from reprobuild.sign import KeySigner
-from reprobuild.verification import _utf8_string, require, verify
+from reprobuild.verification import Signed, _utf8_string, accept, require, verify
 
 SUBJECT, OTHER = Digest.of_bytes(b"the artifact"), Digest.of_bytes(b"another")
 ALICE, BOB, CAROL, MALLORY = (PrivateKey.generate(kind) for kind in ("ed25519", "p256", "ed25519", "ed25519"))
@@ -395,3 +397,110 @@ def test_the_remedy_is_of_what_was_refused():
     assert found.remedy == "Add the signer's public key to `keys`, if you trust it."
     (found,) = check().checks
     assert found.remedy == "`reprobuild sign` makes one."
+
+
+# --- what certificates say -----------------------------------------------------------------------------
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+ANYBODY = Identity("*@example.org", "https://accounts.example.org")
+
+
+def certified(monkeypatch, *found, **policy):
+    """What comes of statements that were signed with certificates: (who, under which entry, when)."""
+
+    def accept(bundle, subject, policy, client):
+        who, entry, when = found[int(bundle.where)]
+        said = rebuild()
+        digest = Digest.of_bytes(bundle.where.encode())
+        return Signed(bundle.where, who, entry, when, digest, said["predicateType"], said["predicate"])
+
+    monkeypatch.setattr(verification, "accept", accept)
+    evidence = [(str(number), signed(ALICE, rebuild())) for number in range(len(found))]
+    return verify(SUBJECT, evidence, Policy(identities=(ANYBODY,), **policy), now=NOW)
+
+
+def test_all_whom_one_entry_trusts_count_once(monkeypatch):
+    """Whoever may make up accounts could vote as often as they like."""
+    voters = [("a@example.org", str(ANYBODY), NOW), ("b@example.org", str(ANYBODY), NOW)]
+    assert failed(certified(monkeypatch, *voters, rebuilds=2)) == {"rebuilds"}
+    assert certified(monkeypatch, *voters, rebuilds=2, distinct=False).passed
+
+
+@pytest.mark.parametrize(
+    ("age", "words"),
+    [
+        (timedelta(0), ""),
+        (timedelta(days=1), ""),
+        (timedelta(days=1, seconds=1), "too long ago"),
+        (-timedelta(minutes=10), ""),
+        (-timedelta(minutes=11), "after this machine's clock"),
+    ],
+)
+def test_how_old_a_statement_may_be(monkeypatch, age, words):
+    found = certified(monkeypatch, ("a@example.org", "a", NOW - age), max_age=timedelta(days=1))
+    assert found.passed == (not words)
+    assert bool(found.refused) == bool(words)
+    assert words in "".join(found.refused)
+
+
+class Client:
+    """Sigstore's, to which any bundle is sound."""
+
+    def __init__(self, subject, issuer, payload=None):
+        self.verifier = self
+        self._found = subject, issuer, payload
+
+    def verify_dsse(self, bundle, named):
+        subject, named.issuer, payload = self._found
+        named.subjects, named.since = (subject,), NOW
+        return "application/vnd.in-toto+json", attest.encode(STATEMENT) if payload is None else payload
+
+
+def certificate_bundle():
+    bundle = json.loads(signed(ALICE, STATEMENT))
+    bundle["verificationMaterial"] = {"certificate": {}}
+    return json.dumps(bundle).encode()
+
+
+@pytest.mark.parametrize(
+    ("subject", "issuer", "payload", "words"),
+    [
+        ("a@example.org", ANYBODY.issuer, None, ""),
+        ("a@example.org", "https://evil.example.net", None, "trusted, but not as https://evil.example.net says"),
+        ("a@example.org", "", None, "trusted, but not as nobody says"),
+        ("a@example.net", ANYBODY.issuer, None, "whom the policy doesn't trust"),
+        ("a@example.org", ANYBODY.issuer, b"{}", "two readers see two payloads"),
+    ],
+)
+def test_whom_a_certificate_names(monkeypatch, subject, issuer, payload, words):
+    models = pytest.importorskip("sigstore.models")
+    monkeypatch.setattr(models.Bundle, "from_json", lambda _: None)
+    bundle, policy = Bundle.read(certificate_bundle(), "it"), Policy(identities=(ANYBODY,))
+    client: Any = Client(subject, issuer, payload)
+    if words:
+        with pytest.raises(EvidenceRefused, match=words):
+            accept(bundle, SUBJECT, policy, client)
+        return
+    found = accept(bundle, SUBJECT, policy, client)
+    assert (found.trusted_as, found.time) == (str(ANYBODY), NOW)
+    assert found.signer == f"{subject} ({issuer})"
+
+
+def test_without_a_client_certificates_do_not_count(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sigstore.models", None)
+    found = verify(
+        SUBJECT,
+        [("certificate", certificate_bundle()), ("key", signed(ALICE, STATEMENT))],
+        Policy(keys=TRUSTED, identities=(ANYBODY,)),
+    )
+    assert found.passed
+    assert "no Sigstore client here" in found.refused[0]
+
+
+@pytest.mark.parametrize("said", [rebuild(level="payload"), rebuild(rebuilt=OTHER)])
+def test_a_summary_of_what_differs_does_not_vouch_for_it(said):
+    """Both the level and the digests have to say so."""
+    policy = attest.descriptor({"sha256": "0" * 64})
+    summary = attest.summary_of(said, verifier="https://example.org/v", time="2026-01-01T00:00:00Z", policy=policy)
+    assert summary["predicate"]["verificationResult"] == "FAILED"
+    assert summary["predicate"]["verifiedLevels"] == []

@@ -1,7 +1,6 @@
 """`reprobuild push` and `reprobuild pull-evidence`."""
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -47,7 +46,7 @@ def push(
     is not sent again.
     """
     first = signed.reference_of(reference)
-    targets = [first, *(replace(first, tag=tag) for tag in tags)]
+    targets = [first, *(signed.reference_of(f"{first.registry}/{first.repository}:{tag}") for tag in tags)]
     with (
         Console(quiet=quiet or as_json, verbose=verbose) as console,
         scratch_folder(Path(tempfile.gettempdir()), "reprobuild-push-") as scratch,
@@ -91,7 +90,7 @@ def pull_evidence(
     ):
         for artifact in signed.artifacts(image, Registries(plain_http), scratch):
             for number, (where, raw) in enumerate(artifact.evidence()):
-                path = output / f"{artifact.digest.hex[:12]}.{number}{signed.SUFFIX}" if output else None
+                path = output / f"{artifact.digest.hex[:12]}.{number}{signed.SUFFIX}" if output and raw else None
                 if path:
                     write_atomically(path, [raw])
                 listed.append(

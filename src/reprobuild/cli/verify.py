@@ -77,12 +77,12 @@ def _policy(path: Path | None, keys: tuple[Path, ...], project: Path) -> Policy:
     where = path or project / "pyproject.toml"
     try:
         document = tomllib.loads(read_text(where))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{where} is not TOML: {error}.", "Correct it there.") from error
     table: Any = document
     if path is None:
-        tool = document.get("tool", {})
-        table = tool.get("reprobuild", {}).get("policy") if isinstance(tool, dict) else None
+        for name in ("tool", "reprobuild", "policy"):
+            table = table.get(name) if isinstance(table, dict) else None
         if not isinstance(table, dict):
             raise BadInput(
                 f"{where} has no [tool.reprobuild.policy].", "Write one, or name --policy FILE or --key FILE."

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from reprobuild.bundle import BUNDLE_MEDIA_TYPE, Bundle
 from reprobuild.digest import Digest, canonical_json
-from reprobuild.errors import BadInput
+from reprobuild.errors import BadInput, EvidenceRefused
 from reprobuild.image.archive import Registries
 from reprobuild.image.signed import BUNDLE_PREDICATE
 from reprobuild.image.store import Found, InLayout, find, records_of
@@ -94,8 +94,12 @@ def _evidence(found: Found, layout: Layout) -> Iterator[Descriptor]:
     """The referrers of the top and of each image, and theirs."""
     waiting = [found.top.digest, *(image.manifest.descriptor.digest for image in found.images)]
     seen: set[Digest] = set(waiting)
+    about: dict[Digest, list[Manifest]] = {}
+    for each in layout.artifacts():  # each is read once, however many there are
+        if each.subject:
+            about.setdefault(each.subject.digest, []).append(each)
     while waiting:
-        for manifest in layout.referrers(waiting.pop(0)):
+        for manifest in about.get(waiting.pop(0), ()):
             digest = manifest.descriptor.digest
             if digest not in seen:
                 seen.add(digest)
@@ -110,7 +114,11 @@ def _attach(subject: Descriptor, found: Found, target: Remote) -> None:
     """
     blobs: dict[Digest, tuple[Descriptor, bytes]] = {}
     for manifest in found.place.referrers(subject, BUNDLE_MEDIA_TYPE):
-        bundle = Bundle.read(found.place.read(manifest.layers[0]), f"the referrer {manifest.descriptor.digest}")
+        try:
+            (layer,) = manifest.layers
+            bundle = Bundle.read(found.place.read(layer), f"the referrer {manifest.descriptor.digest}")
+        except (ValueError, EvidenceRefused):  # no bundle: it goes along as a referrer, and is no envelope
+            continue
         raw = canonical_json(bundle.document["dsseEnvelope"])
         annotations = {_SIGNATURE: "", "predicateType": manifest.annotations.get(BUNDLE_PREDICATE, "")}
         described = replace(Descriptor.of(_ENVELOPE, raw), annotations=annotations)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +15,7 @@ from reprobuild.errors import BadInput, RecordUnusable, ReprobuildError, shown
 from reprobuild.files import write_atomically
 from reprobuild.image.archive import Registries
 from reprobuild.image.compare import Readable
-from reprobuild.image.store import Found, find
+from reprobuild.image.store import Found, find, images_of
 from reprobuild.oci.model import OCI_EMPTY, Descriptor, Manifest
 from reprobuild.oci.reference import Reference
 from reprobuild.policy import Policy
@@ -129,11 +130,12 @@ class ImageIn:
             list(pool.map(self.found.place.holds, self.image.manifest.layers))
 
 
-def artifacts(text: str, registries: Registries, scratch: Path) -> tuple[Artifact, ...]:
+def artifacts(text: str, registries: Registries, scratch: Path, *, every: bool = False) -> tuple[Artifact, ...]:
     """A file, or an image's manifests: one a platform.
 
     Args:
         text: a file's path, or an image as :func:`reprobuild.image.store.find` has it.
+        every: as :func:`reprobuild.image.store.images_of`.
 
     Raises:
         BadInput, RegistryFailed: there is none.
@@ -143,22 +145,27 @@ def artifacts(text: str, registries: Registries, scratch: Path) -> tuple[Artifac
     if text.endswith((".whl", ".tar.gz")):
         raise BadInput(f"There is no file {text}.", "Name the artifact, or the folder or registry of an image.")
     found = find(text, registries.of, scratch)
-    return tuple(ImageIn(found, image) for image in found.images)
+    return tuple(ImageIn(found, image) for image in images_of(found.place, found.top, found.where, every=every))
 
 
 def _files_beside(path: Path) -> Iterator[tuple[str, bytes]]:
     names = sorted(each for each in path.parent.iterdir() if each.name.startswith(f"{path.name}."))
     found = [each for each in names if each.name.endswith(SUFFIX) and each.is_file()]
     for each in found[:_MOST_BUNDLES]:
-        with each.open("rb") as stream:
-            yield str(each), stream.read(BUNDLE_LIMIT + 1)
+        try:
+            with each.open("rb") as stream:
+                raw = stream.read(BUNDLE_LIMIT + 1)
+        except OSError as error:  # anybody may have put it there
+            yield f"{each} ({error.strerror})", b""
+        else:
+            yield str(each), raw
 
 
 def _keep_beside(path: Path, raw: bytes, predicate_type: str, signer: str) -> str:
     """The build's own record gets the name that other tools look for, unless somebody else's bundle has it."""
     kind = _KINDS.get(predicate_type) or attest.short_name(predicate_type)
     target = path.with_name(f"{path.name}{SUFFIX}")
-    if predicate_type != attest.PROVENANCE_TYPE or (target.exists() and target.read_bytes() != raw):
+    if predicate_type != attest.PROVENANCE_TYPE or _is_other(target, raw):
         target = path.with_name(f"{path.name}.{kind}.{signer}{SUFFIX}")
     write_atomically(target, [raw])
     return str(target)
@@ -174,6 +181,17 @@ def type_in(raw: bytes, where: str) -> str | None:
     return found if isinstance(found, str) else None
 
 
+def _is_other(path: Path, raw: bytes) -> bool:
+    """Whether something else than a bundle has its name."""
+    if not path.is_file():
+        return path.exists()
+    try:
+        with path.open("rb") as stream:
+            return stream.read(len(raw) + 1) != raw
+    except OSError:
+        return True
+
+
 def read_statement(path: Path, subject: Digest) -> Json:
     """A statement in a file, about something.
 
@@ -183,9 +201,17 @@ def read_statement(path: Path, subject: Digest) -> Json:
     """
     try:
         with path.open("rb") as stream:
-            statement = attest.read_statement(stream.read(BUNDLE_LIMIT + 1), str(path))
+            raw = stream.read(BUNDLE_LIMIT + 1)
     except OSError as error:
         raise BadInput(f"{path} can't be read: {error.strerror}.") from error
+    statement = attest.read_statement(raw, str(path))
+    try:  # what is signed is written anew, and has to be what stands here
+        strict_json(raw)
+        attest.encode(statement)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise RecordUnusable(
+            f"{path} can't be signed: {shown(error)}.", "Correct it, and keep large numbers as texts."
+        ) from error
     if not any(each["digest"].get(subject.algorithm) == subject.hex for each in statement["subject"]):
         raise RecordUnusable(f"{path} is about something else: none of its subjects has {subject}.", "Name its own.")
     return statement
@@ -253,11 +279,11 @@ def verify(
     """
     named = [(str(path), _named(path)) for path in more]
     done = []
-    for artifact in artifacts(text, registries, scratch):
+    for artifact in artifacts(text, registries, scratch, every=True):
         artifact.check()
-        found = [*named, *artifact.evidence()]
         if isinstance(artifact, File) and artifact.path.suffix == ".whl":
             policy = replace(policy, bases=())  # a project has one policy, and its wheel starts from no image
+        found = chain(named, artifact.evidence())  # one bundle after the other: together they may be large
         done.append((artifact, verification.verify(artifact.digest, found, policy, trust=trust)))
     return tuple(done)
 

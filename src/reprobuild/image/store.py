@@ -90,30 +90,42 @@ class InLayout:
         return f"oci:{self.layout.folder}@{artifact.digest}"
 
 
-def images_of(place: Place, top: Descriptor, where: str) -> tuple[Readable, ...]:
+def images_of(place: Place, top: Descriptor, where: str, *, every: bool = False) -> tuple[Readable, ...]:
     """The images that a manifest or an index stands for, one a platform.
+
+    Args:
+        every: also those of an index for which it names no platform: container runtimes run them, too.
 
     Raises:
         BadInput, DigestMismatch: a part is missing, damaged, or no image.
     """
-    found = tuple(_images_of(place, top, where, set()))
+    found = tuple(_images_of(place, top, where, set(), every=every))
     if not found:
         raise BadInput(f"{where} is an index that names no image for any platform.", "Name the image that is meant.")
     return found
 
 
-def _images_of(place: Place, top: Descriptor, where: str, seen: set[Digest]) -> Iterator[Readable]:
+def _images_of(place: Place, top: Descriptor, where: str, seen: set[Digest], *, every: bool) -> Iterator[Readable]:
     if top.digest in seen or len(seen) == _MOST_IMAGES:
         raise BadInput(f"{where} names {top.digest} twice, or more than {_MOST_IMAGES} images.", "Don't trust it.")
     seen.add(top.digest)
     if top.media_type in INDEXES:
-        for each in Index.read(place.read(top), where).manifests:
+        for each in sorted(Index.read(place.read(top), where).manifests, key=lambda each: not each.platform):
             if each.platform:
-                yield from _images_of(place, each, f"{where} ({each.platform})", seen)
+                yield from _images_of(place, each, f"{where} ({each.platform})", seen, every=every)
+            elif every and each.digest not in seen and _may_run(place, each, where):
+                yield from _images_of(place, each, f"{where} ({each.digest})", seen, every=every)
         return
     manifest = Manifest.read(place.read(top), where)
     config = ImageConfig.read(place.read(manifest.config), f"the config of {where}")
     yield Readable(where, manifest, config, place.path_of)
+
+
+def _may_run(place: Place, entry: Descriptor, where: str) -> bool:
+    """Whether a container runtime may take an index's entry without a platform for an image: it asks the config."""
+    if entry.media_type not in MANIFESTS:
+        return entry.media_type in INDEXES
+    return Manifest.read(place.read(entry), where).config.digest != Digest.of_bytes(_EMPTY)
 
 
 def artifact_of(statement: Json, subject: Descriptor) -> tuple[Manifest, tuple[tuple[Descriptor, bytes], ...]]:
