@@ -6,6 +6,7 @@ import base64
 import csv
 import functools
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -27,14 +28,19 @@ import pytest
 from reprobuild.sandbox import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+
+    from tests.sigstore.stack import Stack
 
 PROJECTS = Path(__file__).parent / "projects"
 #: When every commit of a test was made: 2026-10-01 12:00 UTC.
 COMMITTED_AT = 1_790_856_000
 #: Variables that say where uv finds packages and how it logs in; the tests go through the index that they name.
 _INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_NATIVE_TLS")
-_CLEARED = ("UV_", "PIP_", "LC_", "REPROBUILD_", "GIT_", "XDG_", "SOURCE_DATE_EPOCH", "TZ", "LANG", "NETRC")
+_CLEARED: tuple[str, ...] = tuple(
+    "UV_ PIP_ LC_ REPROBUILD_ GIT_ XDG_ SOURCE_DATE_EPOCH TZ LANG NETRC "
+    "GITHUB_ ACTIONS_ GITLAB_ CIRCLE BUILDKITE SIGSTORE_ COSIGN_".split()  # a CI job's identity isn't a test's
+)
 _KEPT = ("GIT_SSL_CAINFO",)
 _ENGINE = Path(__file__).parent / "engine" / "engine.py"
 #: What the engine runs with: the environment of the test run, before any test gets its own.
@@ -177,6 +183,59 @@ def base_image(registry: str) -> Callable[[str], str]:
 def base_layout() -> Callable[[str], Path]:
     """The OCI image layout of a base image, ``busybox`` or ``debian``; don't write there."""
     return functools.cache(lambda name: Path(_from_engine("layout", name)))
+
+
+@pytest.fixture(scope="session")
+def sigstore_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The project's own Sigstore on loopback, one for each worker."""
+    path = Path(__file__).parent / "sigstore" / "stack.py"
+    spec = importlib.util.spec_from_file_location("sigstore_stack", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its data classes look there
+    spec.loader.exec_module(module)
+    with module.running(tmp_path_factory.mktemp("sigstore")) as stack:
+        yield stack
+
+
+@dataclass(frozen=True)
+class Cosign:
+    """A real cosign, without any network unless it is asked for.
+
+    Attributes:
+        older: whether it is version 2, where what is the rule in 3 has to be asked for.
+    """
+
+    path: str
+    older: bool
+
+    def __call__(self, *arguments: str | Path, code: int = 0, online: bool = False) -> Ended:
+        """Run it; ``code`` is the exit code it must end with, where 1 stands for all that aren't 0."""
+        alone = [] if online else ["unshare", "--net", "--map-root-user"]
+        done = subprocess.run(
+            [*alone, self.path, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert bool(done.returncode) == bool(code), f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def _cosigns() -> dict[str, str]:
+    return _engine_variables("cosign")
+
+
+@pytest.fixture(params=["COSIGN", "OLDER_COSIGN"])
+def cosign(request: pytest.FixtureRequest, _cosigns: dict[str, str]) -> Cosign:
+    """Debian's newest cosign, and that of its stable release."""
+    path = _cosigns[request.param]
+    if subprocess.run(["unshare", "--net", "--map-root-user", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no network namespaces can be made here")
+    return Cosign(path, older=request.param == "OLDER_COSIGN")
 
 
 class MakeWheel(Protocol):

@@ -16,6 +16,10 @@ PROVENANCE_TYPE = "https://slsa.dev/provenance/v1"
 WHEEL_BUILD_TYPE = "https://reprobuild.dev/build-types/wheel/v1"
 #: docs/build-types/image-v1.md says the same of images.
 IMAGE_BUILD_TYPE = "https://reprobuild.dev/build-types/image/v1"
+#: docs/predicates/rebuild-v1.md says what a statement of this type claims.
+REBUILD_TYPE = "https://reprobuild.dev/predicates/rebuild/v1"
+#: SLSA v1.0, "Verification Summary Attestation".
+SUMMARY_TYPE = "https://slsa.dev/verification_summary/v1"
 BUILDER = "https://reprobuild.dev/builders/local/v1"
 
 Json = dict[str, Any]
@@ -54,9 +58,102 @@ def provenance(
     }
 
 
+def rebuild(
+    subject: Json,
+    *,
+    record: Json,
+    rebuilt: Json,
+    level: str,
+    varied: Sequence[str],
+    environment: Json,
+    builder_version: Mapping[str, str],
+) -> Json:
+    """A Statement v1 that somebody made an artifact again: what came out, from what, and in which surroundings.
+
+    Args:
+        subject: descriptor of the artifact that was given.
+        record: descriptor of the provenance that said how to make it.
+        rebuilt: descriptor of what was made.
+        level: of the comparison (:class:`reprobuild.compare.Level`).
+        varied: what was other than at the first build.
+        environment: where it was made: platform, Python, sandbox.
+    """
+    return {
+        "_type": STATEMENT_TYPE,
+        "subject": [subject],
+        "predicateType": REBUILD_TYPE,
+        "predicate": {
+            "level": level,
+            "rebuilt": rebuilt,
+            "record": record,
+            "varied": list(varied),
+            "environment": environment,
+            "builder": {"id": BUILDER, "version": dict(builder_version)},
+        },
+    }
+
+
+def summary_of(statement: Json, *, verifier: str, time: str, policy: Json) -> Json:
+    """A rebuild as a SLSA Verification Summary, for those who read nothing else.
+
+    Args:
+        statement: of :data:`REBUILD_TYPE`.
+        verifier: a URI for who rebuilt.
+        time: of the verification, RFC 3339 in UTC.
+        policy: descriptor of what was asked for.
+    """
+    (subject,) = statement["subject"]
+    said = statement["predicate"]
+    passed = said["level"] == "identical" and said["rebuilt"]["digest"] == subject["digest"]
+    return {
+        "_type": STATEMENT_TYPE,
+        "subject": [subject],
+        "predicateType": SUMMARY_TYPE,
+        "predicate": {
+            "verifier": {"id": verifier, "version": said["builder"]["version"]},
+            "timeVerified": time,
+            "resourceUri": subject.get("uri") or subject.get("name", ""),
+            "policy": policy,
+            "inputAttestations": [{"digest": said["record"]["digest"]}],
+            "verificationResult": "PASSED" if passed else "FAILED",
+            "verifiedLevels": ["REPRODUCED"] if passed else [],
+            "slsaVersion": "1.0",
+        },
+    }
+
+
+def short_name(text: str) -> str:
+    """Twelve hex digits that stand for a longer text in the name of a file."""
+    return Digest.of_bytes(text.encode()).hex[:12]
+
+
 def encode(statement: Json) -> bytes:
     """The bytes that get written, and later signed: canonical JSON."""
     return canonical_json(statement)
+
+
+def read_statement(data: bytes, where: str) -> Json:
+    """A statement of any predicate type, checked for its shape alone.
+
+    Raises:
+        RecordUnusable: it isn't one.
+    """
+    try:
+        statement = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise RecordUnusable(f"{where} is not JSON: {error}.") from error
+    subjects = statement.get("subject") if isinstance(statement, dict) else None
+    sound = (
+        isinstance(subjects, list)
+        and subjects
+        and all(isinstance(each, dict) and isinstance(each.get("digest"), dict) for each in subjects)
+        and statement.get("_type") == STATEMENT_TYPE
+        and isinstance(statement.get("predicateType"), str)
+        and isinstance(statement.get("predicate"), dict)
+    )
+    if not sound:
+        raise RecordUnusable(f"{where} is not an in-toto Statement v1.", "Name a statement about the artifact.")
+    return dict(statement)
 
 
 class Record:

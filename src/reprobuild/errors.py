@@ -27,11 +27,13 @@ class ExitCode(IntEnum):
     SANDBOX_UNAVAILABLE = 12
     WRITE_FAILED = 13
     REGISTRY_FAILED = 14
+    SIGNING_FAILED = 15
     DIFFERS_CONTAINER = 20
     DIFFERS_METADATA = 21
     DIFFERS_PAYLOAD = 22
     NOT_COMPARABLE = 23
     LINT_FOUND = 24
+    NOT_VERIFIED = 25
     INTERRUPTED = 130
 
 
@@ -52,11 +54,13 @@ EXIT_CODE_MEANINGS: dict[ExitCode, str] = {
     ExitCode.SANDBOX_UNAVAILABLE: "the sandbox kind that was asked for doesn't work on this machine",
     ExitCode.WRITE_FAILED: "a result can't be written: disk full, no permission",
     ExitCode.REGISTRY_FAILED: "an image registry can't be reached, refuses, or lacks what was asked for",
+    ExitCode.SIGNING_FAILED: "nothing was signed: no key or identity, a wrong passphrase, or a service refused",
     ExitCode.DIFFERS_CONTAINER: "differs: same members and modes, another zip, tar or gzip framing",
     ExitCode.DIFFERS_METADATA: "differs: only in metadata (dist-info)",
     ExitCode.DIFFERS_PAYLOAD: "differs: in what gets installed",
     ExitCode.NOT_COMPARABLE: "the two could not be compared",
     ExitCode.LINT_FOUND: "`lint` found an error, or with --strict a warning",
+    ExitCode.NOT_VERIFIED: "evidence is missing or refused, or isn't enough for the policy",
     ExitCode.INTERRUPTED: "interrupted (Ctrl-C, SIGTERM or SIGHUP)",
 }
 
@@ -71,7 +75,7 @@ def redacted(text: str, hidden: Iterable[str] = ()) -> str:
     """A text of a tool's or a server's without the user information and the query of URLs, and without secrets."""
     text = re.sub(r"(\w://)[^\s/'\"`]*@", r"\1…@", text)
     text = re.sub(r"(\w://[^\s?'\"`]+)\?[^\s'\"`)]+", r"\1?…", text)
-    for secret in hidden:
+    for secret in filter(None, hidden):
         text = text.replace(secret, "…")
     return text
 
@@ -169,3 +173,15 @@ class RegistryFailed(ReprobuildError):
     """An image registry can't be reached, refuses, or lacks what was asked for."""
 
     exit_code = ExitCode.REGISTRY_FAILED
+
+
+class SigningFailed(ReprobuildError):
+    """Nothing could be signed."""
+
+    exit_code = ExitCode.SIGNING_FAILED
+
+
+class EvidenceRefused(ReprobuildError):
+    """A signed statement is malformed, was changed, or is about something else."""
+
+    exit_code = ExitCode.NOT_VERIFIED

@@ -220,7 +220,9 @@ def _parse(document: Mapping[str, Any], root: Path, path: str) -> Config:
     system = reader.table(document, "build-system", {})
     project = reader.table(document, "project", {})
     tool = reader.table(reader.table(document, "tool", {}), "reprobuild", {}, "tool.")
-    reader.known(tool, "tool.reprobuild", ("exclude-newer", "python", "wheel", "environments", "images", "archive"))
+    reader.known(
+        tool, "tool.reprobuild", ("exclude-newer", "python", "wheel", "environments", "images", "archive", "policy")
+    )
     requires_python = str(project.get("requires-python", ""))
     try:
         _check_versions(SpecifierSet(requires_python))

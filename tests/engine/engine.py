@@ -5,12 +5,12 @@ The packages are unpacked in the user's cache, from the mirror that the machine'
 keeps everything in one folder, listens on loopback or on a socket in that folder, and is ended by process id. Both
 happen once and are shared: a command waits for the lock of the folder that it changes. Needs Python 3.11 alone.
 
-    engine.py up [--only registry|docker|tools]   unpack what is missing, start it, print what a shell has to export
-    engine.py env                                 print that again
-    engine.py layout busybox|debian               make a base image, as an OCI image layout; prints its folder
-    engine.py base busybox|debian                 push that to the registry; prints its reference
-    engine.py status                              what runs; 0 when all that was started still does
-    engine.py down [--purge]                      end it; --purge removes what was unpacked, too
+    engine.py up [--only registry|docker|tools|cosign]   unpack what is missing, start it, print what to export
+    engine.py env                                        print that again
+    engine.py layout busybox|debian                      make a base image, as an OCI image layout; prints its folder
+    engine.py base busybox|debian                        push that to the registry; prints its reference
+    engine.py status                                     what runs; 0 when all that was started still does
+    engine.py down [--purge]                             end it; --purge removes what was unpacked, too
 
 Exit code 3 says that this machine can't, and why, in one line; 1 that it should have, and what went wrong.
 
@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 OWN = "bookworm"
 #: Where the engine comes from: bookworm's can't rewrite timestamps. A stable suite, whose index doesn't expire.
 NEWER = "trixie"
+#: Where the newest cosign is; this index may have expired, so that only its signature and the hashes are checked.
+NEWEST = "sid"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 #: 2026-10-01 12:00 UTC, the date of everything in a base image.
 EPOCH = 1_790_856_000
@@ -65,12 +67,14 @@ class Component:
     Attributes:
         own: packages of the machine's release; what they need and the machine lacks comes along.
         newer: packages of the newer one; these need nothing but a C library that the machine has.
+        newest: the same of the newest.
         programs: what of it is for use.
     """
 
     own: tuple[str, ...]
     newer: tuple[str, ...]
     programs: tuple[str, ...]
+    newest: tuple[str, ...] = ()
 
 
 COMPONENTS = {
@@ -86,8 +90,14 @@ COMPONENTS = {
         ("oras",),
         ("skopeo", "umoci", "buildah", "podman", "conmon", "oras", "runc"),
     ),
+    "cosign": Component((), (), ("cosign",), ("cosign",)),
+    "older-cosign": Component((), ("cosign",), ("cosign",)),
     "bases": Component(("mmdebstrap", "busybox-static"), (), ("mmdebstrap", "mmtarfilter", "busybox")),
 }
+
+
+#: What a user asks for by name.
+STARTED = ["registry", "docker", "tools", "cosign"]
 
 
 class CantHere(Exception):
@@ -103,7 +113,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up")
-    up.add_argument("--only", action="append", choices=["registry", "docker", "tools"], help="may be repeated")
+    up.add_argument("--only", action="append", choices=STARTED, help="may be repeated")
     up.add_argument("--port", type=int, default=0, help="of the registry; without it, a free one")
     up.add_argument("--owner", type=int, help="end everything when this process is gone")
     for command in (up, commands.add_parser("env")):
@@ -130,7 +140,7 @@ def run(options: argparse.Namespace) -> int:
     """One command; the exit code."""
     said = ""
     if options.command == "up":
-        bring_up(options.only or ["registry", "docker", "tools"], options.port, options.owner)
+        bring_up(options.only or STARTED, options.port, options.owner)
         said = exports(as_json=options.json)
     elif options.command == "env":
         said = exports(as_json=options.json)
@@ -158,6 +168,8 @@ def bring_up(wanted: Sequence[str], port: int, owner: int | None) -> None:
                 start_registry(port)
             elif name == "docker":
                 start_docker()
+            elif name == "cosign":
+                unpacked("older-cosign")
             else:
                 write_tool_settings()
         if owner:
@@ -288,7 +300,7 @@ def fetch_packages(component: Component, into: Path) -> list[str]:
     debs, prefix = into / "debs", into / "prefix"
     (debs / "partial").mkdir(parents=True)
     prefix.mkdir()
-    for suite, packages in ((OWN, component.own), (NEWER, component.newer)):
+    for suite, packages in ((OWN, component.own), (NEWER, component.newer), (NEWEST, component.newest)):
         if packages:
             apt = Apt(suite, into / "apt" / suite, debs)
             apt.run("download", *packages)
@@ -321,6 +333,7 @@ class Apt:
             "Acquire::Languages": "none",
             "Acquire::Retries": 3,
             "Acquire::http::Timeout": 30,
+            "Acquire::Check-Valid-Until": str(suite != NEWEST).lower(),
             "APT::Sandbox::User": "root",
             "APT::Update::Error-Mode": "any",
             "APT::Get::List-Cleanup": "false",
@@ -609,6 +622,9 @@ def variables() -> dict[str, str]:
         found["CONTAINERS_CONF"] = f"{state()}/containers.conf"
         found["CONTAINERS_STORAGE_CONF"] = f"{state()}/storage.conf"
         found["CONTAINERS_REGISTRIES_CONF"] = f"{state()}/registries.conf"
+    if "cosign" in wanted:
+        found["COSIGN"] = f"{unpacked('cosign')}/bin/cosign"
+        found["OLDER_COSIGN"] = f"{unpacked('older-cosign')}/bin/cosign"
     return found
 
 

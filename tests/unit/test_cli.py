@@ -84,7 +84,7 @@ def wheels(tmp_path):
     ("arguments", "says"),
     [
         (["whel"], "There is no command 'whel'. Did you mean 'wheel'?"),
-        (["verify"], "Did you mean 'verify-wheel'?"),
+        (["verify-wheell"], "Did you mean 'verify-wheel'?"),
         (["--hlp"], "Did you mean '--help'?"),
         (["wheel", "--allow-dirt"], "'--allow-dirty'"),
         (["wheel", "--sandbox", "docker"], "'docker' is not one of 'auto', 'bubblewrap', 'unshare', 'plain'"),

@@ -28,6 +28,11 @@ _COMMANDS = {
     "image": ("image", "image", "Build an image from its Dockerfile and its lock."),
     "verify-image": ("verify_image", "verify_image", "Make an image again elsewhere and compare the raw bytes."),
     "lint": ("lint", "lint", "Look in Dockerfiles for what makes images differ from build to build."),
+    "keys": ("keys", "keys", "Make local signing keys, and look at them."),
+    "sign": ("sign", "sign", "Sign the record of a wheel, another file or an image."),
+    "verify": ("verify", "verify", "Check the signed statements about an artifact against a policy."),
+    "push": ("push", "push", "Push an image that was built before, with all that lies beside it."),
+    "pull-evidence": ("push", "pull_evidence", "List and fetch the signed statements beside an image."),
     "diff": ("diff", "diff", "Compare two wheels, archives or files, and name what differs."),
     "doctor": ("doctor", "doctor", "Say what this machine has, and what each missing thing costs."),
 }

@@ -1,11 +1,15 @@
 """`reprobuild verify-image`."""
 
 import json
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
+from reprobuild import attest
+from reprobuild.cli.attesting import attest_option, vote_of, voter
 from reprobuild.cli.console import (
     PATH,
     Console,
@@ -18,7 +22,11 @@ from reprobuild.cli.console import (
 )
 from reprobuild.cli.render import verdict_lines
 from reprobuild.compare import Level
-from reprobuild.image.verify import Checked, verify
+from reprobuild.digest import Digest
+from reprobuild.errors import DigestMismatch
+from reprobuild.files import scratch_folder
+from reprobuild.image.archive import Registries
+from reprobuild.image.verify import Checked, Verified, verify
 
 
 @click.command(
@@ -28,7 +36,8 @@ Examples:
   reprobuild verify-image dist/training
   reprobuild verify-image oci:/tmp/layout:1.0 --project ~/src/training
   reprobuild verify-image oci-archive:image.tar
-  reprobuild verify-image registry.example.org/team/training@sha256:…""",
+  reprobuild verify-image registry.example.org/team/training@sha256:…
+  reprobuild verify-image registry.example.org/team/training:1.0 --attest alice.key""",
 )
 @click.argument("image")
 @click.option("--project", type=PATH, default=Path(), help="The project that it was built from. Default: this folder.")
@@ -36,6 +45,7 @@ Examples:
 @click.option("--cross-engine", is_flag=True, help="Build it with the other engine, too, and compare all files.")
 @builder_options
 @accept_option
+@attest_option
 @sandbox_option
 @output_options
 def verify_image(
@@ -46,6 +56,8 @@ def verify_image(
     builder: str,
     network: str,
     accept: str,
+    attested_by: str | None,
+    trust_config: Path | None,
     sandbox: str | None,
     as_json: bool,
     quiet: bool,
@@ -61,6 +73,7 @@ def verify_image(
     With --cross-engine the other engine builds the definition, too, whose layers are others: the files that they make
     together are compared with the image's, one by one, and so are the settings.
     """
+    signer = voter(attested_by, trust_config)
     with Console(quiet=quiet or as_json, verbose=verbose) as console:
         verified = verify(
             image,
@@ -72,10 +85,11 @@ def verify_image(
             cross_engine=cross_engine,
             observer=console,
         )
+        kept = _keep_votes(image, verified, signer, plain_http) if signer else ()
     index = verified.index
     if as_json:
         said = {"image": image, "level": str(verified.level), "platforms": [_json(each) for each in verified.images]}
-        print_json({**said, "index": index and index.to_json()})
+        print_json({**said, "index": index and index.to_json(), "attested": list(kept)})
     else:
         for each in verified.images:
             _tell(each)
@@ -83,8 +97,28 @@ def verify_image(
             click.echo("the index")
             for line in verdict_lines(index, "built", "of these images"):
                 click.echo(line)
+        for place in kept:
+            click.echo(f"attested: {plain(place)}")
     if not Level(accept).accepts(verified.level):
         raise click.exceptions.Exit(verified.level.exit_code)
+
+
+def _keep_votes(image: str, verified: Verified, signer: Any, plain_http: tuple[str, ...]) -> tuple[str, ...]:  # noqa: ANN401 - as voter gives it
+    """One statement a platform, put where the image is, if that is still the one that was verified."""
+    from reprobuild.image import signed  # noqa: PLC0415 - only with --attest
+
+    with scratch_folder(Path(tempfile.gettempdir()), "reprobuild-attest-") as scratch:
+        there = {each.digest: each for each in signed.artifacts(image, Registries(plain_http), scratch)}
+        kept = []
+        for each in verified.images:
+            record = {"sha256": Digest.of_bytes(attest.encode(each.record.statement)).hex}
+            sandbox = str(each.record.internal.get("engine", ""))
+            statement = vote_of(image, each.verdict, each.verdict.level, record, each.varied, sandbox)
+            if each.verdict.left not in there:
+                raise DigestMismatch(f"{image} isn't any more what was verified.", "Verify it by its digest.")
+            place = there[each.verdict.left]
+            kept.append(place.keep(signer.sign(statement), statement["predicateType"], signer.name))
+    return tuple(kept)
 
 
 def _json(checked: Checked) -> dict[str, object]:

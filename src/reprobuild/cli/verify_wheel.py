@@ -14,6 +14,7 @@ from click.shell_completion import CompletionItem
 
 from reprobuild import rebuild, variations
 from reprobuild.causes import CAUSES
+from reprobuild.cli.attesting import attest_option, vote_of, voter
 from reprobuild.cli.console import (
     FOLDER,
     PATH,
@@ -29,6 +30,7 @@ from reprobuild.cli.console import (
 from reprobuild.cli.render import verdict_lines
 from reprobuild.compare import Verdict, causes_json
 from reprobuild.difference import Level
+from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, IndexFailed, shown
 from reprobuild.variations import USUAL_NAMES
 
@@ -62,6 +64,7 @@ Examples:
   reprobuild verify-wheel dist/demo-1.0-py3-none-any.whl
   reprobuild verify-wheel /tmp/demo-1.0-py3-none-any.whl --project ~/src/demo
   reprobuild verify-wheel --accept container    zip framing may differ
+  reprobuild verify-wheel --attest alice.key    and sign what came out
   reprobuild verify-wheel --vary path,umask     another folder and umask alone
   reprobuild verify-wheel requests==2.34.2      a published wheel, from its sdist
   reprobuild verify-wheel ~/Downloads/six-1.17.0-py2.py3-none-any.whl
@@ -93,6 +96,7 @@ Examples:
 @click.option("--keep", type=FOLDER, help="A new folder for a published wheel and the one made again, and their trees.")
 @limit_options
 @accept_option
+@attest_option
 @sandbox_option
 @output_options
 def verify_wheel(
@@ -102,6 +106,8 @@ def verify_wheel(
     vary: tuple[str, ...],
     explain: bool,
     accept: str,
+    attested_by: str | None,
+    trust_config: Path | None,
     sandbox: str | None,
     as_json: bool,
     quiet: bool,
@@ -120,10 +126,11 @@ def verify_wheel(
     guess after the other until the bytes are identical. Where a wheel holds the time of its build, that clock is
     replayed, and the report says so.
     """
+    signer = voter(attested_by, trust_config)
     console = Console(quiet=quiet or as_json, verbose=verbose)
     if what and _is_published(what, options):
         _refuse_given(RECORDED_OPTIONS, "is for wheels with a record beside them: without one, all is guessed")
-        _verify_published(what, accept, sandbox, console, as_json=as_json, **options)
+        _verify_published(what, accept, sandbox, signer, console, as_json=as_json, **options)
         return
     _refuse_given(PUBLISHED_OPTIONS, "is for published wheels: name one, as NAME==VERSION")
     found = Path(what) if what else _newest_wheel(where)
@@ -131,10 +138,12 @@ def verify_wheel(
         outcome = rebuild.verify(
             found, where, python=python, sandbox=sandbox or "auto", vary=vary, explain=explain, observer=console
         )
+    kept = _keep_vote(outcome, signer) if signer else None
     if as_json:
-        print_json(_as_json(outcome))
+        print_json({**_as_json(outcome), "attested": kept})
     else:
         _print(outcome)
+        _tell_vote(kept)
     if not Level(accept).accepts(outcome.level):
         raise click.exceptions.Exit(outcome.level.exit_code)
 
@@ -185,6 +194,7 @@ def _verify_published(
     what: str,
     accept: str,
     sandbox: str | None,
+    signer: Any,  # noqa: ANN401 - as voter gives it
     console: Console,
     *,
     as_json: bool,
@@ -205,15 +215,50 @@ def _verify_published(
             raise
         remedy = "It has no record beside it, so its source was looked for there: name the source with --source."
         raise IndexFailed(error.reason, remedy) from error
+    kept = _keep_published_vote(checked, subject.file, signer) if signer else None
     if as_json:
-        print_json(told.as_json(checked))
+        print_json({**told.as_json(checked), "attested": kept})
     else:
         told.echo(checked)
+        _tell_vote(kept)
     if checked.unkept:
         print_error(checked.unkept.reason, checked.unkept.remedy)
         raise click.exceptions.Exit(checked.unkept.exit_code)
     if not Level(accept).accepts(checked.level):
         raise click.exceptions.Exit(checked.level.exit_code)
+
+
+def _keep_vote(outcome: rebuild.Rebuilt, signer: Any) -> str:  # noqa: ANN401 - as voter gives it
+    from reprobuild.image.signed import File  # noqa: PLC0415 - only with --attest
+
+    record = Digest.of_file(rebuild.record_path(outcome.wheel))
+    statement = vote_of(
+        outcome.wheel.name,
+        outcome.verdict,
+        outcome.level,
+        {"sha256": record.hex},
+        outcome.varied,
+        outcome.guarantees.kind,
+    )
+    beside = File(outcome.wheel, outcome.verdict.left)
+    return beside.keep(signer.sign(statement), statement["predicateType"], signer.name)
+
+
+def _keep_published_vote(checked: Any, file: Path | None, signer: Any) -> str | None:  # noqa: ANN401 - lazily imported types
+    """Beside the file that was named, else here."""
+    from reprobuild.image.signed import File  # noqa: PLC0415 - only with --attest
+
+    if checked.best.verdict is None:
+        return None
+    name = checked.wheel.file.filename
+    statement = vote_of(name, checked.best.verdict, checked.level, dict(checked.origin.digests), (), checked.sandbox)
+    beside = File(file or Path(name), checked.wheel.file.digest)
+    return beside.keep(signer.sign(statement), statement["predicateType"], signer.name)
+
+
+def _tell_vote(kept: str | None) -> None:
+    if kept:
+        click.echo(f"attested: {plain(kept)}")
 
 
 _PLACES = 5  # shown of one guilty variable; --json has all that were kept

@@ -3,7 +3,7 @@
 import glob
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
@@ -28,6 +28,7 @@ from reprobuild.oci.model import (
 )
 from reprobuild.oci.reference import Reference
 from reprobuild.oci.registry import Registry
+from reprobuild.oci.transfer import Local, Remote, copy_image
 
 #: The artifact type of a record, and the media type of its one layer (in-toto attestation framework, "Media types").
 STATEMENT = "application/vnd.in-toto+json"
@@ -49,8 +50,11 @@ class Place(Protocol):
     def holds(self, layer: Descriptor) -> bool:
         """Whether a layer is there; where nobody else checks its bytes, they are checked."""
 
-    def referrers(self, subject: Descriptor) -> tuple[Manifest, ...]:
-        """The artifacts that are about something."""
+    def referrers(self, subject: Descriptor, artifact_type: str = STATEMENT) -> tuple[Manifest, ...]:
+        """The artifacts of a type that are about something."""
+
+    def keep(self, artifact: Descriptor, blobs: Sequence[tuple[Descriptor, bytes]]) -> str:
+        """Add an artifact, of which the last of the blobs is the manifest; where it is now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,34 +80,52 @@ class InLayout:
             process.go_on()
         return True
 
-    def referrers(self, subject: Descriptor) -> tuple[Manifest, ...]:
-        return self.layout.referrers(subject.digest)
+    def referrers(self, subject: Descriptor, artifact_type: str = STATEMENT) -> tuple[Manifest, ...]:
+        return tuple(each for each in self.layout.referrers(subject.digest) if each.artifact_type == artifact_type)
+
+    def keep(self, artifact: Descriptor, blobs: Sequence[tuple[Descriptor, bytes]]) -> str:
+        for descriptor, raw in blobs:
+            self.layout.put(descriptor.digest, [raw])
+        self.layout.add(artifact)
+        return f"oci:{self.layout.folder}@{artifact.digest}"
 
 
-def images_of(place: Place, top: Descriptor, where: str) -> tuple[Readable, ...]:
+def images_of(place: Place, top: Descriptor, where: str, *, every: bool = False) -> tuple[Readable, ...]:
     """The images that a manifest or an index stands for, one a platform.
+
+    Args:
+        every: also those of an index for which it names no platform: container runtimes run them, too.
 
     Raises:
         BadInput, DigestMismatch: a part is missing, damaged, or no image.
     """
-    found = tuple(_images_of(place, top, where, set()))
+    found = tuple(_images_of(place, top, where, set(), every=every))
     if not found:
         raise BadInput(f"{where} is an index that names no image for any platform.", "Name the image that is meant.")
     return found
 
 
-def _images_of(place: Place, top: Descriptor, where: str, seen: set[Digest]) -> Iterator[Readable]:
+def _images_of(place: Place, top: Descriptor, where: str, seen: set[Digest], *, every: bool) -> Iterator[Readable]:
     if top.digest in seen or len(seen) == _MOST_IMAGES:
         raise BadInput(f"{where} names {top.digest} twice, or more than {_MOST_IMAGES} images.", "Don't trust it.")
     seen.add(top.digest)
     if top.media_type in INDEXES:
-        for each in Index.read(place.read(top), where).manifests:
+        for each in sorted(Index.read(place.read(top), where).manifests, key=lambda each: not each.platform):
             if each.platform:
-                yield from _images_of(place, each, f"{where} ({each.platform})", seen)
+                yield from _images_of(place, each, f"{where} ({each.platform})", seen, every=every)
+            elif every and each.digest not in seen and _may_run(place, each, where):
+                yield from _images_of(place, each, f"{where} ({each.digest})", seen, every=every)
         return
     manifest = Manifest.read(place.read(top), where)
     config = ImageConfig.read(place.read(manifest.config), f"the config of {where}")
     yield Readable(where, manifest, config, place.path_of)
+
+
+def _may_run(place: Place, entry: Descriptor, where: str) -> bool:
+    """Whether a container runtime may take an index's entry without a platform for an image: it asks the config."""
+    if entry.media_type not in MANIFESTS:
+        return entry.media_type in INDEXES
+    return Manifest.read(place.read(entry), where).config.digest != Digest.of_bytes(_EMPTY)
 
 
 def artifact_of(statement: Json, subject: Descriptor) -> tuple[Manifest, tuple[tuple[Descriptor, bytes], ...]]:
@@ -142,8 +164,7 @@ def records_of(place: Place, image: Readable) -> tuple[ImageRecord, ...]:
     wrong = ""
     for each in place.referrers(subject):
         (layer,) = each.layers if len(each.layers) == 1 else (None,)
-        wanted = each.artifact_type == STATEMENT and each.annotations.get(_PREDICATE) == attest.PROVENANCE_TYPE
-        if layer is None or not wanted:
+        if layer is None or each.annotations.get(_PREDICATE) != attest.PROVENANCE_TYPE:
             continue
         try:
             record = ImageRecord(raw := place.read(layer), f"the record of {image.where}")
@@ -186,11 +207,18 @@ class InRegistry:
     def holds(self, layer: Descriptor) -> bool:
         return self.registry.has_blob(self.repository, layer)  # whoever pulls it checks its digest
 
-    def referrers(self, subject: Descriptor) -> tuple[Manifest, ...]:
+    def referrers(self, subject: Descriptor, artifact_type: str = STATEMENT) -> tuple[Manifest, ...]:
         listed = self.registry.referrers(self.repository, subject.digest)
-        wanted = (each for each in listed if each.artifact_type in ("", STATEMENT) and each.media_type in MANIFESTS)
-        found = (Manifest.read(self.read(each), f"the referrer {each.digest}") for each in wanted)
-        return tuple(each for each in found if each.subject and each.subject.digest == subject.digest)
+        wanted = (each for each in listed if each.artifact_type in ("", artifact_type) and each.media_type in MANIFESTS)
+        read = (Manifest.read(self.read(each), f"the referrer {each.digest}") for each in wanted)
+        found = (each for each in read if each.subject and each.subject.digest == subject.digest)
+        return tuple(each for each in found if each.artifact_type == artifact_type)
+
+    def keep(self, artifact: Descriptor, blobs: Sequence[tuple[Descriptor, bytes]]) -> str:
+        for descriptor, raw in blobs:
+            self.layout.put(descriptor.digest, [raw])
+        copy_image(Local(self.layout), Remote(self.registry, self.repository), artifact)
+        return f"{self.registry.host}/{self.repository}@{artifact.digest}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +271,8 @@ def find(text: str, registry_of: Callable[[Reference], Registry], scratch: Path)
     if kind == "oci-archive" or os.path.isfile(path):  # noqa: PTH113 - a name too long for a file is none
         if not os.path.isfile(path):  # noqa: PTH113
             raise BadInput(f"There is no archive {path}.", "Name the file that `-o oci-archive:FILE` wrote.")
+        if path.endswith(".whl"):
+            raise BadInput(f"{path} is no image.", "Name a folder or an archive that holds one.")
         target = scratch / f"archive-{secrets.token_hex(4)}"
         target.mkdir()
         try:

@@ -174,13 +174,13 @@ class Layout:
 
     def referrers(self, digest: Digest) -> tuple[Manifest, ...]:
         """The artifacts here that are about something: provenance, signatures and the like."""
-        found = []
+        return tuple(each for each in self.artifacts() if each.subject and each.subject.digest == digest)
+
+    def artifacts(self) -> Iterator[Manifest]:
+        """All that is here about other things."""
         for each in self.index().manifests:
             if each.media_type in MANIFESTS and each.artifact_type:
-                manifest = Manifest.read(self.read(each), str(each.digest))
-                if manifest.subject and manifest.subject.digest == digest:
-                    found.append(manifest)
-        return tuple(found)
+                yield Manifest.read(self.read(each), str(each.digest))
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

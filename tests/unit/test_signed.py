@@ -1,0 +1,396 @@
+"""What lies beside an artifact: which of it is found, kept and held against a policy."""
+
+import json
+import os
+
+import pytest
+from click.testing import CliRunner
+
+from reprobuild import attest, policy
+from reprobuild.bundle import BUNDLE_LIMIT, BUNDLE_MEDIA_TYPE
+from reprobuild.cli import app
+from reprobuild.digest import Digest, canonical_json
+from reprobuild.errors import BadInput, DigestMismatch, ExitCode, RecordUnusable
+from reprobuild.image import signed
+from reprobuild.image.archive import Registries
+from reprobuild.image.store import InLayout, images_of
+from reprobuild.keys import PrivateKey
+from reprobuild.oci.layout import Layout, write_archive
+from reprobuild.oci.model import (
+    OCI_CONFIG,
+    OCI_EMPTY,
+    OCI_INDEX,
+    OCI_LAYER,
+    OCI_MANIFEST,
+    Descriptor,
+    Index,
+    Manifest,
+    Platform,
+)
+from reprobuild.policy import Policy
+from reprobuild.sign import KeySigner
+
+ALICE, BOB = (KeySigner(PrivateKey.generate()) for _ in range(2))
+TRUSTED = Policy(keys=(ALICE.key.public, BOB.key.public))
+OTHER_TYPE = "https://example.org/predicate"
+AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
+
+
+def statement(digest, kind=attest.PROVENANCE_TYPE, **predicate):
+    return {
+        "_type": attest.STATEMENT_TYPE,
+        "subject": [attest.descriptor({"sha256": digest.hex}, name="it")],
+        "predicateType": kind,
+        "predicate": predicate,
+    }
+
+
+@pytest.fixture
+def wheel(tmp_path):
+    """A file with its record beside it."""
+    path = tmp_path / "demo.whl"
+    path.write_bytes(b"a wheel")
+    record = statement(Digest.of_bytes(b"a wheel"))
+    (tmp_path / "demo.whl.intoto.json").write_bytes(attest.encode(record))
+    return path
+
+
+@pytest.fixture
+def sign(tmp_path):
+    def sign(artifact, signer=ALICE, content=None):
+        file = None
+        if content is not None:
+            file = tmp_path / "given.json"
+            file.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+        return signed.sign(str(artifact), signer, Registries(), tmp_path, file)
+
+    return sign
+
+
+@pytest.fixture
+def verify(tmp_path):
+    def verify(artifact, wanted=TRUSTED, **more):
+        return [each for _, each in signed.verify(str(artifact), wanted, Registries(), tmp_path, **more)]
+
+    return verify
+
+
+# --- files ---------------------------------------------------------------------------------------------
+
+
+def test_bundles_of_several_signers_lie_beside_each_other(wheel, sign, verify):
+    (first,) = sign(wheel)
+    assert first == f"{wheel}.sigstore.json"
+    (second,) = sign(wheel, BOB)
+    assert second == f"{wheel}.provenance.{BOB.name}.sigstore.json"
+    assert sign(wheel) == (first,)
+    assert sign(wheel, BOB) == (second,)
+    (found,) = verify(wheel)
+    assert {each.signer for each in found.accepted} == {ALICE.key.public.id, BOB.key.public.id}
+
+
+def test_other_statements_have_names_of_their_own(wheel, sign):
+    about = Digest.of_file(wheel)
+    short = attest.short_name(OTHER_TYPE)
+    assert sign(wheel, content=statement(about, OTHER_TYPE)) == (f"{wheel}.{short}.{ALICE.name}.sigstore.json",)
+    assert sign(wheel, content=statement(about, attest.REBUILD_TYPE)) == (
+        f"{wheel}.rebuild.{ALICE.name}.sigstore.json",
+    )
+
+
+@pytest.mark.parametrize("make", ["mkdir", "mkfifo", "write"])
+def test_what_has_the_usual_name_already_is_left_alone(wheel, sign, make):
+    taken = wheel.with_name(f"{wheel.name}.sigstore.json")
+    if make == "write":
+        taken.write_bytes(b"somebody else's")
+    else:
+        getattr(os, make)(taken)
+    (place,) = sign(wheel)
+    assert place == f"{wheel}.provenance.{ALICE.name}.sigstore.json"
+    assert make != "write" or taken.read_bytes() == b"somebody else's"
+
+
+def test_which_files_are_beside_one(wheel, sign, verify):
+    (place,) = sign(wheel)
+    for name in ("demo.whl2.sigstore.json", "other.whl.sigstore.json", "demo.whl.json", "demo.whlsigstore.json"):
+        wheel.with_name(name).write_bytes(b"not mine")
+    wheel.with_name("demo.whl.folder.sigstore.json").mkdir()
+    os.mkfifo(wheel.with_name("demo.whl.pipe.sigstore.json"))
+    wheel.with_name("demo.whl.large.sigstore.json").write_bytes(b" " * (BUNDLE_LIMIT + 1))
+    (found,) = verify(wheel)
+    assert [each.where for each in found.accepted] == [place]
+    (large,) = found.refused
+    assert "has more than" in large
+
+
+def test_only_so_many_are_looked_at(wheel, monkeypatch):
+    monkeypatch.setattr(signed, "_MOST_BUNDLES", 3)
+    for number in range(5):
+        wheel.with_name(f"demo.whl.{number}.sigstore.json").write_bytes(b"{}")
+    (artifact,) = signed.artifacts(str(wheel), Registries(), wheel.parent)
+    assert len(list(artifact.evidence())) == 3
+
+
+def test_a_bundle_that_can_not_be_read_hides_no_other(wheel, sign, verify, monkeypatch):
+    (place,) = sign(wheel)
+    bad = wheel.with_name("demo.whl.bad.sigstore.json")
+    bad.write_bytes(b"{}")
+    usual = type(wheel).open
+
+    def refuse(path, *arguments, **more):
+        if path == bad:
+            raise PermissionError(13, "Permission denied")
+        return usual(path, *arguments, **more)
+
+    monkeypatch.setattr(type(wheel), "open", refuse)
+    (found,) = verify(wheel)
+    assert [each.where for each in found.accepted] == [place]
+    assert "Permission denied" in found.refused[0]
+
+
+def test_bundles_that_are_named(wheel, sign, verify, tmp_path):
+    (place,) = sign(wheel)
+    moved = (tmp_path / place).rename(tmp_path / "elsewhere.json")
+    assert not verify(wheel)[0].passed
+    assert verify(wheel, more=[moved])[0].passed
+    with pytest.raises(BadInput, match="can't be read"):
+        verify(wheel, more=[tmp_path / "nothing"])
+
+
+def test_a_policy_counts_only_whom_it_names(wheel, sign, verify):
+    sign(wheel)
+    assert not verify(wheel, Policy(keys=(BOB.key.public,)))[0].passed
+
+
+@pytest.mark.parametrize(
+    "part",
+    [b"NaN", b"1e999", b"1180591620717411303424", b'"\\ud800"', b'{"\\ud800": 1}', b'{"a": 1, "a": 2}'],
+)
+def test_a_statement_that_would_be_written_otherwise_is_not_signed(wheel, sign, part):
+    text = json.dumps(statement(Digest.of_file(wheel), a="HERE")).encode().replace(b'"HERE"', part)
+    with pytest.raises(RecordUnusable, match="can't be signed"):
+        sign(wheel, content=text)
+
+
+def test_a_statement_about_something_else_is_not_signed(wheel, sign):
+    with pytest.raises(RecordUnusable, match="about something else"):
+        sign(wheel, content=statement(Digest.of_bytes(b"other")))
+    wheel.write_bytes(b"changed")
+    with pytest.raises(RecordUnusable, match="about something else"):
+        sign(wheel)
+
+
+@pytest.mark.parametrize("change", [{"_type": "https://in-toto.io/Statement/v2"}, {"subject": []}, {"predicate": 1}])
+def test_what_is_no_statement_is_not_signed(wheel, sign, change):
+    with pytest.raises(RecordUnusable, match="not an in-toto Statement v1"):
+        sign(wheel, content={**statement(Digest.of_file(wheel)), **change})
+
+
+class Publisher:
+    """Signs as somebody who publishes."""
+
+    name, key = "id-0", ALICE.key
+
+    def sign(self, statement):
+        return ALICE.sign(statement)
+
+    def attestation(self, path):
+        return b"for the index"
+
+
+@pytest.mark.parametrize(("name", "made"), [("a.whl", True), ("a.tar.gz", True), ("a.bin", False)])
+def test_what_goes_to_an_index_gets_an_attestation(tmp_path, sign, name, made):
+    path = tmp_path / name
+    path.write_bytes(b"x")
+    places = sign(path, Publisher(), statement(Digest.of_bytes(b"x")))
+    assert (f"{path}.publish.attestation" in places) == made
+    assert path.with_name(f"{name}.publish.attestation").exists() == made
+
+
+@pytest.mark.parametrize("name", [f"registry.example.org/app@sha256:{'0' * 64}", "registry.example.org/app:a b"])
+def test_where_nothing_can_be_pushed(name):
+    with pytest.raises(BadInput):
+        signed.reference_of(name)
+
+
+# --- images --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def layout(tmp_path):
+    return Layout(tmp_path / "image", create=True)
+
+
+def put_image(layout, architecture="amd64", content=b"a layer"):
+    layer = layout.put_document(OCI_LAYER, content)
+    config = {"os": "linux", "architecture": architecture, "rootfs": {"diff_ids": []}}
+    manifest = Manifest.make(layout.put_document(OCI_CONFIG, canonical_json(config)), [layer])
+    return layout.put_document(OCI_MANIFEST, manifest.raw)
+
+
+def on(descriptor, platform):
+    return Descriptor(descriptor.media_type, descriptor.digest, descriptor.size, platform)
+
+
+def put_index(layout, *entries):
+    return layout.put_document(OCI_INDEX, Index.make(entries).raw)
+
+
+def attach(layout, subject, raw, kind=OTHER_TYPE):
+    manifest, blobs = signed.referrer_of(raw, kind, subject)
+    InLayout(layout).keep(
+        Descriptor(OCI_MANIFEST, manifest.descriptor.digest, len(manifest.raw), artifact_type=BUNDLE_MEDIA_TYPE),
+        (*blobs, (manifest.descriptor, manifest.raw)),
+    )
+
+
+def test_each_platform_has_to_be_signed(layout, verify):
+    one, two = put_image(layout), put_image(layout, "arm64")
+    layout.add(put_index(layout, on(one, AMD64), on(two, ARM64)))
+    attach(layout, one, ALICE.sign(statement(one.digest)))
+    assert [each.passed for each in verify(layout.folder)] == [True, False]
+    done = CliRunner().invoke(app.cli, ["verify", str(layout.folder), "--key", str(public(layout)), "--json"])
+    assert done.exit_code == ExitCode.NOT_VERIFIED
+    assert json.loads(done.stdout)["passed"] is False
+    attach(layout, two, BOB.sign(statement(two.digest)))
+    assert [each.passed for each in verify(layout.folder)] == [True, True]
+
+
+def public(layout):
+    path = layout.folder.parent / "alice.pub"
+    path.write_bytes(ALICE.key.public.pem)
+    return path
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_image_without_a_platform_is_one_too(layout, verify, nested):
+    """Container runtimes run it where its config says so."""
+    good, hidden = put_image(layout), put_image(layout, "arm64", b"another layer")
+    entry = put_index(layout, on(hidden, ARM64)) if nested else hidden
+    layout.add(put_index(layout, entry, on(good, AMD64)))
+    attach(layout, good, ALICE.sign(statement(good.digest)))
+    assert [each.passed for each in verify(layout.folder)] == [True, False]
+
+
+def test_an_artifact_in_an_index_is_no_image(layout):
+    good, empty = put_image(layout), layout.put_document(OCI_EMPTY, b"{}")
+    artifact = layout.put_document(OCI_MANIFEST, Manifest.make(empty, [], artifact_type="text/x").raw)
+    other = Descriptor.of("text/x", b"never read")
+    top = put_index(layout, artifact, other, on(good, AMD64), good)
+    assert [each.manifest.descriptor.digest for each in images_of(InLayout(layout), top, "it", every=True)] == [
+        good.digest
+    ]
+
+
+def test_evidence_of_one_image_is_none_of_another(layout, verify):
+    one, two = put_image(layout), put_image(layout, content=b"another layer")
+    layout.add(one)
+    attach(layout, one, ALICE.sign(statement(two.digest)))
+    attach(layout, two, ALICE.sign(statement(one.digest)))
+    (found,) = verify(layout.folder)
+    assert not found.passed
+    assert len(found.refused) == 1
+    assert "another artifact" in found.refused[0]
+
+
+def test_what_can_not_be_a_bundle_counts_for_nothing(layout, verify):
+    image = put_image(layout)
+    layout.add(image)
+    for layers in ([], [Descriptor.of("x", b"gone")], [Descriptor("x", image.digest, BUNDLE_LIMIT + 1)], [image] * 2):
+        made = Manifest.make(
+            layout.put_document(OCI_EMPTY, b"{}"), layers, subject=image, artifact_type=BUNDLE_MEDIA_TYPE
+        )
+        kept = layout.put_document(OCI_MANIFEST, made.raw)
+        layout.add(Descriptor(OCI_MANIFEST, kept.digest, kept.size, artifact_type=BUNDLE_MEDIA_TYPE))
+    assert not verify(layout.folder)[0].passed
+    attach(layout, image, ALICE.sign(statement(image.digest)))
+    (found,) = verify(layout.folder)
+    assert found.passed
+    assert "lacks the blob" in found.refused[0]
+
+
+def test_a_damaged_layer_makes_all_evidence_worthless(layout, verify):
+    image = put_image(layout)
+    layout.add(image)
+    attach(layout, image, ALICE.sign(statement(image.digest)))
+    (layer,) = Manifest.read(layout.read(image), "it").layers
+    layout.path_of(layer.digest).write_bytes(b"A layer")
+    with pytest.raises(DigestMismatch):
+        verify(layout.folder)
+
+
+def test_a_signature_is_kept_beside_an_image(layout, sign, verify):
+    image = put_image(layout)
+    layout.add(put_index(layout, on(image, AMD64)))
+    (place,) = sign(layout.folder, content=statement(image.digest))
+    (found,) = layout.referrers(image.digest)
+    assert place == f"oci:{layout.folder}@{found.descriptor.digest}"
+    assert found.annotations[signed.BUNDLE_PREDICATE] == attest.PROVENANCE_TYPE
+    assert found.subject == image  # without its platform
+    assert verify(layout.folder)[0].passed
+
+
+def test_bundles_of_each_platform_lie_beside_an_archive(layout, tmp_path, sign, verify):
+    image = put_image(layout)
+    path = tmp_path / "image.tar"
+    with path.open("wb") as stream:
+        write_archive(layout, image, {}, stream)
+    sign(path, content=statement(image.digest))
+    (place,) = sign(path, content=statement(image.digest, OTHER_TYPE))
+    assert f".{image.digest.hex[:12]}.{ALICE.name}.sigstore.json" in place
+    (found,) = verify(path)
+    assert len(found.accepted) == 2
+
+
+# --- the command line ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[tool]\nreprobuild = 3", "has no [tool.reprobuild.policy]"),
+        ("tool = [1]", "has no [tool.reprobuild.policy]"),
+        ("[tool.reprobuild]\npolicy = [1]", "has no [tool.reprobuild.policy]"),
+        ("a = " + "[" * 20_000, "is not TOML"),
+        ("a = ", "is not TOML"),
+    ],
+)
+def test_what_is_no_policy(wheel, text, words):
+    (wheel.parent / "pyproject.toml").write_text(text)
+    done = CliRunner().invoke(app.cli, ["verify", str(wheel), "--project", str(wheel.parent)])
+    assert isinstance(done.exception, BadInput)
+    assert words in done.exception.reason
+
+
+def test_keys_of_a_policy_are_relative_to_its_file(wheel, sign, tmp_path, monkeypatch):
+    sign(wheel)
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    (folder / "alice.pub").write_bytes(ALICE.key.public.pem)
+    (folder / "policy.toml").write_text('keys = ["alice.pub"]')
+    monkeypatch.chdir(tmp_path)
+    command = ["verify", "demo.whl", "--policy", "policies/policy.toml"]
+    assert CliRunner().invoke(app.cli, command).exit_code == ExitCode.OK
+    assert CliRunner().invoke(app.cli, [*command, "--key", "policies/alice.pub"]).exit_code == ExitCode.USAGE
+    wheel.write_bytes(b"another")
+    assert CliRunner().invoke(app.cli, command).exit_code == ExitCode.NOT_VERIFIED
+
+
+def test_evidence_that_can_not_be_read_is_not_written(layout, tmp_path):
+    image = put_image(layout)
+    layout.add(image)
+    for number in range(2):
+        attach(layout, image, b"bundle %d" % number)
+    gone = layout.referrers(image.digest)[0].layers[0]
+    layout.path_of(gone.digest).unlink()
+    output = tmp_path / "evidence"
+    done = CliRunner().invoke(app.cli, ["pull-evidence", str(layout.folder), "-o", str(output), "--json"])
+    assert [each["file"] is None for each in json.loads(done.stdout)["evidence"]] == [True, False]
+    assert [each.read_bytes() for each in output.iterdir()] == [b"bundle 1"]
+
+
+def test_a_policy_that_accepts_what_nobody_compared(tmp_path):
+    with pytest.raises(BadInput, match="level can't be not-comparable"):
+        policy.read(
+            {"identities": [{"identity": "a", "issuer": "b"}], "level": "not-comparable", "rebuilds": 1}, "it", tmp_path
+        )
