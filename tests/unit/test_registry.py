@@ -656,6 +656,50 @@ def test_referrers_by_the_tag_that_stands_in(full, registry):
     assert full.manifests["team/app", f"sha256-{digest.hex}"][0] == OCI_INDEX
 
 
+def test_what_another_writer_drops_is_listed_again(full, naps):
+    """Two read the list, and both write it: the second knows nothing of the first."""
+    full.hold("team/app", b"{}")
+    digest = MANIFEST.descriptor.digest
+    theirs = Index.make([referrer(2).descriptor])
+    full.hold_manifest("team/app", OCI_MANIFEST, referrer(2).raw)
+
+    def meanwhile(seconds):
+        naps.append(seconds)
+        if len(naps) == 1:
+            full.hold_manifest("team/app", OCI_INDEX, theirs.raw, f"sha256-{digest.hex}")
+
+    registry = Registry(full.host, sleep=meanwhile)
+    registry.put_manifest("team/app", str(referrer(1).descriptor.digest), OCI_MANIFEST, referrer(1).raw)
+    found = {each.digest for each in registry.referrers("team/app", digest)}
+    assert found == {referrer(1).descriptor.digest, referrer(2).descriptor.digest}
+
+
+def test_a_list_that_others_always_overwrite_is_an_error(full):
+    full.hold("team/app", b"{}")
+    tag = f"sha256-{MANIFEST.descriptor.digest.hex}"
+    theirs = Index.make([referrer(2).descriptor])
+    full.hold_manifest("team/app", OCI_MANIFEST, referrer(2).raw)
+    registry = Registry(full.host, sleep=lambda _: full.hold_manifest("team/app", OCI_INDEX, theirs.raw, tag))
+    with pytest.raises(RegistryFailed, match="others write to the tag"):
+        registry.put_manifest("team/app", str(referrer(1).descriptor.digest), OCI_MANIFEST, referrer(1).raw)
+
+
+def test_many_writers_at_once_lose_nothing(full):
+    full.hold("team/app", b"{}")
+    ones = [referrer(number) for number in range(6)]
+
+    def put(one):
+        Registry(full.host).put_manifest("team/app", str(one.descriptor.digest), OCI_MANIFEST, one.raw)
+
+    writers = [threading.Thread(target=put, args=(one,)) for one in ones]
+    for each in writers:
+        each.start()
+    for each in writers:
+        each.join()
+    found = Registry(full.host).referrers("team/app", MANIFEST.descriptor.digest)
+    assert {each.digest for each in found} == {one.descriptor.digest for one in ones}
+
+
 def test_a_registry_with_the_api_needs_no_tag(full, registry):
     full.hold("team/app", b"{}")
     full.answer("PUT", "manifests", 201, OCI_Subject=str(MANIFEST.descriptor.digest))

@@ -4,6 +4,7 @@ What comes is never trusted: each byte counts towards a digest that somebody nam
 """
 
 import json
+import random
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -31,6 +32,8 @@ from reprobuild.oci.transport import Answer, Dropped, Sent, Transport, origin_of
 _HOSTS = {"docker.io": "registry-1.docker.io"}
 _ERROR_LIMIT = 64 << 10
 _PAGES = 1000
+#: Of a list of referrers that others may write to: seconds until they are done, and how often it is looked at again.
+_SETTLED, _TURNS = 0.3, 20
 _OCTETS = "application/octet-stream"
 
 
@@ -243,10 +246,8 @@ class Registry:
         return digest
 
     def _list_by_tag(self, repository: str, document: Mapping[str, Any], referrer: Descriptor) -> None:
-        subject = Descriptor.read(document["subject"], f"{self.host}/{repository}: subject").digest
-        known = self._listed_by_tag(repository, subject)
-        if referrer.digest in {each.digest for each in known}:
-            return
+        where = f"{self.host}/{repository}: subject"
+        subject = Descriptor.read(document["subject"], where).digest
         config = document.get("config")
         kind = document.get("artifactType") or (config.get("mediaType") if isinstance(config, dict) else "") or ""
         own = Descriptor(
@@ -256,8 +257,21 @@ class Registry:
             artifact_type=str(kind),
             annotations=document.get("annotations") or {},
         )
-        index = Index.make([*known, own])
-        self.put_manifest(repository, _tag_of(subject), OCI_INDEX, index.raw)
+        # No registry takes a condition with it, and whoever read the list before us overwrites it: look again later.
+        for turn in range(_TURNS):
+            known = self._listed_by_tag(repository, subject)
+            if own.digest in {each.digest for each in known}:
+                return
+            if turn:
+                self._transport.wait(random.uniform(0, _SETTLED * turn))  # noqa: S311 - so that two don't go on in step
+                known = self._listed_by_tag(repository, subject)
+            index = Index.make([*(each for each in known if each.digest != own.digest), own])
+            self.put_manifest(repository, _tag_of(subject), OCI_INDEX, index.raw)
+            self._transport.wait(_SETTLED)
+        raise RegistryFailed(
+            f"{where}: others write to the tag {_tag_of(subject)} all the time, and drop what is put there.",
+            "Try again when they are done.",
+        )
 
     def _listed_by_tag(self, repository: str, digest: Digest) -> tuple[Descriptor, ...]:
         try:

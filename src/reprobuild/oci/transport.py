@@ -218,6 +218,10 @@ class Transport:
         """A new count of failures."""
         return Tries(self._sleep)
 
+    def wait(self, seconds: float) -> None:
+        """Let time pass, for others to be done."""
+        self._sleep(seconds)
+
     def persist(self, attempt: Callable[[], T]) -> T:
         """What an attempt gives that may be repeated as often as needed.
 
