@@ -2,15 +2,17 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from reprobuild import attest, policy
 from reprobuild.bundle import BUNDLE_LIMIT, BUNDLE_MEDIA_TYPE
-from reprobuild.cli import app
+from reprobuild.cli import app, attesting, secrets
+from reprobuild.compare import Level, Verdict
 from reprobuild.digest import Digest, canonical_json
-from reprobuild.errors import BadInput, DigestMismatch, ExitCode, RecordUnusable
+from reprobuild.errors import BadInput, DigestMismatch, ExitCode, RecordUnusable, SigningFailed
 from reprobuild.image import signed
 from reprobuild.image.archive import Registries
 from reprobuild.image.store import InLayout, images_of
@@ -392,3 +394,83 @@ def test_evidence_that_can_not_be_read_is_not_written(layout, tmp_path):
 def test_a_policy_that_accepts_what_nobody_compared(tmp_path):
     with pytest.raises(BadInput, match="level can't be not-comparable"):
         policy.read({"identities": [{"identity": "a", "issuer": "b"}], "level": "not-comparable"}, "it", tmp_path)
+
+
+@pytest.mark.parametrize(("ask", "twice"), [(secrets.passphrase, False), (secrets.new_passphrase, True)])
+def test_a_passphrase_is_not_shown_when_it_is_asked_for(monkeypatch, ask, twice):
+    asked = []
+
+    def prompt(text, **how):
+        asked.append(how)
+        return "typed"
+
+    monkeypatch.delenv(secrets.PASSPHRASE, raising=False)
+    monkeypatch.setattr("click.prompt", prompt)
+    monkeypatch.setattr("sys.stdin", Terminal(there=True))
+    assert ask() == "typed"
+    assert asked == [{"hide_input": True, "err": True, **({"confirmation_prompt": True} if twice else {})}]
+    monkeypatch.setattr("sys.stdin", Terminal(there=False))
+    with pytest.raises(SigningFailed, match="no terminal to ask"):
+        ask()
+    monkeypatch.setenv(secrets.PASSPHRASE, "set")
+    assert ask() == "set"
+
+
+class Terminal:
+    """Standard input, which is one or isn't."""
+
+    def __init__(self, *, there):
+        self._there = there
+
+    def isatty(self):
+        return self._there
+
+
+def test_an_empty_passphrase_protects_nothing(monkeypatch):
+    monkeypatch.setenv(secrets.PASSPHRASE, "")
+    with pytest.raises(SigningFailed, match="is empty"):
+        secrets.new_passphrase()
+
+
+def test_a_token_is_read_without_its_line_end(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(secrets, "keyless", lambda *given, **how: asked.append((given, how)))
+    monkeypatch.setattr("sys.stdin", Terminal(there=False))
+    (tmp_path / "token").write_text("a.b.c\n")
+    monkeypatch.setenv(secrets.TOKEN, "")
+    secrets.signer_of(None, tmp_path / "token", None, 2)
+    secrets.signer_of(None, None, None, 1)
+    assert asked == [
+        (("a.b.c", None), {"interactive": False, "rekor": 2}),
+        ((None, None), {"interactive": False, "rekor": 1}),
+    ]
+    (tmp_path / "token").write_bytes(b"\xff")
+    with pytest.raises(BadInput, match="can't be read"):
+        secrets.signer_of(None, tmp_path / "token", None, 1)
+
+
+@pytest.mark.parametrize("level", [Level.IDENTICAL, Level.PAYLOAD])
+def test_a_vote_says_what_came_out(level):
+    left, right = Digest.of_bytes(b"given"), Digest.of_bytes(b"made")
+    verdict = Verdict(Level.PAYLOAD, left, right, 1, 1)
+    vote = attesting.vote_of("demo.whl", verdict, level, {"sha256": "0" * 64}, ["hostname"], "bubblewrap")
+    assert vote["subject"] == [{"name": "demo.whl", "digest": {"sha256": left.hex}}]
+    said = vote["predicate"]
+    assert (said["level"], said["rebuilt"]["digest"]) == (level, {"sha256": right.hex})
+    assert (said["record"]["digest"], said["varied"]) == ({"sha256": "0" * 64}, ["hostname"])
+
+
+def test_who_votes(monkeypatch):
+    asked = []
+    monkeypatch.setattr(secrets, "signer_of", lambda key, *_: asked.append(key))
+    for named in (None, "keyless", "a.key"):
+        attesting.voter(named)
+    assert asked == [None, Path("a.key")]
+
+
+@pytest.mark.parametrize("protected", [True, False])
+def test_a_key_gets_the_passphrase_that_was_asked_for(tmp_path, monkeypatch, protected):
+    monkeypatch.setenv(secrets.PASSPHRASE, "secret")
+    command = ["keys", "new", str(tmp_path / "a.key"), *(["--passphrase"] if protected else [])]
+    assert CliRunner().invoke(app.cli, command).exit_code == ExitCode.OK
+    assert (b"ENCRYPTED" in (tmp_path / "a.key").read_bytes()) == protected
