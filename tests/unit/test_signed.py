@@ -474,3 +474,19 @@ def test_a_key_gets_the_passphrase_that_was_asked_for(tmp_path, monkeypatch, pro
     command = ["keys", "new", str(tmp_path / "a.key"), *(["--passphrase"] if protected else [])]
     assert CliRunner().invoke(app.cli, command).exit_code == ExitCode.OK
     assert (b"ENCRYPTED" in (tmp_path / "a.key").read_bytes()) == protected
+
+
+def test_what_is_named_on_the_command_line_is_used(wheel, tmp_path):
+    key = tmp_path / "a.key"
+    ALICE.key.save(key)
+    given = tmp_path / "given.json"
+    given.write_bytes(attest.encode(statement(Digest.of_file(wheel), OTHER_TYPE)))
+    command = ["sign", str(wheel), "--key", str(key), "--statement", str(given), "--json"]
+    (place,) = json.loads(CliRunner().invoke(app.cli, command).stdout)["bundles"]
+    moved = Path(place).rename(tmp_path / "moved.json")
+    command = ["verify", str(wheel), "--key", str(tmp_path / "a.pub")]
+    assert CliRunner().invoke(app.cli, command).exit_code == ExitCode.NOT_VERIFIED
+    said = CliRunner().invoke(app.cli, [*command, "--bundle", str(moved), "--json"])
+    assert said.exit_code == ExitCode.OK
+    (found,) = json.loads(said.stdout)["artifacts"][0]["accepted"]
+    assert found["predicateType"] == OTHER_TYPE
