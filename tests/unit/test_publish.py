@@ -197,14 +197,14 @@ def thin(layout, served):
     return made, base
 
 
-def add_base(layout, served, subject):
+def add_base(layout, served, subject, role="base"):
     uri = f"docker://{served.host}/{BASE}@sha256:{'0' * 64}"
     record = attest.provenance(
         attest.descriptor({"sha256": subject.digest.hex}, name="app"),
         build_type=attest.IMAGE_BUILD_TYPE,
         external={},
         internal={},
-        dependencies=[{"uri": uri, "digest": {"sha256": "0" * 64}, "annotations": {"role": "base"}}],
+        dependencies=[{"uri": uri, "digest": {"sha256": "0" * 64}, "annotations": {"role": role}}],
         builder_version={},
     )
     add_record(layout, record, subject)
@@ -229,6 +229,13 @@ def test_layers_that_are_nowhere_stop_it(layout, thin, served, push):
     add_base(layout, served, made)
     served.blobs[BASE].clear()
     with pytest.raises(RegistryFailed):
+        push()
+    assert served.manifests == {}
+
+
+def test_a_record_without_a_base_says_nothing_of_layers(layout, thin, served, push):
+    add_base(layout, served, thin[0], role="source")
+    with pytest.raises(BadInput, match="nothing says where it is"):
         push()
     assert served.manifests == {}
 

@@ -2,15 +2,17 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from reprobuild import attest, policy
 from reprobuild.bundle import BUNDLE_LIMIT, BUNDLE_MEDIA_TYPE
-from reprobuild.cli import app
+from reprobuild.cli import app, attesting, secrets
+from reprobuild.compare import Level, Verdict
 from reprobuild.digest import Digest, canonical_json
-from reprobuild.errors import BadInput, DigestMismatch, ExitCode, RecordUnusable
+from reprobuild.errors import BadInput, DigestMismatch, ExitCode, RecordUnusable, SigningFailed
 from reprobuild.image import signed
 from reprobuild.image.archive import Registries
 from reprobuild.image.store import InLayout, images_of
@@ -394,3 +396,110 @@ def test_a_policy_that_accepts_what_nobody_compared(tmp_path):
         policy.read(
             {"identities": [{"identity": "a", "issuer": "b"}], "level": "not-comparable", "rebuilds": 1}, "it", tmp_path
         )
+
+
+def a_new_one():
+    return secrets.new_passphrase(wanted=True)
+
+
+@pytest.mark.parametrize(("ask", "twice"), [(secrets.passphrase, False), (a_new_one, True)])
+def test_a_passphrase_is_not_shown_when_it_is_asked_for(monkeypatch, ask, twice):
+    asked = []
+
+    def prompt(text, **how):
+        asked.append(how)
+        return "typed"
+
+    monkeypatch.delenv(secrets.PASSPHRASE, raising=False)
+    monkeypatch.setattr("click.prompt", prompt)
+    monkeypatch.setattr("sys.stdin", Terminal(there=True))
+    assert ask() == "typed"
+    assert asked == [{"hide_input": True, "err": True, **({"confirmation_prompt": True} if twice else {})}]
+    monkeypatch.setattr("sys.stdin", Terminal(there=False))
+    with pytest.raises(SigningFailed, match="no terminal to ask"):
+        ask()
+    monkeypatch.setenv(secrets.PASSPHRASE, "set")
+    assert ask() == "set"
+
+
+class Terminal:
+    """Standard input, which is one or isn't."""
+
+    def __init__(self, *, there):
+        self._there = there
+
+    def isatty(self):
+        return self._there
+
+
+def test_an_empty_passphrase_protects_nothing(monkeypatch):
+    monkeypatch.setenv(secrets.PASSPHRASE, "")
+    with pytest.raises(SigningFailed, match="is empty"):
+        a_new_one()
+    assert secrets.new_passphrase(wanted=False) == ""
+
+
+def test_a_token_is_read_without_its_line_end(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(secrets, "keyless", lambda *given, **how: asked.append((given, how)))
+    monkeypatch.setattr("sys.stdin", Terminal(there=False))
+    (tmp_path / "token").write_text("a.b.c\n")
+    monkeypatch.setenv(secrets.TOKEN, "")
+    secrets.signer_of(None, tmp_path / "token", None, 2)
+    secrets.signer_of(None, None, None, 1)
+    assert asked == [
+        (("a.b.c", None), {"interactive": False, "rekor": 2}),
+        ((None, None), {"interactive": False, "rekor": 1}),
+    ]
+    (tmp_path / "token").write_bytes(b"\xff")
+    with pytest.raises(BadInput, match="can't be read"):
+        secrets.signer_of(None, tmp_path / "token", None, 1)
+
+
+@pytest.mark.parametrize("level", [Level.IDENTICAL, Level.PAYLOAD])
+def test_a_vote_says_what_came_out(level):
+    left, right = Digest.of_bytes(b"given"), Digest.of_bytes(b"made")
+    verdict = Verdict(Level.PAYLOAD, left, right, 1, 1)
+    vote = attesting.vote_of("demo.whl", verdict, level, {"sha256": "0" * 64}, ["hostname"], "bubblewrap")
+    assert vote["subject"] == [{"name": "demo.whl", "digest": {"sha256": left.hex}}]
+    said = vote["predicate"]
+    assert (said["level"], said["rebuilt"]["digest"]) == (level, {"sha256": right.hex})
+    assert (said["record"]["digest"], said["varied"]) == ({"sha256": "0" * 64}, ["hostname"])
+
+
+def test_who_votes(monkeypatch):
+    asked = []
+    monkeypatch.setattr(secrets, "signer_of", lambda key, *_: asked.append(key))
+    for named in (None, "keyless", "a.key"):
+        attesting.voter(named, None)
+    assert asked == [None, Path("a.key")]
+
+
+@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.parametrize("found", ["secret", ""])
+def test_a_key_gets_the_passphrase_that_is_there(tmp_path, monkeypatch, asked, found):
+    if found:
+        monkeypatch.setenv(secrets.PASSPHRASE, found)
+    command = ["keys", "new", str(tmp_path / "a.key"), *(["--passphrase"] if asked else [])]
+    done = CliRunner().invoke(app.cli, command)
+    if asked and not found:
+        assert isinstance(done.exception, SigningFailed)
+        return
+    assert done.exit_code == ExitCode.OK
+    assert (b"ENCRYPTED" in (tmp_path / "a.key").read_bytes()) == bool(found)
+
+
+def test_what_is_named_on_the_command_line_is_used(wheel, tmp_path):
+    key = tmp_path / "a.key"
+    ALICE.key.save(key)
+    given = tmp_path / "given.json"
+    given.write_bytes(attest.encode(statement(Digest.of_file(wheel), OTHER_TYPE)))
+    command = ["sign", str(wheel), "--key", str(key), "--statement", str(given), "--json"]
+    (place,) = json.loads(CliRunner().invoke(app.cli, command).stdout)["bundles"]
+    moved = Path(place).rename(tmp_path / "moved.json")
+    command = ["verify", str(wheel), "--key", str(tmp_path / "a.pub")]
+    assert CliRunner().invoke(app.cli, command).exit_code == ExitCode.NOT_VERIFIED
+    said = CliRunner().invoke(app.cli, [*command, "--bundle", str(moved), "--json"])
+    assert said.exit_code == ExitCode.OK
+    (found,) = json.loads(said.stdout)["artifacts"][0]["accepted"]
+    assert found["predicateType"] == OTHER_TYPE
