@@ -31,13 +31,18 @@ class Identity:
 
     Attributes:
         subject: ``*`` stands for any text without ``/``, ``**`` for any.
+        repository: of the job that signed, as a URI, or a pattern; empty for any. The subject alone doesn't tell: it
+            names a workflow that others' jobs may call.
     """
 
     subject: str
     issuer: str
+    repository: str = ""
 
-    def admits(self, subject: str, issuer: str) -> bool:
+    def admits(self, subject: str, issuer: str, repository: str = "") -> bool:
         """Whether a certificate's are meant."""
+        if self.repository and not _pattern(self.repository).fullmatch(repository):
+            return False
         return issuer == self.issuer and bool(_pattern(self.subject).fullmatch(subject))
 
     def __str__(self) -> str:
@@ -160,7 +165,7 @@ def _identity(table: Mapping[str, Any], where: str) -> Identity:
 
 
 def _github(table: Mapping[str, Any], where: str) -> Identity:
-    """A workflow of GitHub Actions, as the certificate's subject names it."""
+    """A workflow of GitHub Actions, as the certificate's subject names it, in a job of the same repository."""
     allowed = {"repository", "workflow", "ref"}
     if "repository" not in table or not set(table) <= allowed or not all(isinstance(v, str) for v in table.values()):
         raise BadInput(f"{where}: github has the texts repository, workflow and ref.", 'repository = "owner/name"')
@@ -168,7 +173,8 @@ def _github(table: Mapping[str, Any], where: str) -> Identity:
         raise BadInput(f"{where}: {shown(table['repository'])!r} is not owner/name.", "The owner can't be a pattern.")
     workflow, ref = table.get("workflow", "*"), table.get("ref", "**")
     subject = f"https://github.com/{table['repository']}/.github/workflows/{workflow}@{ref}"
-    return Identity(subject, "https://token.actions.githubusercontent.com")
+    source = f"https://github.com/{table['repository']}"
+    return Identity(subject, "https://token.actions.githubusercontent.com", source)
 
 
 def _age(table: Mapping[str, Any], where: str) -> timedelta | None:

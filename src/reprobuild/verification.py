@@ -32,7 +32,9 @@ _ADD = "Add it to `identities` or `github`, if you trust it."
 _SOUND = "Ask whoever signed it for a sound bundle, or for the root of trust that it was signed under."
 _ROOT = "If it was signed with a private instance of Sigstore, name its --trusted-root; else ask for a sound bundle."
 _PROVENANCES = (attest.PROVENANCE_TYPE, "https://slsa.dev/provenance/v0.2")
-#: Fulcio's extensions with the issuer: as DER, and as it was before (fulcio, docs/oid-info.md).
+#: Fulcio's extensions with the repository whose job it was, and with the issuer: as DER, and as it was before (fulcio,
+#: docs/oid-info.md).
+_REPOSITORY = "1.3.6.1.4.1.57264.1.12"
 _ISSUER, _OLD_ISSUER = "1.3.6.1.4.1.57264.1.8", "1.3.6.1.4.1.57264.1.1"
 
 
@@ -364,7 +366,7 @@ class _Named:
     """Takes any certificate, and keeps who it names, and since when: the client checks all else."""
 
     subjects: tuple[str, ...] = ()
-    issuer = ""
+    issuer = repository = ""
     since: datetime | None = None
 
     def verify(self, cert: "Certificate") -> None:
@@ -381,14 +383,17 @@ class _Named:
         found = [*names.get_values_for_type(RFC822Name), *names.get_values_for_type(UniformResourceIdentifier)]
         self.subjects = tuple(map(str, found))
         self.since = cert.not_valid_before_utc
-        for oid in (_ISSUER, _OLD_ISSUER):
+
+        def extension(oid: str) -> bytes:
             try:
                 value: Any = cert.extensions.get_extension_for_oid(ObjectIdentifier(oid)).value
             except ExtensionNotFound:
-                continue
-            raw: bytes = value.value
-            self.issuer = _utf8_string(raw) if oid == _ISSUER else raw.decode(errors="replace")
-            return
+                return b""
+            return bytes(value.value)
+
+        new, old = extension(_ISSUER), extension(_OLD_ISSUER)
+        self.issuer = _utf8_string(new) if new else old.decode(errors="replace")
+        self.repository = _utf8_string(extension(_REPOSITORY))
 
 
 def _utf8_string(der: bytes) -> str:
@@ -424,9 +429,16 @@ def _by_certificate(bundle: Bundle, policy: Policy, client: SigstoreClient) -> t
         raise refused(bundle.where, "two readers see two payloads in it")
     for trusted in policy.identities:
         for subject in named.subjects:
-            if trusted.admits(subject, named.issuer):
+            if trusted.admits(subject, named.issuer, named.repository):
                 return f"{subject} ({named.issuer})", str(trusted), named.since
-    if any(each.admits(subject, each.issuer) for each in policy.identities for subject in named.subjects):
+    if any(
+        each.admits(subject, named.issuer, each.repository) for each in policy.identities for subject in named.subjects
+    ):
+        source = shown(named.repository or "no repository that it names")
+        raise refused(bundle.where, f"the workflow is trusted, but a job of {source} called it", _ADD)
+    if any(
+        each.admits(subject, each.issuer, each.repository) for each in policy.identities for subject in named.subjects
+    ):
         issuer = shown(named.issuer or "nobody")
         raise refused(bundle.where, f"its signer is trusted, but not as {issuer} says", _ADD)
     who = f"{', '.join(named.subjects) or 'nobody'} ({named.issuer or 'no issuer'})"

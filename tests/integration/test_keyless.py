@@ -16,6 +16,7 @@ from reprobuild import attest
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, SigningFailed
 from reprobuild.policy import Identity, Policy
+from reprobuild.policy import read as read_policy
 from reprobuild.sign import keyless
 from reprobuild.verification import verify
 
@@ -121,6 +122,18 @@ def test_a_wheel_is_signed_with_both(sigstore_stack, reprobuild, project):
     assert reprobuild(*command, "--json").json["passed"]
     policy.write_text(f'identities = [{{ identity = "{WORKFLOW}x", issuer = "{GITHUB}" }}]\n')
     assert "whom the policy doesn't trust" in reprobuild(*command, code=25).stdout
+
+
+def test_a_job_of_others_that_calls_the_workflow_is_not_the_repository(sigstore_stack, check, tmp_path):
+    """The subject of the certificate names the workflow that was called, whoever called it."""
+    policy = read_policy({"github": {"repository": "example/wheels"}}, "it", tmp_path)
+    claims = sys.modules["sigstore_stack"].github()
+    for repository, words in (("example/wheels", ""), ("mallory/thief", "a job of https://github.com/mallory/thief")):
+        token = sigstore_stack.token({**claims, "repository": repository})
+        raw = keyless(token, sigstore_stack.trust_config, interactive=False).sign(STATEMENT)
+        found = check(raw, policy)
+        assert found.passed == (not words)
+        assert words in "".join(found.refused)
 
 
 def test_signers_have_names_of_their_own(sigstore_stack):

@@ -44,6 +44,7 @@ def test_everything_that_can_be_said(tmp_path, keys):
             Identity(
                 "https://github.com/example/wheels/.github/workflows/release.yml@refs/tags/*",
                 "https://token.actions.githubusercontent.com",
+                "https://github.com/example/wheels",
             ),
         ),
         predicates=(PREDICATES["provenance"], PREDICATES["sbom"], "https://example.org/own"),
@@ -178,11 +179,14 @@ def test_patterns(pattern, subject, admitted):
 def test_a_repository_on_github():
     (_, found) = policy(github={"repository": "example/wheels"}).identities
     issuer = "https://token.actions.githubusercontent.com"
-    start = "https://github.com/example/wheels/.github/workflows/"
-    assert found.admits(f"{start}any.yml@refs/heads/a/b", issuer)
-    assert not found.admits(f"{start}deep/any.yml@refs/heads/a", issuer)
-    assert not found.admits("https://github.com/example/wheels2/.github/workflows/any.yml@refs/heads/a", issuer)
-    assert not found.admits(f"{start}any.yml@refs/heads/a", "https://gitlab.com")
+    here = "https://github.com/example/wheels"
+    start = f"{here}/.github/workflows/"
+    assert found.admits(f"{start}any.yml@refs/heads/a/b", issuer, here)
+    assert not found.admits(f"{start}any.yml@refs/heads/a/b", issuer, "https://github.com/mallory/wheels")
+    assert not found.admits(f"{start}any.yml@refs/heads/a/b", issuer, "")
+    assert not found.admits(f"{start}deep/any.yml@refs/heads/a", issuer, here)
+    assert not found.admits("https://github.com/example/wheels2/.github/workflows/any.yml@refs/heads/a", issuer, here)
+    assert not found.admits(f"{start}any.yml@refs/heads/a", "https://gitlab.com", here)
 
 
 def test_no_base_is_allowed_where_none_is_named():
