@@ -21,8 +21,8 @@ _READ = (
     "application/vnd.dev.sigstore.bundle+json;version=0.2",
     "application/vnd.dev.sigstore.bundle+json;version=0.1",
 )
-#: Bytes of a bundle, at most; provenance of a large image has some hundred kB.
-BUNDLE_LIMIT = 16 << 20
+#: Bytes of a bundle, at most, as of any document in a registry; provenance of a large image has some hundred kB.
+BUNDLE_LIMIT = 4 << 20
 _AGAIN = "Ask whoever signed it for a sound bundle, or sign again."
 
 

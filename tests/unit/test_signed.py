@@ -503,3 +503,10 @@ def test_what_is_named_on_the_command_line_is_used(wheel, tmp_path):
     assert said.exit_code == ExitCode.OK
     (found,) = json.loads(said.stdout)["artifacts"][0]["accepted"]
     assert found["predicateType"] == OTHER_TYPE
+
+
+def test_a_statement_that_nobody_would_read_is_not_signed(wheel, sign):
+    large = {**statement(Digest.of_bytes(b"a wheel")), "predicate": {"text": "x" * (BUNDLE_LIMIT * 7 // 8)}}
+    with pytest.raises(BadInput, match="which nobody would read"):
+        sign(wheel, content=large)
+    assert not list(wheel.parent.glob("*.sigstore.json"))

@@ -244,10 +244,21 @@ def sign(
     done = []
     for artifact in artifacts(text, registries, scratch):
         wanted = (read_statement(statement, artifact.digest),) if statement else artifact.statements()
-        done += [artifact.keep(signer.sign(each), each["predicateType"], signer.name) for each in wanted]
+        done += [artifact.keep(_bundle(each, signer), each["predicateType"], signer.name) for each in wanted]
         if isinstance(artifact, File) and artifact.path.name.endswith((".whl", ".tar.gz")):
             done += _attested(artifact.path, signer)
     return tuple(done)
+
+
+def _bundle(statement: Json, signer: Signer) -> bytes:
+    raw = signer.sign(statement)
+    if len(raw) > BUNDLE_LIMIT:
+        raise BadInput(
+            f"The statement of the type {shown(statement['predicateType'])} gives a bundle of {len(raw)} bytes, which "
+            "nobody would read.",
+            f"It may have {BUNDLE_LIMIT >> 20} MiB: leave out what can be had by its digest.",
+        )
+    return raw
 
 
 def _attested(path: Path, signer: Signer) -> Iterator[str]:
