@@ -75,12 +75,12 @@ test-unit: _environment-dev
 # The tests that build the projects of tests/projects
 [group('test')]
 test-integration: _environment-dev
-    .venv/bin/pytest -n auto tests/integration
+    .venv/bin/pytest -n auto --dist worksteal tests/integration
 
-# What CI runs: lint, types, then every test in parallel. On Debian 12 the engine has to work: its tests fail, not skip
+# What CI runs: lint, types, then every test in parallel; the slow ones come last, so an idle worker takes some of another. On Debian 12 the engine has to work: its tests fail, not skip
 [group('test')]
 test-ci: lint types
-    REPROBUILD_REQUIRE_ENGINE="${REPROBUILD_REQUIRE_ENGINE:-1}" .venv/bin/pytest -n auto
+    REPROBUILD_REQUIRE_ENGINE="${REPROBUILD_REQUIRE_ENGINE:-1}" .venv/bin/pytest -n auto --dist worksteal
 
 # A real registry and Docker engine for the tests by hand: just engine up | env | base debian | status | down
 [group('test')]
