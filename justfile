@@ -77,7 +77,8 @@ test-unit: _environment-dev
 test-integration: _environment-dev
     .venv/bin/pytest -n auto --dist worksteal tests/integration
 
-# What CI runs: lint, types, then every test in parallel; the slow ones come last, so an idle worker takes some of another. On Debian 12 the engine has to work: its tests fail, not skip
+# The slow tests lie together, so an idle worker takes some of another's.
+# What CI runs: lint, types, then every test in parallel. On Debian 12 the engine has to work: its tests fail, not skip
 [group('test')]
 test-ci: lint types
     REPROBUILD_REQUIRE_ENGINE="${REPROBUILD_REQUIRE_ENGINE:-1}" .venv/bin/pytest -n auto --dist worksteal
