@@ -1,8 +1,8 @@
 """A server on loopback that answers as OSV's API does, from a folder of advisories in OSV's format.
 
 By hand, until it is interrupted: ``python tests/osv/server.py FOLDER --port 0``; its first line is its URL, and
-``reprobuild audit --osv-url URL/v1/query`` asks it. The folder is read anew for each request, so that an advisory can be
-put there, or taken away, while it runs. ``--fail MODE`` or ``--fail MODE@/v1/vulns`` breaks its answers.
+``reprobuild audit --osv-url URL/v1/query`` asks it. The folder is read anew for each request, so that an advisory can
+be put there, or taken away, while it runs. ``--fail MODE`` or ``--fail MODE@/v1/vulns`` breaks its answers.
 
 Source: OSV API v1 (query, querybatch, vulns) and the OSV schema's rules for ``versions`` and ``ranges``. Like some
 servers, and unlike the public one, it gives withdrawn advisories too: a client has to look.
