@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import sys
 from datetime import UTC, date, datetime, timedelta
@@ -22,11 +23,10 @@ V3_CRITICAL = {"type": "CVSS_V3", "score": "CVSS:3.0/AV:N/AC:L/PR:N/UI:N/S:U/C:H
 V3_NONE = {"type": "CVSS_V3", "score": "CVSS:3.1/AV:L/AC:L/PR:L/UI:N/S:U/C:N/I:N/A:N"}
 
 
-def source(*names, name="requirements.txt"):
-    pins = tuple(
-        Pinned(Package.of(*each.split("==")[:1], Version(each.split("==")[1])), n + 1) for n, each in enumerate(names)
-    )
-    return Source(name, Digest.of_bytes(name.encode()), pins)
+def source(*pins, name="requirements.txt"):
+    split = (pin.split("==") for pin in pins)
+    asked = (Package.of(package, Version(version)) for package, version in split)
+    return Source(name, Digest.of_bytes(name.encode()), tuple(Pinned(each, line) for line, each in enumerate(asked, 1)))
 
 
 def advisory(name="CVE-2025-27516", *aliases, package=JINJA, severity=Severity.HIGH, fixed=("3.1.6",)):
@@ -177,8 +177,8 @@ def test_no_version_of_a_name_keeps_another_from_being_asked_about():
 @pytest.mark.parametrize("module", ["pip_audit", "cvss"])
 def test_without_the_extra_it_says_which_one(monkeypatch, module, tmp_path):
     monkeypatch.setitem(sys.modules, module, None)
-    real = advisories.importlib.util.find_spec
-    monkeypatch.setattr(advisories.importlib.util, "find_spec", lambda name: None if name == module else real(name))
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else real(name))
     with pytest.raises(ToolMissing) as caught:
         advisories.ask([JINJA], Service(), tmp_path)
     assert "reprobuild[audit]" in caught.value.remedy
