@@ -216,14 +216,14 @@ def _rounds(packages: Sequence[Package]) -> Iterator[list[Package]]:
 def _run(number: int, packages: Sequence[Package], service: Service, scratch: Path) -> list[Advisory]:
     asked, answer = scratch / f"{number}.txt", scratch / f"{number}.json"
     asked.write_text("".join(f"{each.name}=={each.version}\n" for each in packages), encoding="utf-8")
-    # -P: whatever lies in the present folder must not be taken for a module of pip-audit's.
-    argv: list[str | Path] = [sys.executable, "-P", "-m", "pip_audit", "--disable-pip", "--no-deps", "-r", asked]
+    argv: list[str | Path] = [sys.executable, "-m", "pip_audit", "--disable-pip", "--no-deps", "-r", asked]
     argv += ["--format", "json", "--output", answer, "--progress-spinner", "off", "--cache-dir", scratch / "cache"]
     argv += ["--vulnerability-service", service.kind, "--timeout", str(service.timeout)]
     said = ""
     try:
         # Not an argument: the URL may hold a password, and arguments are for all to see.
         env = process.tool_environment({"PIP_AUDIT_OSV_URL": service.osv_url})
+        # In an own folder: Python takes files of the present one for modules.
         process.run(argv, env=env, cwd=scratch, timeout=_LONGEST)
     except process.ToolFailed as error:
         said = error.output

@@ -135,6 +135,8 @@ def test_a_server_that_fails_leaves_nothing_clean(audit: Any, lock: Any, osv: Os
     assert ended.stdout == ""
     assert "remedy: Nothing is known about these packages" in ended.stderr or "pip-audit leaves it out" in ended.stderr
     assert "Traceback" not in ended.stderr
+    if mode == "500" and path in ("/v1/querybatch", "/v1/vulns"):
+        assert "status 500 at http" in ended.stderr
 
 
 def test_a_server_that_fails_leaves_a_sound_lock_unaudited_too(audit: Any, lock: Any, osv: Osv, tmp_path: Path) -> None:
