@@ -343,7 +343,7 @@ def publish(release: Release, *_: str) -> None:
     verify(release)
     tags = {}
     for name, layout in zip(release.images, release.layouts(), strict=True):
-        repository, _, wanted = release.pushed()[name].partition("@")
+        repository, wanted = release.pushed()[name].split("@")
         tags[layout] = f"{repository}:{release.version}"
         has = release.ask("push", layout, tags[layout], "--dry-run")["digest"]
         if has != wanted:
@@ -351,8 +351,8 @@ def publish(release: Release, *_: str) -> None:
     where = release.settings.get("RELEASE_INDEX")
     to = ["--publish-url", where] if where else []
     release.run("publish", *release.files(), *to, *release.trust)
-    for layout, reference in tags.items():
-        release.run("push", layout, reference)
+    for layout, tag in tags.items():
+        release.run("push", layout, tag)
 
 
 def try_out(release: Release, *_: str) -> None:
@@ -379,19 +379,12 @@ def try_out(release: Release, *_: str) -> None:
 def _installer(tool: str, venv: Path, simple: str | None) -> list[str]:
     python = str(venv / "bin" / "python")
     if tool == "pip":
-        more = ["--extra-index-url", simple] if simple else []
-        return [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", *more]
-    return [
-        sys.executable,
-        "-m",
-        "uv",
-        "pip",
-        "install",
-        "--quiet",
-        "--python",
-        python,
-        *(["--index", simple] * bool(simple)),
-    ]
+        return [sys.executable, "-m", "pip", "--python", python, *_install("--extra-index-url", simple)]
+    return [sys.executable, "-m", "uv", "pip", *_install("--index", simple), "--python", python]
+
+
+def _install(option: str, simple: str | None) -> list[str]:
+    return ["install", "--quiet", *([option, simple] if simple else [])]
 
 
 def _expect(command: Sequence[str], said: str, folder: Path) -> None:
