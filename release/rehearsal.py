@@ -5,8 +5,8 @@ Nothing outside is written to: registry, index, advisories and Sigstore are thos
 Every step is the recipe that the workflow runs. A step whose inputs, by digest, are those of an earlier run is not done
 again, so that after a failure the release goes on where it was. Ends with a table of what was released.
 
-What differs from the real one: the image `cli` alone, on Debian in place of its base, which is a commit on top of the one
-that is released.
+What differs from the real one: the image `cli` alone, on Debian in place of its base; that is a commit on top of the
+one that is released.
 """
 
 from __future__ import annotations
