@@ -30,6 +30,7 @@ from reprobuild.sandbox import KINDS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from tests.osv.server import Osv
     from tests.sigstore.stack import Stack
 
 PROJECTS = Path(__file__).parent / "projects"
@@ -197,6 +198,20 @@ def sigstore_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     spec.loader.exec_module(module)
     with module.running(tmp_path_factory.mktemp("sigstore")) as stack:
         yield stack
+
+
+@pytest.fixture
+def osv(tmp_path: Path) -> Iterator[Osv]:
+    """A server of advisories on loopback, with a folder of its own to add to and to take from."""
+    path = Path(__file__).parent / "osv" / "server.py"
+    spec = importlib.util.spec_from_file_location("osv_server", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    shutil.copytree(path.parent / "advisories", tmp_path / "advisories")
+    with module.running(tmp_path / "advisories") as server:
+        yield server
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,12 @@ IMAGE_BUILD_TYPE = "https://reprobuild.dev/build-types/image/v1"
 REBUILD_TYPE = "https://reprobuild.dev/predicates/rebuild/v1"
 #: SLSA v1.0, "Verification Summary Attestation".
 SUMMARY_TYPE = "https://slsa.dev/verification_summary/v1"
+#: in-toto attestation framework, "Vulnerabilities" v0.2.
+AUDIT_TYPE = "https://in-toto.io/attestation/vulns/v0.2"
+#: The field of its predicate with what was asked about: docs/predicates/audit-v1.md says what is in it.
+AUDIT_COVERAGE = "https://reprobuild.dev/predicates/audit/v1"
+#: What it calls the word for how severe something is, beside the scores of CVSS.
+AUDIT_SEVERITY = "https://reprobuild.dev/severity"
 BUILDER = "https://reprobuild.dev/builders/local/v1"
 
 Json = dict[str, Any]
@@ -89,6 +95,31 @@ def rebuild(
             "varied": list(varied),
             "environment": environment,
             "builder": {"id": BUILDER, "version": dict(builder_version)},
+        },
+    }
+
+
+def audit(
+    subject: Json, *, scanner: Json, results: Sequence[Json], coverage: Json, started: str, finished: str
+) -> Json:
+    """A Statement v1 that somebody asked which vulnerabilities are known of what is in an artifact.
+
+    It is the one statement that needs a clock: an audit says what was known at some time.
+
+    Args:
+        scanner: who looked, and in which database: ``uri``, ``version`` and ``db``.
+        results: each with ``id``, ``severity`` and ``annotations``.
+        coverage: how many packages were asked about, and where they are named.
+        started, finished: RFC 3339 in UTC.
+    """
+    return {
+        "_type": STATEMENT_TYPE,
+        "subject": [subject],
+        "predicateType": AUDIT_TYPE,
+        "predicate": {
+            "scanner": {**scanner, "result": list(results)},
+            "metadata": {"scanStartedOn": started, "scanFinishedOn": finished},
+            AUDIT_COVERAGE: coverage,
         },
     }
 

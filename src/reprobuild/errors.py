@@ -34,6 +34,8 @@ class ExitCode(IntEnum):
     NOT_COMPARABLE = 23
     LINT_FOUND = 24
     NOT_VERIFIED = 25
+    VULNERABLE = 26
+    NOT_AUDITED = 27
     INTERRUPTED = 130
 
 
@@ -61,6 +63,8 @@ EXIT_CODE_MEANINGS: dict[ExitCode, str] = {
     ExitCode.NOT_COMPARABLE: "the two could not be compared",
     ExitCode.LINT_FOUND: "`lint` found an error, or with --strict a warning",
     ExitCode.NOT_VERIFIED: "evidence is missing or refused, or isn't enough for the policy",
+    ExitCode.VULNERABLE: "`audit` found a known vulnerability that counts",
+    ExitCode.NOT_AUDITED: "`audit` couldn't ask about every package, so that nothing is known: never clean",
     ExitCode.INTERRUPTED: "interrupted (Ctrl-C, SIGTERM or SIGHUP)",
 }
 
@@ -185,3 +189,9 @@ class EvidenceRefused(ReprobuildError):
     """A signed statement is malformed, was changed, or is about something else."""
 
     exit_code = ExitCode.NOT_VERIFIED
+
+
+class NotAudited(ReprobuildError):
+    """Nobody could say of every package which vulnerabilities are known."""
+
+    exit_code = ExitCode.NOT_AUDITED

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from reprobuild.advisories import Severity
 from reprobuild.compare import Level
 from reprobuild.errors import BadInput, shown
 from reprobuild.keys import PublicKey
@@ -18,6 +19,7 @@ _HOURS = {"h": 1, "d": 24, "w": 168}
 _KINDS = {str: "a text", int: "a number", bool: "true or false", list: "a list", dict: "a table"}
 #: Names for the predicate types that are meant most.
 PREDICATES = {
+    "audit": "https://in-toto.io/attestation/vulns/v0.2",
     "provenance": "https://slsa.dev/provenance/v1",
     "rebuild": "https://reprobuild.dev/predicates/rebuild/v1",
     "sbom": "https://cyclonedx.org/bom",
@@ -50,6 +52,25 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class Audit:
+    """What has to have come out when somebody asked for known vulnerabilities, and how long ago that may be.
+
+    Attributes:
+        max_age: since the audit was finished, as whoever signed it says.
+        max_severity: of the worst that may be there; None for nothing at all.
+        ignores: whether what the auditor ignored may be left out.
+    """
+
+    max_age: timedelta
+    max_severity: Severity | None = None
+    ignores: bool = True
+
+    def bears(self, severity: Severity) -> bool:
+        """Whether a vulnerability may be there. What nobody has weighed may not."""
+        return self.max_severity is not None and severity.rank <= self.max_severity.rank
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """What has to be there; whatever is empty isn't asked for.
 
@@ -64,6 +85,7 @@ class Policy:
             Always, unless it is given as false; then each different statement counts.
         max_age: since a statement was signed; a key alone says nothing of when, so that it then needs a certificate.
         bases: patterns of the images that an image may start from, as provenance names them; ``*`` as in identities.
+        audit: None where nobody has to have asked for known vulnerabilities.
     """
 
     keys: tuple[PublicKey, ...] = ()
@@ -75,6 +97,7 @@ class Policy:
     distinct: bool = True
     max_age: timedelta | None = None
     bases: tuple[str, ...] = ()
+    audit: Audit | None = None
 
     def admits_base(self, name: str) -> bool:
         """Whether an image may start from another."""
@@ -135,7 +158,25 @@ def read(table: Mapping[str, Any], where: str, folder: Path) -> Policy:
         distinct,
         _age(table, where),
         tuple(_list(table, "bases", str, where)),
+        _audit(_of(table, "audit", dict, where), where) if "audit" in table else None,
     )
+
+
+def _audit(table: Mapping[str, Any], where: str) -> Audit:
+    where = f"{where}: audit"
+    known = ("max-age", "max-severity", "ignores")
+    if unknown := sorted(set(table) - set(known)):
+        raise BadInput(f"{where}: there is no setting {shown(unknown[0])!r}.", f"It has {', '.join(known)}.")
+    max_age = _age(table, where)
+    if max_age is None:
+        raise BadInput(f"{where} has no max-age: what was clean once says nothing of today.", 'Add max-age = "7d".')
+    severities = {str(each): each for each in Severity if each is not Severity.UNKNOWN}
+    worst = _of(table, "max-severity", str, where, "none")
+    if worst != "none" and worst not in severities:
+        raise BadInput(
+            f"{where}: there is no severity {shown(worst)!r}.", f"It is one of none, {', '.join(severities)}."
+        )
+    return Audit(max_age, severities.get(worst), _of(table, "ignores", bool, where, True))
 
 
 def _key(folder: Path, name: str, where: str) -> PublicKey:

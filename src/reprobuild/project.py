@@ -23,6 +23,7 @@ _LONGEST = 30 * 24 * 3600  # seconds that a build may have
 _LEAST_MEMORY, _MOST_MEMORY = 64, 1 << 24  # MiB
 _LEGACY_BACKEND = "setuptools.build_meta:__legacy__"
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+_SETTINGS = ("exclude-newer", "python", "wheel", "environments", "images", "archive", "policy", "audit")
 _SELECTION = ("project", "extras", "groups", "python", "platform")
 _OF_IMAGES = ("interpreter", "platforms", "manylinux", "apt", "apt-snapshot")
 #: A package's name, as in Debian Policy 5.6.1: a version, an architecture or an option can't be said.
@@ -106,6 +107,22 @@ class BuildSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Ignore:
+    """``[[tool.reprobuild.audit.ignore]]``: a known vulnerability that somebody has looked at.
+
+    Attributes:
+        id: any of its names.
+        expires: the last day, in UTC, on which it is ignored.
+        package: the only one in which it is ignored, normalised; empty for any.
+    """
+
+    id: str
+    reason: str
+    expires: date
+    package: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """One project's intent.
 
@@ -120,6 +137,7 @@ class Config:
         selections: every runtime lock; the first is requirements.txt.
         images: the images, in the order of pyproject.toml; their locks are among the selections.
         archive: where bases are kept that their registries may delete: ``oci:DIR`` or a repository; empty for none.
+        ignored: vulnerabilities that `audit` doesn't count for some time.
     """
 
     root: Path
@@ -135,6 +153,7 @@ class Config:
     selections: tuple[Selection, ...]
     images: tuple[ImageSettings, ...] = ()
     archive: str = ""
+    ignored: tuple[Ignore, ...] = ()
 
     @property
     def is_legacy(self) -> bool:
@@ -220,9 +239,7 @@ def _parse(document: Mapping[str, Any], root: Path, path: str) -> Config:
     system = reader.table(document, "build-system", {})
     project = reader.table(document, "project", {})
     tool = reader.table(reader.table(document, "tool", {}), "reprobuild", {}, "tool.")
-    reader.known(
-        tool, "tool.reprobuild", ("exclude-newer", "python", "wheel", "environments", "images", "archive", "policy")
-    )
+    reader.known(tool, "tool.reprobuild", _SETTINGS)
     requires_python = str(project.get("requires-python", ""))
     try:
         _check_versions(SpecifierSet(requires_python))
@@ -247,7 +264,39 @@ def _parse(document: Mapping[str, Any], root: Path, path: str) -> Config:
         selections=(own, *environments, *(image.selection for image in images)),
         images=images,
         archive=reader.string(tool, "archive", "tool.reprobuild", ""),
+        ignored=_ignored(reader, reader.table(tool, "audit", {}, "tool.reprobuild.")),
     )
+
+
+def _ignored(reader: "_Reader", table: Mapping[str, Any]) -> tuple[Ignore, ...]:
+    where = "tool.reprobuild.audit"
+    reader.known(table, where, ("ignore",))
+    listed = table.get("ignore", [])
+    if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
+        raise BadInput(f"{reader.path}: {where}.ignore is not a list of tables.", f"Write [[{where}.ignore]].")
+    found = tuple(_ignore(reader, each, f"{where}.ignore") for each in listed)
+    keys = [(each.id, each.package) for each in found]
+    if twice := next((each for each in keys if keys.count(each) > 1), None):
+        raise BadInput(f"{reader.path}: {where}.ignore names {shown(twice[0])} twice.", "Keep the one that is true.")
+    return found
+
+
+def _ignore(reader: "_Reader", table: Mapping[str, Any], where: str) -> Ignore:
+    reader.known(table, where, ("id", "reason", "expires", "package"))
+    name, reason = (reader.string(table, key, where, "").strip() for key in ("id", "reason"))
+    if not name:
+        raise BadInput(f"{reader.path}: {where} has no id.", 'Such as id = "CVE-2025-27516"; any of its names will do.')
+    called = f"{where} of {shown(name)}"
+    if not reason:
+        raise BadInput(f"{reader.path}: {called} has no reason.", "Say why it does no harm here: others will ask.")
+    expires = table.get("expires")
+    if not isinstance(expires, date) or isinstance(expires, datetime):
+        raise BadInput(
+            f"{reader.path}: {called} has no date in expires.",
+            "Write expires = 2026-12-31, without quotes: on the day after, it counts again.",
+        )
+    package = reader.string(table, "package", where, "")
+    return Ignore(name, reason, expires, canonicalize_name(package))
 
 
 def _exclude_newer(tool: Mapping[str, Any], path: str) -> str | bool | None:

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reprobuild import attest
+from reprobuild.advisories import Severity
 from reprobuild.bundle import STATEMENT_MEDIA_TYPE, Bundle, refused, strict_json
 from reprobuild.compare import Level
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, EvidenceRefused, ToolMissing, shown
-from reprobuild.policy import Policy
+from reprobuild.policy import Audit, Policy
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -30,6 +31,7 @@ _STATEMENTS = (attest.STATEMENT_TYPE, "https://in-toto.io/Statement/v0.1")
 _SKEW = timedelta(minutes=10)
 _ADD = "Add it to `identities` or `github`, if you trust it."
 _SOUND = "Ask whoever signed it for a sound bundle, or for the root of trust that it was signed under."
+_AUDIT = "Audit it again: `reprobuild audit … --attest KEY`."
 _ROOT = "If it was signed with a private instance of Sigstore, name its --trusted-root; else ask for a sound bundle."
 _PROVENANCES = (attest.PROVENANCE_TYPE, "https://slsa.dev/provenance/v0.2")
 #: Fulcio's extensions with the repository whose job it was, and with the issuer: as DER, and as it was before (fulcio,
@@ -121,9 +123,12 @@ def verify(
         except (EvidenceRefused, ToolMissing) as error:
             why.append(error.reason)
             remedy = remedy or error.remedy
-    fresh, stale = _by_age(accepted, policy, now or datetime.now(UTC))
-    checks = tuple(_checks(subject, fresh, policy, [*why, *stale], remedy))
-    return Verification(subject, checks, tuple(fresh), (*why, *stale), tuple(_warnings(subject, fresh, policy)))
+    now = now or datetime.now(UTC)
+    fresh, stale = _by_age(accepted, policy, now)
+    checks = list(_checks(subject, fresh, policy, [*why, *stale], remedy))
+    if policy.audit:
+        checks.append(_audited(fresh, policy.audit, now))
+    return Verification(subject, tuple(checks), tuple(fresh), (*why, *stale), tuple(_warnings(subject, fresh, policy)))
 
 
 def accept(bundle: Bundle, subject: Digest, policy: Policy, client: "SigstoreClient") -> Signed:
@@ -190,7 +195,8 @@ def _checks(
     subject: Digest, found: Sequence[Signed], policy: Policy, why: Sequence[str], remedy: str
 ) -> Iterator[Check]:
     found = [each for each in found if not _speaks_against(each, subject, policy)]
-    signers = sorted({each.signer for each in found})
+    # Whoever looked for known vulnerabilities, and may have found some, doesn't say that it is what it should be.
+    signers = sorted({each.signer for each in found if each.predicate_type != attest.AUDIT_TYPE})
     if signers:
         yield Check("signature", True, f"signed by {', '.join(signers)}")
     else:
@@ -265,6 +271,94 @@ def _rebuilds(subject: Digest, found: Sequence[Signed], policy: Policy) -> Check
         return Check("rebuilds", True, f"{of}: {', '.join(sorted(voters))}")
     twice = " (one signer counts once)" if policy.distinct and len(votes) > len(voters) else ""
     return Check("rebuilds", False, of + twice, "Have it rebuilt by others: `reprobuild verify-… --attest KEY`.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What an audit says; each part raises ValueError where it can't be read.
+
+    Attributes:
+        found: the name of each vulnerability that wasn't ignored, with how severe it is.
+        ignored: the same of the others, with the reason.
+    """
+
+    signer: str
+    finished: datetime
+    packages: int
+    found: tuple[tuple[str, Severity], ...]
+    ignored: tuple[tuple[str, Severity, str], ...]
+
+    @classmethod
+    def of(cls, signed: Signed) -> "_Outcome":
+        """Raises: ValueError, KeyError, TypeError, AttributeError: the statement isn't one of an audit."""
+        said = signed.predicate
+        finished = datetime.fromisoformat(said["metadata"]["scanFinishedOn"])
+        packages = said[attest.AUDIT_COVERAGE]["packages"]
+        if finished.tzinfo is None or type(packages) is not int:
+            raise ValueError("no time zone, or no number of packages")
+        found: list[tuple[str, Severity]] = []
+        ignored: list[tuple[str, Severity, str]] = []
+        for each in said["scanner"]["result"]:
+            severity = _severity_in(each)
+            reasons = [note["ignored"] for note in each.get("annotations", []) if "ignored" in note]
+            if reasons:
+                ignored.append((str(each["id"]), severity, str(reasons[0])))
+            else:
+                found.append((str(each["id"]), severity))
+        return cls(signed.signer, finished, packages, tuple(found), tuple(ignored))
+
+
+def _severity_in(result: dict[str, Any]) -> Severity:
+    """By the word that reprobuild writes; a result without one is of unknown severity."""
+    words = [each["score"] for each in result["severity"] if each.get("method") == attest.AUDIT_SEVERITY]
+    return Severity(words[0]) if len(words) == 1 else Severity.UNKNOWN
+
+
+def _audited(found: Sequence[Signed], wanted: Audit, now: datetime) -> Check:
+    """The newest trusted audit decides: an older one, cleaner or not, says less about today."""
+    outcomes = []
+    for each in found:
+        if each.predicate_type == attest.AUDIT_TYPE and attest.AUDIT_COVERAGE in each.predicate:
+            try:
+                outcomes.append(_Outcome.of(each))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                text = f"the audit in {each.where} can't be read, and it may be the newest"
+                return Check("audit", False, text, "Take it away, and audit it again.")
+    if not outcomes:
+        return Check("audit", False, "no trusted audit says what it asked about", _AUDIT)
+    newest = max(each.finished for each in outcomes)
+    last = [each for each in outcomes if each.finished == newest]
+    if objection := next(_objections(last, newest, wanted, now), None):
+        return Check("audit", False, *objection)
+    ignored = (
+        f"; ignored: {shown(name)} ({severity}): {shown(why)}" for e in last for name, severity, why in e.ignored
+    )
+    signers = ", ".join(sorted({each.signer for each in last}))
+    text = (
+        f"{min(each.packages for each in last)} packages were asked about on {newest:%Y-%m-%d %H:%M} UTC by {signers}"
+    )
+    return Check("audit", True, text + "".join(ignored))
+
+
+def _objections(last: Sequence[_Outcome], newest: datetime, wanted: Audit, now: datetime) -> Iterator[tuple[str, str]]:
+    """What a policy has against the newest audits, each with its remedy."""
+    if newest - now > _SKEW:
+        yield "the newest audit was finished after this machine's clock: one of the two must be wrong", _AUDIT
+    if now - newest > wanted.max_age:
+        yield f"the newest audit is of {newest:%Y-%m-%d %H:%M} UTC, too long ago", _AUDIT
+    if not all(each.packages > 0 for each in last):
+        yield "the newest audit asked about no package", _AUDIT
+    mend = "Have it mended, and audit it again."
+    for name, severity, why in (one for each in last for one in each.ignored):
+        if not wanted.ignores:
+            text = f"the newest audit ignores {shown(name)} ({severity}): {shown(why)}"
+            yield f"{text}; the policy has ignores = false", mend
+    found = sorted((one for each in last for one in each.found), key=lambda one: -one[1].rank)
+    bad = [one for one in found if not wanted.bears(one[1])]
+    for name, severity in bad[:1]:
+        more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        most = f"{wanted.max_severity} at most" if wanted.max_severity else "none"
+        yield f"the newest audit found {shown(name)} ({severity}){more}; the policy bears {most}", mend
 
 
 def _agrees(vote: Signed, subject: Digest, policy: Policy) -> bool:

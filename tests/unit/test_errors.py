@@ -34,9 +34,10 @@ def test_codes_are_what_scripts_rely_on():
         "SigningFailed": 15,
         "NotComparable": 23,
         "EvidenceRefused": 25,
+        "NotAudited": 27,
     }
     assert (ExitCode.OK, ExitCode.INTERNAL, ExitCode.USAGE, ExitCode.INTERRUPTED) == (0, 1, 2, 130)
-    assert [int(code) for code in ExitCode if code.name.startswith(("DIFFERS", "NOT_"))] == [20, 21, 22, 23, 25]
+    assert [int(code) for code in ExitCode if code.name.startswith(("DIFFERS", "NOT_"))] == [20, 21, 22, 23, 25, 27]
 
 
 def test_codes_stay_clear_of_the_shells_own():

@@ -2,10 +2,11 @@ from datetime import timedelta
 
 import pytest
 
+from reprobuild.advisories import Severity
 from reprobuild.compare import Level
 from reprobuild.errors import BadInput
 from reprobuild.keys import PrivateKey
-from reprobuild.policy import PREDICATES, Identity, Policy, read
+from reprobuild.policy import PREDICATES, Audit, Identity, Policy, read
 
 WHO = {"identity": "release@example.org", "issuer": "https://accounts.example.org"}
 OTHER = {**WHO, "identity": "second@example.org"}
@@ -36,6 +37,7 @@ def test_everything_that_can_be_said(tmp_path, keys):
         "distinct": False,
         "max-age": "30d",
         "bases": ["registry.example.org/*"],
+        "audit": {"max-age": "7d", "max-severity": "medium", "ignores": False},
     }
     assert read(table, "policy.toml", tmp_path) == Policy(
         keys=tuple(keys),
@@ -54,6 +56,7 @@ def test_everything_that_can_be_said(tmp_path, keys):
         distinct=False,
         max_age=timedelta(days=30),
         bases=("registry.example.org/*",),
+        audit=Audit(timedelta(days=7), Severity.MEDIUM, ignores=False),
     )
 
 
@@ -110,6 +113,13 @@ def test_what_is_not_said():
         ({"max-age": "1d "}, "not a time such as"),
         ({"max-age": "9999999d"}, "not a time such as"),
         ({"max-age": 30}, "max-age has to be a text"),
+        ({"audit": "7d"}, "audit has to be a table"),
+        ({"audit": {}}, "audit has no max-age"),
+        ({"audit": {"max-age": "7"}}, "audit: max-age is not a time such as"),
+        ({"audit": {"max-age": "7d", "severity": "high"}}, "audit: there is no setting 'severity'"),
+        ({"audit": {"max-age": "7d", "max-severity": "High"}}, "audit: there is no severity 'High'"),
+        ({"audit": {"max-age": "7d", "max-severity": "unknown"}}, "audit: there is no severity 'unknown'"),
+        ({"audit": {"max-age": "7d", "ignores": "no"}}, "audit: ignores has to be true or false"),
     ],
 )
 def test_what_can_not_be_said(tmp_path, settings, words):
@@ -191,3 +201,21 @@ def test_a_repository_on_github():
 
 def test_no_base_is_allowed_where_none_is_named():
     assert not Policy().admits_base("x")
+
+
+@pytest.mark.parametrize(
+    ("said", "borne"),
+    [
+        ("none", []),
+        ("low", ["low"]),
+        ("high", ["low", "medium", "high"]),
+        ("critical", ["low", "medium", "high", "critical"]),
+    ],
+)
+def test_what_an_audit_may_have_found(said, borne):
+    found = policy(audit={"max-age": "7d", "max-severity": said}).audit
+    assert [str(each) for each in Severity if found.bears(each)] == borne
+
+
+def test_an_audit_has_to_be_clean_where_nothing_else_is_said():
+    assert policy(audit={"max-age": "7d"}).audit == Audit(timedelta(days=7), None, ignores=True)

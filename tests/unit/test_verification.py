@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from reprobuild import attest, verification
+from reprobuild.advisories import Severity
 from reprobuild.bundle import Bundle, pae, with_key
 from reprobuild.compare import Level
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, EvidenceRefused
 from reprobuild.keys import PrivateKey
-from reprobuild.policy import Identity, Policy
+from reprobuild.policy import Audit, Identity, Policy
 from reprobuild.sign import KeySigner
 from reprobuild.verification import Signed, _utf8_string, accept, require, verify
 
@@ -504,3 +505,162 @@ def test_a_summary_of_what_differs_does_not_vouch_for_it(said):
     summary = attest.summary_of(said, verifier="https://example.org/v", time="2026-01-01T00:00:00Z", policy=policy)
     assert summary["predicate"]["verificationResult"] == "FAILED"
     assert summary["predicate"]["verifiedLevels"] == []
+
+
+# --- audits ---------------------------------------------------------------------------------------------
+
+NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
+WEEK = Audit(timedelta(days=7))
+
+
+def audit(*results, age=timedelta(hours=1), packages=3, subject=SUBJECT):
+    finished = (NOON - age).isoformat()
+    return attest.audit(
+        descriptor(subject),
+        scanner={"uri": "https://example.org/scanner", "db": {"lastUpdate": finished}},
+        results=results,
+        coverage={"packages": packages, "sources": []},
+        started=finished,
+        finished=finished,
+    )
+
+
+def vulnerability(severity="high", name="CVE-1", ignored=""):
+    notes = {"package": "jinja2"} | ({"ignored": ignored, "expires": "2026-12-31"} if ignored else {})
+    return {
+        "id": name,
+        "severity": [{"method": "CVSS_V3", "score": "9.9"}, {"method": attest.AUDIT_SEVERITY, "score": severity}],
+        "annotations": [notes],
+    }
+
+
+def audited(*statements, wanted=WEEK, key=BOB):
+    """What verifying an artifact with provenance and these audits says of the audits."""
+    evidence = [("p.json", signed(ALICE, provenance()))]
+    evidence += [(f"{n}.json", signed(key, each)) for n, each in enumerate(statements)]
+    found = verify(SUBJECT, evidence, Policy(keys=TRUSTED, audit=wanted), now=NOON)
+    assert failed(found) <= {"audit"}
+    return found.checks[-1]
+
+
+def test_a_young_audit_that_found_nothing_is_enough():
+    check = audited(audit())
+    assert (check.name, check.passed) == ("audit", True)
+    assert check.text == f"3 packages were asked about on 2026-06-01 11:00 UTC by {BOB.public.id}"
+
+
+@pytest.mark.parametrize(
+    ("statements", "words"),
+    [
+        ([], "no trusted audit says what it asked about"),
+        ([audit(subject=OTHER)], "no trusted audit says what it asked about"),
+        ([audit(age=timedelta(days=7, seconds=1))], "of 2026-05-25 11:59 UTC, too long ago"),
+        ([audit(age=-timedelta(hours=1))], "after this machine's clock"),
+        ([audit(packages=0)], "asked about no package"),
+        ([audit(vulnerability())], "found CVE-1 (high); the policy bears none"),
+        ([audit(vulnerability("low"))], "found CVE-1 (low); the policy bears none"),
+        ([audit(vulnerability("low"), vulnerability("critical", "CVE-2"))], "found CVE-2 (critical) and 1 more"),
+        # Only the newest counts, whichever comes first.
+        ([audit(), audit(vulnerability(), age=timedelta(0))], "found CVE-1"),
+        ([audit(vulnerability(), age=timedelta(0)), audit()], "found CVE-1"),
+        ([audit(vulnerability()), audit()], "found CVE-1"),
+        ([audit(), audit(age=-timedelta(days=1))], "after this machine's clock"),
+        ([audit(packages=0), audit()], "asked about no package"),
+    ],
+)
+def test_what_is_wrong_with_audits(statements, words):
+    check = audited(*statements)
+    assert not check.passed
+    assert words in check.text
+    assert check.remedy
+
+
+def test_a_newer_audit_that_is_clean_takes_the_place_of_an_older_one():
+    assert audited(audit(vulnerability("critical"), age=timedelta(days=2)), audit()).passed
+
+
+def test_clocks_may_be_a_little_apart():
+    assert audited(audit(age=-timedelta(minutes=9))).passed
+
+
+@pytest.mark.parametrize(
+    ("most", "severity", "passed"),
+    [
+        (Severity.MEDIUM, "medium", True),
+        (Severity.MEDIUM, "high", False),
+        (Severity.CRITICAL, "critical", True),
+        (Severity.CRITICAL, "unknown", False),
+    ],
+)
+def test_how_severe_what_an_audit_found_may_be(most, severity, passed):
+    assert audited(audit(vulnerability(severity)), wanted=Audit(WEEK.max_age, most)).passed is passed
+
+
+def test_what_was_ignored_is_shown_and_need_not_be_accepted():
+    statement = audit(vulnerability(ignored="no template comes from outside"))
+    check = audited(statement)
+    assert check.passed
+    assert check.text.endswith("; ignored: CVE-1 (high): no template comes from outside")
+    check = audited(statement, wanted=Audit(WEEK.max_age, Severity.CRITICAL, ignores=False))
+    assert not check.passed
+    assert "ignores CVE-1 (high): no template comes from outside; the policy has ignores = false" in check.text
+
+
+def test_a_stranger_s_audit_counts_for_nothing_and_hides_nothing():
+    assert not audited(audit(), key=MALLORY).passed
+    evidence = [("p", signed(ALICE, provenance())), ("a", signed(BOB, audit(vulnerability())))]
+    evidence.append(("m", signed(MALLORY, audit(age=timedelta(0)))))
+    found = verify(SUBJECT, evidence, Policy(keys=TRUSTED, audit=WEEK), now=NOON)
+    assert "found CVE-1" in found.checks[-1].text
+
+
+def changed(**parts):
+    statement = audit()
+    for path, value in parts.items():
+        *way, last = path.split("__")
+        table = statement["predicate"]
+        for key in way:
+            table = table[attest.AUDIT_COVERAGE if key == "coverage" else key]
+        table[last] = value
+    return statement
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        changed(metadata={}),
+        changed(metadata__scanFinishedOn="yesterday"),
+        changed(metadata__scanFinishedOn="2026-06-01T11:00:00"),
+        changed(metadata__scanFinishedOn=3),
+        changed(coverage__packages=True),
+        changed(coverage__packages="3"),
+        changed(scanner={}),
+        changed(scanner__result=None),
+        changed(scanner__result=["CVE-1"]),
+        changed(scanner__result=[{"id": "CVE-1"}]),
+        changed(scanner__result=[vulnerability("terrible")]),
+        changed(scanner__result=[{**vulnerability(), "annotations": [["ignored"]]}]),
+    ],
+)
+def test_an_audit_that_can_not_be_read_may_be_the_newest(statement):
+    check = audited(audit(age=timedelta(0)), statement)
+    assert not check.passed
+    assert "1.json can't be read" in check.text
+
+
+def test_an_audit_of_unknown_severity_is_the_worst():
+    one = vulnerability()
+    one["severity"] = one["severity"][:1]
+    assert "CVE-1 (unknown)" in audited(audit(one), wanted=Audit(WEEK.max_age, Severity.CRITICAL)).text
+
+
+def test_another_tools_statement_of_the_type_neither_meets_the_policy_nor_stands_in_its_way():
+    other = audit(vulnerability(), age=timedelta(0))
+    del other["predicate"][attest.AUDIT_COVERAGE]
+    assert not audited(other).passed
+    assert audited(other, audit()).passed
+
+
+def test_an_audit_does_not_say_that_an_artifact_is_what_it_should_be():
+    found = check(signed(ALICE, audit()), audit=Audit(timedelta(weeks=9999)), predicates=(attest.AUDIT_TYPE,))
+    assert failed(found) == {"signature"}

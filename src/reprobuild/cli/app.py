@@ -28,6 +28,7 @@ _COMMANDS = {
     "image": ("image", "image", "Build an image from its Dockerfile and its lock."),
     "verify-image": ("verify_image", "verify_image", "Make an image again elsewhere and compare the raw bytes."),
     "lint": ("lint", "lint", "Look in Dockerfiles for what makes images differ from build to build."),
+    "audit": ("audit", "command", "Ask which known vulnerabilities locks, a wheel or an image have."),
     "keys": ("keys", "keys", "Make local signing keys, and look at them."),
     "sign": ("sign", "sign", "Sign the record of a wheel, another file or an image."),
     "verify": ("verify", "verify", "Check the signed statements about an artifact against a policy."),

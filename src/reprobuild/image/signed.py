@@ -29,7 +29,7 @@ _CONTENT, BUNDLE_PREDICATE = "dev.sigstore.bundle.content", "dev.sigstore.bundle
 _MOST_BUNDLES = 1000
 _RECORD = ".intoto.json"
 #: In the names of files; other types get some digits.
-_KINDS = {attest.PROVENANCE_TYPE: "provenance", attest.REBUILD_TYPE: "rebuild"}
+_KINDS = {attest.PROVENANCE_TYPE: "provenance", attest.REBUILD_TYPE: "rebuild", attest.AUDIT_TYPE: "audit"}
 
 
 class Artifact(Protocol):
