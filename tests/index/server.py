@@ -2,8 +2,8 @@
 """A package index of one's own for the tests, on loopback: a real pypiserver behind a recorder.
 
 Whoever uploads has to log in; reading is free. As larger indexes do, it also mints tokens for the jobs of a CI that
-show who they are (trusted publishing), where it is told whose identity tokens to believe. Uploads are kept as they came,
-and some can be made to fail.
+show who they are (trusted publishing), where it is told whose identity tokens to believe. Uploads are kept as they
+came, and some can be made to fail.
 
     server.py FOLDER [--port N]     serve until interrupted; prints its URL and then the file of credentials,
                                     FOLDER/environment (to be sourced). Packages lie in FOLDER/packages.
