@@ -34,6 +34,8 @@ class ExitCode(IntEnum):
     NOT_COMPARABLE = 23
     LINT_FOUND = 24
     NOT_VERIFIED = 25
+    NOT_PUBLISHABLE = 28
+    PUBLISH_FAILED = 29
     INTERRUPTED = 130
 
 
@@ -61,6 +63,8 @@ EXIT_CODE_MEANINGS: dict[ExitCode, str] = {
     ExitCode.NOT_COMPARABLE: "the two could not be compared",
     ExitCode.LINT_FOUND: "`lint` found an error, or with --strict a warning",
     ExitCode.NOT_VERIFIED: "evidence is missing or refused, or isn't enough for the policy",
+    ExitCode.NOT_PUBLISHABLE: "`publish` uploaded nothing: a file isn't verified, or no index would take it",
+    ExitCode.PUBLISH_FAILED: "the index refuses an upload, has another file of that name, or can't be reached",
     ExitCode.INTERRUPTED: "interrupted (Ctrl-C, SIGTERM or SIGHUP)",
 }
 
@@ -185,3 +189,15 @@ class EvidenceRefused(ReprobuildError):
     """A signed statement is malformed, was changed, or is about something else."""
 
     exit_code = ExitCode.NOT_VERIFIED
+
+
+class NotPublishable(ReprobuildError):
+    """A file wasn't made again with the outcome that is asked for, or no index would take it."""
+
+    exit_code = ExitCode.NOT_PUBLISHABLE
+
+
+class PublishFailed(ReprobuildError):
+    """The index refuses an upload, has another file of the same name, or can't be reached."""
+
+    exit_code = ExitCode.PUBLISH_FAILED

@@ -36,7 +36,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its web framework reads forms with what Python 3.13 doesn't have any more,
-    import pypiserver
+    import pypiserver  # type: ignore[import-untyped]
 # and adds an importer for its own plug-ins, of a kind that Python warns of at each later import.
 sys.meta_path[:] = [each for each in sys.meta_path if type(each).__module__ != "pypiserver.bottle_wrapper.bottle"]
 

@@ -25,6 +25,8 @@ _COMMANDS = {
     "wheel": ("wheel", "wheel", "Build the project's wheel from its commit and its lock."),
     "verify-wheel": ("verify_wheel", "verify_wheel", "Make a wheel again elsewhere and compare the raw bytes."),
     "verify-wheels": ("verify_wheels", "verify_wheels", "Make every wheel that a lock pins again, and compare."),
+    "sdist": ("sdist", "sdist", "Build the project's sdist from its commit and its lock."),
+    "verify-sdist": ("sdist", "verify_sdist", "Make an sdist again elsewhere and compare the raw bytes."),
     "image": ("image", "image", "Build an image from its Dockerfile and its lock."),
     "verify-image": ("verify_image", "verify_image", "Make an image again elsewhere and compare the raw bytes."),
     "lint": ("lint", "lint", "Look in Dockerfiles for what makes images differ from build to build."),
