@@ -19,7 +19,7 @@ LAYERS = """
     __init__ errors digest files process progress guilty clock archive elf fatbin wheelfile oci sandbox variations
     interpreter project lockfile places index gitcmd source inside toolchain backend sdistfile sdist lock attest wheel
     causes difference contents compare rebuild evidence infer replay published dependencies batch keys bundle sign
-    policy verification image doctor cli __main__
+    policy verification image publish doctor cli __main__
     """.split()
 SLOW = ["build", "packaging", "pypi_simple", "requests", "rfc8785", "rich"]
 COMMANDS = list(app._COMMANDS)

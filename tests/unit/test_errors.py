@@ -34,6 +34,8 @@ def test_codes_are_what_scripts_rely_on():
         "SigningFailed": 15,
         "NotComparable": 23,
         "EvidenceRefused": 25,
+        "NotPublishable": 28,
+        "PublishFailed": 29,
     }
     assert (ExitCode.OK, ExitCode.INTERNAL, ExitCode.USAGE, ExitCode.INTERRUPTED) == (0, 1, 2, 130)
     assert [int(code) for code in ExitCode if code.name.startswith(("DIFFERS", "NOT_"))] == [20, 21, 22, 23, 25]

@@ -27,6 +27,7 @@ _COMMANDS = {
     "verify-wheels": ("verify_wheels", "verify_wheels", "Make every wheel that a lock pins again, and compare."),
     "sdist": ("sdist", "sdist", "Build the project's sdist from its commit and its lock."),
     "verify-sdist": ("sdist", "verify_sdist", "Make an sdist again elsewhere and compare the raw bytes."),
+    "publish": ("publish", "publish", "Upload wheels and sdists that are verified to a package index."),
     "image": ("image", "image", "Build an image from its Dockerfile and its lock."),
     "verify-image": ("verify_image", "verify_image", "Make an image again elsewhere and compare the raw bytes."),
     "lint": ("lint", "lint", "Look in Dockerfiles for what makes images differ from build to build."),
