@@ -292,8 +292,8 @@ def verify(
     done = []
     for artifact in artifacts(text, registries, scratch, every=True):
         artifact.check()
-        if isinstance(artifact, File) and artifact.path.suffix == ".whl":
-            policy = replace(policy, bases=())  # a project has one policy, and its wheel starts from no image
+        if isinstance(artifact, File) and artifact.path.name.endswith((".whl", ".tar.gz")):
+            policy = replace(policy, bases=())  # a project has one policy, and its wheel or sdist starts from no image
         found = chain(named, artifact.evidence())  # one bundle after the other: together they may be large
         done.append((artifact, verification.verify(artifact.digest, found, policy, trust=trust)))
     return tuple(done)
