@@ -15,6 +15,7 @@ from typing import Any
 
 from reprobuild import guilty, interpreter, lockfile, process, source
 from reprobuild.attest import Record, WheelRecord
+from reprobuild.bom import library_version
 from reprobuild.causes import cause_of
 from reprobuild.compare import Difference, Hint, Level, Verdict, compare
 from reprobuild.digest import Digest
@@ -371,6 +372,9 @@ def _then_and_now(record: WheelRecord, inputs: Inputs) -> tuple[str, ...]:
     recorded = record.internal.get("compilers")
     for name, version in compilers().items():
         then[name], now[name] = recorded.get(name) if isinstance(recorded, dict) else None, version
+    if isinstance(sbom := record.internal.get("sbom"), dict):
+        name = "cyclonedx-python-lib"
+        then[name], now[name] = sbom.get(name), library_version()
     if isinstance(cuda := record.internal.get("cuda"), dict):
         for name, here in toolkit_of(inputs.config).items():
             said = cuda.get(name)

@@ -11,7 +11,20 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from reprobuild import __version__, attest, backend, fatbin, interpreter, lockfile, process, project, source, toolchain
+from reprobuild import (
+    __version__,
+    attest,
+    backend,
+    bom,
+    fatbin,
+    interpreter,
+    lockfile,
+    pep770,
+    process,
+    project,
+    source,
+    toolchain,
+)
 from reprobuild.attest import Json
 from reprobuild.digest import Digest, chunks_of
 from reprobuild.errors import BadInput, BuildFailed, LockMissing, WriteFailed
@@ -181,6 +194,8 @@ def make(
         BuildFailed, BadInput: the build fails, or what it made isn't a sound wheel.
     """
     config, exported = inputs.config, inputs.source
+    if config.wheel.sbom:
+        bom.require_library()
     readable = [inputs.interpreter.prefix, *exported.objects, *toolchain.shown(config)]
     size = index.kept_size(inputs.files)
     if shown := (*config.wheel.readable, *config.wheel.path):
@@ -215,6 +230,10 @@ def make(
         kept = backend.take(box, ".whl", out_dir)
         observer.step("checking the wheel against its own RECORD")
         _check(kept)
+        if config.wheel.sbom:
+            observer.step("putting the bill of materials into the wheel")
+            pep770.embed(kept, inputs.files, exported.epoch)
+            _check(kept)
         return kept, box.guarantees, observed(box)
 
 
@@ -290,6 +309,8 @@ def record_of(
     }
     if architectures:
         internal["cuda"] = {"architectures": list(architectures), **toolchain.toolkit_of(inputs.config)}
+    if inputs.config.wheel.sbom:
+        internal["sbom"] = {"cyclonedx-python-lib": bom.library_version()}
     return statement_of(inputs, filename, digest, internal, {"reprobuild": __version__, "uv": uv_version()})
 
 
@@ -308,6 +329,8 @@ def statement_of(
         },
         "environment": dict(config.wheel.environment),
     }
+    if config.wheel.sbom:
+        external["sbom"] = True
     return attest.provenance(
         attest.descriptor({"sha256": digest.hex}, name=filename),
         build_type=attest.WHEEL_BUILD_TYPE,
