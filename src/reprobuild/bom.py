@@ -167,9 +167,10 @@ def encode(document: Document) -> bytes:
     return canonical_json({**sound, "serialNumber": serial.urn}) + b"\n"
 
 
-def serial_number(raw: bytes) -> str:
-    """The serial number in a document's bytes."""
-    return str(json.loads(raw)["serialNumber"])
+def read(raw: bytes) -> Json:
+    """A document of ours from its bytes."""
+    found: Json = json.loads(raw)
+    return found
 
 
 def _sorted(value: Any) -> Any:  # noqa: ANN401 - JSON
@@ -226,7 +227,7 @@ def _component(part: Part) -> "Component":
     from cyclonedx.model import ExternalReference, ExternalReferenceType, Property, XsUri  # noqa: PLC0415
     from cyclonedx.model.component import Component, ComponentType  # noqa: PLC0415
 
-    purl = part.purl and _package_url(part.purl)
+    purl = _package_url(part.purl) if part.purl else None
     files = []
     for each in part.files:
         # No URL, as in the lock: which file of the release it may be, wherever it is had from.

@@ -148,6 +148,11 @@ def _distribution(archive: Archive, files: dict[str, Entry], name: str) -> Itera
         )
 
 
+def from_record(algorithm: str, value: str) -> Digest:
+    """A hash as RECORD has it."""
+    return Digest(algorithm, base64.urlsafe_b64decode(f"{value}==").hex())
+
+
 # --- into the wheel ----------------------------------------------------------------------------------
 
 

@@ -262,7 +262,7 @@ def _inputs_of(
     if locked != recorded:
         raise DigestMismatch(f"{lock_path.name} in the source has {locked}, but the record names {recorded}.")
     python = interpreter.find(asked) if asked else _interpreter_of(record)
-    files = tuple(sorted(_locked_file(record, part) for part in record.dependencies("build-requirement")))
+    files = tuple(sorted(locked_file(record, part) for part in record.dependencies("build-requirement")))
     lock = lockfile.read(lock_path)
     _require_locked(files, lock, python, _remedy(record, python))
     return Inputs(config, exported, files, locked, python), lock
@@ -335,7 +335,12 @@ def differing(said: Any, wanted: Any, where: str = "") -> str:  # noqa: ANN401 -
     return next((found for key, a, b in inner if (found := differing(a, b, f"{where}.{key}".lstrip(".")))), "")
 
 
-def _locked_file(record: WheelRecord, part: dict[str, Any]) -> LockedFile:
+def locked_file(record: WheelRecord, part: dict[str, Any]) -> LockedFile:
+    """A build requirement that a record names.
+
+    Raises:
+        RecordUnusable: it is malformed.
+    """
     filename, uri = record.text(part, "name"), record.text(part, "uri")
     name, _, version = uri.removeprefix("pkg:pypi/").partition("@")
     if not name or not version or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+!-]*", filename):

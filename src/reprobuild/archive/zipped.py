@@ -465,9 +465,7 @@ def _at(raw: bytes, offset: int) -> bytes:
     extra, comment = tail[:extra_length], tail[extra_length:]
     wide = b"".join(data for tag, data in extra_fields(extra) if tag == ZIP64)
     sizes = wide[: 8 * sum(each == 0xFFFFFFFF for each in fields[10:12])]
-    others = b"".join(
-        struct.pack("<HH", tag, len(data)) + data for tag, data in extra_fields(extra) if tag != ZIP64
-    )
+    others = b"".join(struct.pack("<HH", tag, len(data)) + data for tag, data in extra_fields(extra) if tag != ZIP64)
     fits = offset < 0xFFFFFFFF
     data = sizes if fits else sizes + struct.pack("<Q", offset)
     if data:

@@ -29,6 +29,7 @@ _COMMANDS = {
     "verify-image": ("verify_image", "verify_image", "Make an image again elsewhere and compare the raw bytes."),
     "lint": ("lint", "lint", "Look in Dockerfiles for what makes images differ from build to build."),
     "keys": ("keys", "keys", "Make local signing keys, and look at them."),
+    "sbom": ("sbom", "sbom", "Write the bill of materials of a lock, a wheel or an image."),
     "sign": ("sign", "sign", "Sign the record of a wheel, another file or an image."),
     "verify": ("verify", "verify", "Check the signed statements about an artifact against a policy."),
     "push": ("push", "push", "Push an image that was built before, with all that lies beside it."),
