@@ -119,6 +119,19 @@ class Index:
         with process.workers(_PARALLEL) as pool:
             return tuple(sorted(pool.map(lambda pin: self._choose(pin, interpreter), pins)))
 
+    def wheel_for(self, pin: Pin, interpreters: Iterable[Accepting]) -> LockedFile | None:
+        """The wheel among a pin's files that the first interpreter to take any likes best; None where none does.
+
+        Raises:
+            IndexFailed: no place could be asked.
+        """
+        wheels = {digest: name for digest, name in self._names(pin).items() if name.endswith(".whl")}
+        for each in interpreters:
+            best = _best(wheels, each)
+            if best is not None:
+                return LockedFile(pin.name, str(pin.version), wheels[best], best)
+        return None
+
     def release(self, name: str, version: str) -> tuple[ReleasedFile, ...]:
         """Every wheel and sdist of a release, by file name; of two places the first counts.
 

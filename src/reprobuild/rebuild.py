@@ -15,6 +15,7 @@ from typing import Any
 
 from reprobuild import guilty, interpreter, lockfile, process, sdist, source
 from reprobuild.attest import Record, SdistRecord, WheelRecord
+from reprobuild.bom import library_version
 from reprobuild.causes import cause_of
 from reprobuild.compare import Difference, Hint, Level, Verdict, compare
 from reprobuild.digest import Digest
@@ -261,7 +262,7 @@ def _inputs_of(
     if locked != recorded:
         raise DigestMismatch(f"{lock_path.name} in the source has {locked}, but the record names {recorded}.")
     python = interpreter.find(asked) if asked else _interpreter_of(record)
-    files = tuple(sorted(_locked_file(record, part) for part in record.dependencies("build-requirement")))
+    files = tuple(sorted(locked_file(record, part) for part in record.dependencies("build-requirement")))
     lock = lockfile.read(lock_path)
     _require_locked(files, lock, python, _remedy(record, python))
     inputs = Inputs(config, exported, files, locked, python)
@@ -335,7 +336,12 @@ def differing(said: Any, wanted: Any, where: str = "") -> str:  # noqa: ANN401 -
     return next((found for key, a, b in inner if (found := differing(a, b, f"{where}.{key}".lstrip(".")))), "")
 
 
-def _locked_file(record: WheelRecord | SdistRecord, part: dict[str, Any]) -> LockedFile:
+def locked_file(record: WheelRecord | SdistRecord, part: dict[str, Any]) -> LockedFile:
+    """A build requirement that a record names.
+
+    Raises:
+        RecordUnusable: it is malformed.
+    """
     filename, uri = record.text(part, "name"), record.text(part, "uri")
     name, _, version = uri.removeprefix("pkg:pypi/").partition("@")
     if not name or not version or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+!-]*", filename):
@@ -375,6 +381,9 @@ def _then_and_now(record: WheelRecord | SdistRecord, inputs: Inputs) -> tuple[st
     recorded = record.internal.get("compilers")
     for name, version in compilers().items():
         then[name], now[name] = recorded.get(name) if isinstance(recorded, dict) else None, version
+    if isinstance(sbom := record.internal.get("sbom"), dict):
+        name = "cyclonedx-python-lib"
+        then[name], now[name] = sbom.get(name), library_version()
     if isinstance(cuda := record.internal.get("cuda"), dict):
         for name, here in toolkit_of(inputs.config).items():
             said = cuda.get(name)

@@ -16,9 +16,11 @@ from reprobuild import (
     __version__,
     attest,
     backend,
+    bom,
     fatbin,
     interpreter,
     lockfile,
+    pep770,
     process,
     project,
     sdist,
@@ -218,6 +220,8 @@ def make(
         BuildFailed, BadInput: the build fails, or what it made isn't sound.
     """
     config, exported = inputs.config, inputs.source
+    if _has_sbom(inputs):
+        bom.require_library()
     readable = [inputs.interpreter.prefix, *exported.objects, *toolchain.shown(config)]
     size = index.kept_size(inputs.files)
     if shown := (*config.wheel.readable, *config.wheel.path):
@@ -260,6 +264,10 @@ def make(
         kept = backend.take(box, SUFFIXES[inputs.what], out_dir)
         observer.step(f"checking the {inputs.what} against what it says of itself")
         _check(kept, inputs.what)
+        if _has_sbom(inputs):
+            observer.step("putting the bill of materials into the wheel")
+            pep770.embed(kept, inputs.files, exported.epoch)
+            _check(kept, inputs.what)
         return kept, box.guarantees, observed(box)
 
 
@@ -294,6 +302,11 @@ def _check_requirements(box: Box, inputs: Inputs, variables: Mapping[str, str]) 
     pins = tuple(lockfile.Pin(file.name, Version(file.version), None, (file.digest,)) for file in inputs.files)
     locked = lockfile.Lockfile(inputs.lock, pins, "")
     require_satisfied(locked, asked, inputs.interpreter, f"the backend {inputs.config.backend}")
+
+
+def _has_sbom(inputs: Inputs) -> bool:
+    """Whether a bill of materials goes into what is built: into wheels alone (PEP 770)."""
+    return inputs.config.wheel.sbom and inputs.what == "wheel"
 
 
 def _check(built: Path, what: backend.What) -> None:
@@ -337,6 +350,8 @@ def record_of(
         "compilers": toolchain.compilers(),
         **more,
     }
+    if _has_sbom(inputs):
+        internal["sbom"] = {"cyclonedx-python-lib": bom.library_version()}
     return statement_of(inputs, filename, digest, internal, {"reprobuild": __version__, "uv": uv_version()})
 
 
@@ -355,6 +370,8 @@ def statement_of(
         },
         "environment": dict(config.wheel.environment),
     }
+    if _has_sbom(inputs):
+        external["sbom"] = True
     return attest.provenance(
         attest.descriptor({"sha256": digest.hex}, name=filename),
         build_type=_BUILD_TYPES[inputs.what],

@@ -119,6 +119,16 @@ def read_wheel(path: Path, *, seen: Digest | None = None) -> WheelFile:
         )
 
 
+def read_metadata(path: Path) -> Message:
+    """A wheel's METADATA alone; nothing else in it is looked at.
+
+    Raises:
+        BadInput: the file isn't a wheel.
+    """
+    with open_archive(path) as archive:
+        return _headers(archive, f"{_dist_info(archive)}/METADATA")
+
+
 def _bad(path: Path | str, what: str) -> BadInput:
     return BadInput(f"{path} is not a valid wheel: {shown(what, 1000)}.", _REBUILD)
 

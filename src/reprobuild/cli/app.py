@@ -33,6 +33,7 @@ _COMMANDS = {
     "lint": ("lint", "lint", "Look in Dockerfiles for what makes images differ from build to build."),
     "audit": ("audit", "command", "Ask which known vulnerabilities locks, a wheel or an image have."),
     "keys": ("keys", "keys", "Make local signing keys, and look at them."),
+    "sbom": ("sbom", "sbom", "Write the bill of materials of a lock, a wheel or an image."),
     "sign": ("sign", "sign", "Sign the record of a wheel, another file or an image."),
     "verify": ("verify", "verify", "Check the signed statements about an artifact against a policy."),
     "push": ("push", "push", "Push an image that was built before, with all that lies beside it."),
