@@ -45,6 +45,7 @@ BUILT = ("*.whl", "*.tar.gz", "*.intoto.json")
 #: Of a layout, what stays as it was written; its index grows with each statement.
 LAYOUT = ("cli/blobs/**/*",)
 IMAGE = "cli/**/*"
+POLICIES = ("policy.toml", "policy-release.toml")
 VOTES = ("*.rebuild.*.sigstore.json",)
 #: When the commit that puts the other base in was made: the same commit gives the same digests.
 WHEN = "1790856000 +0000"
@@ -135,11 +136,11 @@ def phases() -> Iterator[tuple[Step, ...]]:
     yield tuple(
         Step(("vote",), name, theirs, VOTES, fresh=True, signs=True, pushes=True) for name in ("voter", "rebuilder")
     )
-    yield (Step(("policy",), "user", makes=("policy.toml",), arguments="{key}"),)
+    yield (Step(("policy",), "user", makes=POLICIES, arguments="{key}"),)
     votes = (("voter", VOTES), ("rebuilder", VOTES))
     everything = (("signer", ("*",)), *votes)
     yield (Step(("verify",), "user", everything, ("release.json",), drops=VOTES, always=True),)
-    decided = (("user", ("policy.toml", "release.json")), *votes)
+    decided = (("user", (*POLICIES, "release.json")), *votes)
     yield (Step(("publish",), "signer", decided, drops=VOTES, always=True, uploads=True),)
     yield (Step(("try",), "user", always=True),)
     yield (Step(("notes",), "user", always=True),)

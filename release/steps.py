@@ -12,7 +12,6 @@ RELEASE_IMAGES     which, with spaces between them; without it, all of pyproject
 RELEASE_ENGINES    `both` (the default): BuildKit builds each image, too, and all files are compared; `one`: it doesn't
 RELEASE_SIGNER     a key's file; without it, the identity that the CI gives the job
 RELEASE_SIGSTORE   an instance of Sigstore of one's own: its ClientTrustConfig
-RELEASE_POLICY     what has to be there before anything is published; without it, dist/policy.toml
 RELEASE_REPOSITORY OWNER/NAME of the repository whose workflows sign; without it, GITHUB_REPOSITORY
 RELEASE_TAG        the git tag that is released, v and the version
 RELEASE_OSV        a server of advisories other than the public one: the URL of its query
@@ -89,10 +88,10 @@ class Release:
         """The names of the images that are released."""
         return sorted(self.settings.get("RELEASE_IMAGES", "").split() or self.project["tool"]["reprobuild"]["images"])
 
-    @property
-    def policy(self) -> Path:
-        """The policy's file."""
-        return Path(self.setting("POLICY", str(self.out / "policy.toml"))).absolute()
+    def policy(self, artifact: str = "") -> Path:
+        """The policy for those who use the release; or the one that an artifact has to pass before it is one."""
+        plain = not artifact or artifact.endswith(".tar.gz")  # nobody audits sdists, or writes bills of their materials
+        return self.out / ("policy.toml" if plain else "policy-release.toml")
 
     @property
     def attest(self) -> list[str]:
@@ -105,11 +104,10 @@ class Release:
         key = self.settings.get("RELEASE_SIGNER")
         return ["--key", key] if key else self._instance("--trust-config")
 
-    @property
-    def trust(self) -> list[str]:
+    def trust(self, artifact: str = "") -> list[str]:
         """The options for what is believed."""
         config = self.settings.get("RELEASE_SIGSTORE")
-        return ["--policy", str(self.policy), *(["--trusted-root", config] if config else [])]
+        return ["--policy", str(self.policy(artifact)), *(["--trusted-root", config] if config else [])]
 
     def _instance(self, option: str) -> list[str]:
         config = self.settings.get("RELEASE_SIGSTORE")
@@ -280,25 +278,29 @@ def again(release: Release, *options: str) -> None:
 
 
 def policy(release: Release, *keys: str) -> None:
-    """Write the policy: who may sign for this release, and that two of them have to have got the same bytes."""
+    """Write the policies: who may sign for this release, and that two of them have to have got the same bytes."""
     repository = release.setting("REPOSITORY", release.settings.get("GITHUB_REPOSITORY", ""))
     if not _REPOSITORY.fullmatch(repository):
         raise Stopped(f"{repository} is not OWNER/NAME.")
     release.out.mkdir(exist_ok=True)
-    paths = [str(Path(key).absolute()) for key in keys]
-    text = policy_text(repository, release.setting("TAG", f"v{release.version}"), paths)
-    release.policy.write_text(text, encoding="utf-8")
-    print(f"wrote {release.policy}")
+    tag = release.setting("TAG", f"v{release.version}")
+    for path, strict in ((release.policy(), False), (release.policy("any"), True)):
+        path.write_text(policy_text(repository, tag, keys, strict=strict), encoding="utf-8")
+        print(f"wrote {path}")
 
 
-def policy_text(repository: str, tag: str, keys: Sequence[str] = ()) -> str:
+def policy_text(repository: str, tag: str, keys: Sequence[str] = (), *, strict: bool = False) -> str:
     """The policy of one release.
 
     Args:
         keys: files with public keys of others who rebuild releases.
+        strict: also ask for a bill of materials and a clean audit of these days, as before publishing; who uses it
+            a year later can't.
     """
-    lines = [f"keys = {json.dumps(list(keys))}"] if keys else []
-    lines += ['predicates = ["provenance", "rebuild"]', "rebuilds = 2"]
+    predicates = ["provenance", "rebuild", *(["sbom"] if strict else [])]
+    lines = [f"keys = {json.dumps([str(Path(key).absolute()) for key in keys])}"] if keys else []
+    lines += [f"predicates = {json.dumps(predicates)}", "rebuilds = 2"]
+    lines += ['audit = { max-age = "2d" }'] if strict else []
     for workflow in WORKFLOWS:
         lines += ["", "[[github]]", f'repository = "{repository}"', f'workflow = "{workflow}"']
         lines += [f'ref = "refs/tags/{tag}"']
@@ -309,8 +311,8 @@ def verify(release: Release, *_: str) -> None:
     """Hold everything against the policy, and write dist/release.json: what there is, by digest, and who vouches."""
     found = []
     for name, artifact in artifacts(release):
-        release.run("verify", artifact, *release.trust)
-        (said,) = release.ask("verify", artifact, *release.trust)["artifacts"]
+        release.run("verify", artifact, *release.trust(name))
+        (said,) = release.ask("verify", artifact, *release.trust(name))["artifacts"]
         accepted = said["accepted"]
         votes = sorted({each["signer"] for each in accepted if "/rebuild/" in each["predicateType"]})
         found.append(
@@ -349,8 +351,9 @@ def publish(release: Release, *_: str) -> None:
         if has != wanted:
             raise Stopped(f"{layout} holds {has}, and {wanted} was verified.")
     where = release.settings.get("RELEASE_INDEX")
-    to = ["--publish-url", where] if where else []
-    release.run("publish", *release.files(), *to, *release.trust)
+    simple = release.settings.get("RELEASE_SIMPLE")
+    to = [*(["--publish-url", where] if where else []), *(["--check-url", simple] if simple else [])]
+    release.run("publish", *release.files(), *to, *release.trust())
     for layout, tag in tags.items():
         release.run("push", layout, tag)
 
