@@ -88,7 +88,7 @@ class Step:
         fresh: it begins with an empty `dist`.
         drops: what it removes before it copies.
         always: it asks about the present, so that it is never skipped.
-        signs, pushes: it depends on the Sigstore, or on the registry, that runs now.
+        audits, signs, pushes: it depends on the advisories, on the Sigstore, or on the registry, that are there now.
         uploads: it logs in to the index.
     """
 
@@ -100,6 +100,7 @@ class Step:
     drops: tuple[str, ...] = ()
     fresh: bool = False
     always: bool = False
+    audits: bool = False
     signs: bool = False
     pushes: bool = False
     uploads: bool = False
@@ -122,7 +123,7 @@ BUILDER, RUNNER, SIGNER, VOTER, REBUILDER, USER = ACTORS = (
 
 def phases() -> Iterator[tuple[Step, ...]]:
     """The steps in their order; those of one phase run at the same time."""
-    yield (Step(("check",), "builder", always=True),)
+    yield (Step(("check",), "builder", audits=True),)
     for recipe, pattern in (("wheel", "*.whl*"), ("sdist", "*.tar.gz*")):
         yield tuple(Step((recipe,), name, makes=(pattern,)) for name in ("builder", "runner"))
     both = (("builder", BUILT), ("runner", BUILT))
@@ -130,7 +131,7 @@ def phases() -> Iterator[tuple[Step, ...]]:
     yield (Step(("images",), "builder", makes=LAYOUT, pushes=True),)
     built = (("builder", (*BUILT, IMAGE)),)
     signed = (IMAGE, "*.cdx.json", "*.sigstore.json", "*.attestation", *BUILT)
-    yield (Step(("sbom", "sign"), "signer", built, signed, fresh=True, signs=True),)
+    yield (Step(("sbom", "sign"), "signer", built, signed, fresh=True, audits=True, signs=True),)
     yield (Step(("push",), "signer", (("signer", (IMAGE,)),), ("images.json",), pushes=True),)
     theirs = (("signer", (*BUILT, "images.json")),)
     yield tuple(
@@ -378,6 +379,7 @@ class Rehearsal:
         parts: list[Any] = [commit, asdict(step)]
         parts += [sorted((name, value) for name, value in settings.items() if name.startswith("RELEASE_"))]
         parts += [self.digests(actor, patterns, but=step.makes) for actor, patterns in step.reads]
+        parts += [sorted(map(file_digest, services.advisories.glob("*.json")))] if step.audits else []
         parts += [file_digest(services.sigstore.trusted_root), self.signer] if step.signs else []
         parts += [services.instance] if step.pushes else []
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

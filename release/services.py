@@ -16,7 +16,7 @@ import sys
 import tempfile
 import uuid
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,7 @@ class Services:
         base: the image that stands for the released image's base, by digest.
         advisories: the folder of those that the audit hears of.
         parts: what ends each of them alone.
+        place: where the registry and Docker keep what they have.
         instance: another one each time, since the registry begins empty.
     """
 
@@ -52,6 +53,7 @@ class Services:
     sigstore: Any
     index: Any
     parts: dict[str, ExitStack] = field(default_factory=dict)
+    place: Path = Path()
     instance: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
@@ -109,7 +111,7 @@ def running(state: Path) -> Iterator[Services]:
             port = ["--port", str(known_port(state, "registry"))]
             said = engine(place, "up", "--only", "registry", "--only", "docker", "--json", *port, *owner)
             base = engine(place, "base", "debian")
-            yield started(state, json.loads(said), base, all_of_them)
+            yield replace(started(state, json.loads(said), base, all_of_them), place=place)
     finally:
         shutil.rmtree(place, ignore_errors=True)
 

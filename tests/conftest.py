@@ -140,6 +140,14 @@ def _engine_variables(component: str) -> dict[str, str]:
     return {**found, "PATH": f"{found['PATH']}:{os.environ['PATH']}"}
 
 
+@pytest.fixture
+def engine_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that a test starts itself finds what was unpacked before."""
+    home = _ENGINE_ENVIRONMENT.get("XDG_CACHE_HOME") or str(Path(_ENGINE_ENVIRONMENT["HOME"], ".cache"))
+    usual = str(Path(home, "reprobuild-engine"))
+    monkeypatch.setenv("REPROBUILD_ENGINE_CACHE", _ENGINE_ENVIRONMENT.get("REPROBUILD_ENGINE_CACHE", usual))
+
+
 @pytest.fixture(scope="session")
 def registry() -> str:
     """HOST:PORT of a real registry on loopback, shared by the whole test run, which begins with an empty one."""
