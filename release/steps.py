@@ -219,7 +219,8 @@ def compare(release: Release, *folders: str) -> None:
     for name, path in here.items():
         if digest(path) != digest(there[name]):
             print(f"{name} differs between the two machines:", flush=True)
-            release.run("diff", path, there[name])
+            release.run("diff", path, there[name])  # ends here, with what differs
+            raise Stopped(f"{name} differs, though `reprobuild diff` saw nothing.")
         print(f"identical on both machines: {name}  {digest(path)}")
 
 
