@@ -256,7 +256,7 @@ def sign(release: Release, *_: str) -> None:
 
 def push(release: Release, *_: str) -> None:
     """The images and all that is signed about them into the registry, without any tag."""
-    registry, found = release.setting("REGISTRY"), {}
+    registry, found = release.setting("REGISTRY").lower(), {}  # an owner's name may have capitals, a repository not
     for name, layout in zip(release.images, release.layouts(), strict=True):
         repository = f"{registry}/{name}"
         found[name] = f"{repository}@{release.ask('push', layout, repository)['digest']}"
@@ -490,7 +490,7 @@ def alarm(release: Release, *_: str) -> None:
 
 def login(release: Release, *_: str) -> None:
     """Log in to the registry, with the job's own token, which goes through standard input."""
-    host = release.setting("REGISTRY").partition("/")[0]
+    host = release.setting("REGISTRY").lower().partition("/")[0]
     user, token = (release.settings.get(name, "") for name in ("GITHUB_ACTOR", "REGISTRY_TOKEN"))
     call(["docker", "login", host, "--username", user, "--password-stdin"], release.folder, text=token)
 

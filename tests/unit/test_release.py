@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from reprobuild.policy import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tests.conftest import Git
 
 ROOT = Path(__file__).parents[2]
 DIGEST = "sha256:" + "0" * 64
@@ -250,3 +253,35 @@ def test_a_step_ends_with_the_code_of_what_stopped_it(folder: Path) -> None:
     assert ended.returncode not in {0, 1}
     assert "release-wheel: stopped: `reprobuild wheel` ended with" in ended.stderr
     assert subprocess.run([*command, "nonsense"], capture_output=True, check=False).returncode == 2
+
+
+GH = """#!/bin/sh
+[ "$1 $2 $3 $4" = "release download v0.10.0 --dir" ] || exit 9
+mkdir -p "$5" && echo wheel > "$5/demo.whl"
+"""
+AGAIN = "release-again:\n\t@grep -q wheel dist/demo.whl && exit $$(cat code)\n"
+
+
+@pytest.mark.parametrize("code", [0, 22])
+def test_a_night_makes_the_newest_release_again(
+    steps: Any, folder: Path, git: Git, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    (folder / "Makefile.ci").write_text(AGAIN)
+    (folder / "code").write_text(str(code))
+    git(folder, "init", "--quiet")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "A release")
+    for tag in ("v0.9.0", "v0.10.0", "other"):
+        git(folder, "tag", tag)
+    (folder / "code").write_text("1")  # what came later isn't what was released
+    git(folder, "commit", "--quiet", "--all", "--message", "Later")
+    (folder / "bin").mkdir()
+    (folder / "bin" / "gh").write_text(GH)
+    (folder / "bin" / "gh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
+    release = steps.Release(folder, {})
+    if not code:
+        steps.nightly(release)
+        return
+    with pytest.raises(steps.Stopped):
+        steps.nightly(release)
