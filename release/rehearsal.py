@@ -175,6 +175,7 @@ class Rehearsal:
     repository: str = "reprobuild"
     outcomes: list[Outcome] = field(default_factory=list)
     running: set[subprocess.Popen[str]] = field(default_factory=set)
+    ended: bool = False
 
     def run(self) -> Json:
         """All of it, until a step fails; the report, which also lies in the state's folder."""
@@ -185,12 +186,16 @@ class Rehearsal:
             for phase in phases():
                 with ThreadPoolExecutor(len(phase)) as pool:
                     waiting = [pool.submit(self.step, step, commit) for step in phase]
-                    for each in waiting:
-                        each.result()
+                    try:
+                        for each in waiting:
+                            each.result()
+                    except Failed:
+                        raise
+                    except BaseException:
+                        self.end()  # before the pool waits for them
+                        raise
         except Failed as why:
             stopped = {"message": str(why), "code": why.code}
-        finally:
-            self.end()
         report = {
             "commit": commit,
             "passed": stopped is None,
@@ -202,7 +207,8 @@ class Rehearsal:
         return report
 
     def end(self) -> None:
-        """End the steps that still run."""
+        """End the steps that still run, and let none begin."""
+        self.ended = True
         for each in list(self.running):
             with suppress(ProcessLookupError):
                 os.killpg(each.pid, signal.SIGTERM)
@@ -312,6 +318,8 @@ class Rehearsal:
             )
             self.running.add(process)
             try:
+                if self.ended:  # meanwhile
+                    self.end()
                 code = process.wait()
             finally:
                 self.running.discard(process)
