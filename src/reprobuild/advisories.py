@@ -38,6 +38,7 @@ _LONGEST = 1800
 _ANSWER_LIMIT = 64 << 20  # bytes
 _BATCH = 1000  # questions in one (OSV API, "querybatch")
 _MOST_PAGES = 100
+_MOST_NAMES = 10_000  # after which no further ones are followed
 _SUMMARY = 300  # characters that are kept
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{1,99}")
 _WORDS = {"LOW": "low", "MODERATE": "medium", "MEDIUM": "medium", "HIGH": "high", "CRITICAL": "critical"}
@@ -190,12 +191,9 @@ def ask(
     with process.workers(_PROGRAMS) as pool:
         answers = list(pool.map(lambda each: _run(each[0], each[1], service, scratch), enumerate(rounds)))
     found = [advisory for answer in answers for advisory in answer]
-    with process.workers(_CONNECTIONS) as pool:
-        listed = client.listed(wanted) if service.kind == "osv" else {}
-        names = sorted({name for each in found for name in each.names}.union(*listed.values()))
-        observer.step(f"asking how severe {len(found)} advisories are")
-        records = dict(zip(names, pool.map(client.record, names), strict=True))
-    known = {name: record for name, record in records.items() if record is not None}
+    listed = client.listed(wanted) if service.kind == "osv" else {}
+    observer.step(f"asking how severe {len(found)} advisories are")
+    known = client.records({name for each in found for name in each.names}.union(*listed.values()))
     merged = _merged([replace(each, aliases=_aliases(each, known)) for each in found])
     for package, ids in listed.items():
         _require_told(package, ids, [each for each in merged if each.package == package], known)
@@ -218,13 +216,15 @@ def _rounds(packages: Sequence[Package]) -> Iterator[list[Package]]:
 def _run(number: int, packages: Sequence[Package], service: Service, scratch: Path) -> list[Advisory]:
     asked, answer = scratch / f"{number}.txt", scratch / f"{number}.json"
     asked.write_text("".join(f"{each.name}=={each.version}\n" for each in packages), encoding="utf-8")
-    # -P: whatever lies in the present folder must not be taken for a module of pip-audit's.
-    argv: list[str | Path] = [sys.executable, "-P", "-m", "pip_audit", "--disable-pip", "--no-deps", "-r", asked]
+    argv: list[str | Path] = [sys.executable, "-m", "pip_audit", "--disable-pip", "--no-deps", "-r", asked]
     argv += ["--format", "json", "--output", answer, "--progress-spinner", "off", "--cache-dir", scratch / "cache"]
-    argv += ["--vulnerability-service", service.kind, "--osv-url", service.osv_url, "--timeout", str(service.timeout)]
+    argv += ["--vulnerability-service", service.kind, "--timeout", str(service.timeout)]
     said = ""
     try:
-        process.run(argv, env=process.tool_environment(), cwd=scratch, timeout=_LONGEST)
+        # Not an argument: the URL may hold a password, and arguments are for all to see.
+        env = process.tool_environment({"PIP_AUDIT_OSV_URL": service.osv_url})
+        # In an own folder: Python takes files of the present one for modules.
+        process.run(argv, env=env, cwd=scratch, timeout=_LONGEST)
     except process.ToolFailed as error:
         said = error.output
         if error.returncode != 1:  # which it ends with when it found something, too
@@ -302,12 +302,25 @@ class _Client:
         self._service, self._base = service, service.base
         self._session, self._errors = requests.Session(), (requests.RequestException, ValueError)
 
-    def record(self, name: str) -> Json | None:
-        """An advisory; None where the server has none of that name.
+    def records(self, names: set[str]) -> dict[str, Json]:
+        """The advisories of these names that the server has, and of those that they tell of, by name.
 
         Raises:
             NotAudited: the server doesn't say.
         """
+        found: dict[str, Json] = {}
+        asked: set[str] = set()
+        with process.workers(_CONNECTIONS) as pool:
+            while names and len(asked) < _MOST_NAMES:
+                asked |= names
+                ordered = sorted(names)
+                answered = zip(ordered, pool.map(self._record, ordered), strict=True)
+                new = {name: record for name, record in answered if record is not None}
+                found |= new
+                names = {name for record in new.values() for name in _names_in(record)} - asked
+        return found
+
+    def _record(self, name: str) -> Json | None:
         if not _ID.fullmatch(name):
             return None
         answer = self._asked("GET", f"/vulns/{quote(name, safe='')}")
@@ -392,13 +405,18 @@ class _Client:
 
 def _aliases(advisory: Advisory, records: Mapping[str, Json]) -> tuple[str, ...]:
     """All its other names, with those that its records tell."""
-    more = {name for each in advisory.names if each in records for name in _names_in(records[each])}
-    return tuple(sorted((advisory.names | more) - {advisory.id}))
+    names, waiting = set(advisory.names), list(advisory.names)
+    while waiting:
+        more = _names_in(records.get(waiting.pop(), {})) - names
+        names |= more
+        waiting += more
+    return tuple(sorted(names - {advisory.id}))
 
 
 def _names_in(record: Json) -> set[str]:
     aliases = record.get("aliases")
-    return {record["id"], *(each for each in aliases if isinstance(each, str))} if isinstance(aliases, list) else set()
+    listed = [record.get("id"), *(aliases if isinstance(aliases, list) else ())]
+    return {each for each in listed if isinstance(each, str)}
 
 
 def _merged(found: Sequence[Advisory]) -> list[Advisory]:
@@ -420,7 +438,7 @@ def _require_told(package: Package, ids: set[str], told: Sequence[Advisory], rec
     names = {name for each in told for name in each.names}
     for each in sorted(ids - names):
         record = records.get(each, {})
-        if not record.get("withdrawn") and not (_names_in(record) & names if record else False):
+        if not record.get("withdrawn") and not _names_in(record) & names:
             raise NotAudited(
                 f"The server lists {shown(each)} about {package}, and pip-audit leaves it out.",
                 "It may be of a kind that pip-audit doesn't know. Look at it yourself, or try a newer pip-audit.",

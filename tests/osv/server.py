@@ -84,7 +84,7 @@ class Osv:
 
     Attributes:
         url: without a path.
-        failing: start of a path → how its answers break, one of :data:`MODES`; empty where all is well.
+        failing: a path, or the folder of one → how its answers break, one of :data:`MODES`; empty where all is well.
         asked: the path and the body of each request.
     """
 
@@ -102,7 +102,7 @@ class Osv:
 
     def mode(self, path: str) -> str:
         """How a path's answers break."""
-        return next((mode for start, mode in self.failing.items() if path.startswith(start)), "")
+        return next((self.failing[each] for each in self.failing if f"{path}/".startswith(f"{each.rstrip('/')}/")), "")
 
     def answer(self, path: str, body: Any) -> tuple[int, Any]:
         """Status and JSON of an answer."""

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import sys
 from datetime import UTC, date, datetime, timedelta
@@ -22,11 +23,10 @@ V3_CRITICAL = {"type": "CVSS_V3", "score": "CVSS:3.0/AV:N/AC:L/PR:N/UI:N/S:U/C:H
 V3_NONE = {"type": "CVSS_V3", "score": "CVSS:3.1/AV:L/AC:L/PR:L/UI:N/S:U/C:N/I:N/A:N"}
 
 
-def source(*names, name="requirements.txt"):
-    pins = tuple(
-        Pinned(Package.of(*each.split("==")[:1], Version(each.split("==")[1])), n + 1) for n, each in enumerate(names)
-    )
-    return Source(name, Digest.of_bytes(name.encode()), pins)
+def source(*pins, name="requirements.txt"):
+    split = (pin.split("==") for pin in pins)
+    asked = (Package.of(package, Version(version)) for package, version in split)
+    return Source(name, Digest.of_bytes(name.encode()), tuple(Pinned(each, line) for line, each in enumerate(asked, 1)))
 
 
 def advisory(name="CVE-2025-27516", *aliases, package=JINJA, severity=Severity.HIGH, fixed=("3.1.6",)):
@@ -163,6 +163,27 @@ def test_a_pip_audit_that_fails_is_never_clean(monkeypatch, tmp_path, raw, code,
         advisories.ask([JINJA], Service(), tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["pypi", "esms"])
+def test_whoever_is_asked_the_advisories_say_how_severe_it_is(monkeypatch, tmp_path, osv, kind):
+    seen = fake(
+        monkeypatch, answer(told("requests", "2.19.0", vulns=[{**VULN, "id": "CVE-0", "aliases": ["PYSEC-2018-28"]}]))
+    )
+    requests = Package.of("requests", Version("2.19.0"))
+    (found,) = advisories.ask([requests], Service(kind, osv.query_url), tmp_path)
+    assert found.names == {"CVE-0", "PYSEC-2018-28", "CVE-2018-18074", "GHSA-x84v-xcm2-53pg"}
+    assert (found.severity, found.fixed) == ("high", (Version("2.20.0"), Version("3.1.6")))
+    assert {path for path, _ in osv.asked} == {f"/v1/vulns/{name}" for name in found.names}
+    (argv,) = seen
+    assert argv[argv.index("--vulnerability-service") + 1] == kind
+
+
+def test_a_password_is_no_argument(monkeypatch, tmp_path):
+    seen = fake(monkeypatch, None)
+    with pytest.raises(NotAudited) as caught:
+        advisories.ask([JINJA], Service(osv_url="https://me:secret@osv.example.org/v1/query"), tmp_path)
+    assert "secret" not in " ".join(*seen) + caught.value.reason
+
+
 def test_a_local_version_is_asked_about_as_the_one_that_was_published():
     assert str(Package.of("Torch", Version("2.3.0+cu121"))) == "torch 2.3.0"
 
@@ -177,8 +198,8 @@ def test_no_version_of_a_name_keeps_another_from_being_asked_about():
 @pytest.mark.parametrize("module", ["pip_audit", "cvss"])
 def test_without_the_extra_it_says_which_one(monkeypatch, module, tmp_path):
     monkeypatch.setitem(sys.modules, module, None)
-    real = advisories.importlib.util.find_spec
-    monkeypatch.setattr(advisories.importlib.util, "find_spec", lambda name: None if name == module else real(name))
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else real(name))
     with pytest.raises(ToolMissing) as caught:
         advisories.ask([JINJA], Service(), tmp_path)
     assert "reprobuild[audit]" in caught.value.remedy

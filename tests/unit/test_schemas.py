@@ -83,6 +83,21 @@ def test_what_is_written_for_a_rebuild_has_the_schema():
     assert made == said
 
 
+def test_what_is_written_for_an_audit_has_the_schema():
+    said = example("audit-v1")
+    predicate = said["predicate"]
+    scanner = dict(predicate["scanner"])
+    made = attest.audit(
+        said["subject"][0],
+        results=scanner.pop("result"),
+        scanner=scanner,
+        coverage=predicate[attest.AUDIT_COVERAGE],
+        started=predicate["metadata"]["scanStartedOn"],
+        finished=predicate["metadata"]["scanFinishedOn"],
+    )
+    assert made == said
+
+
 @pytest.mark.parametrize(
     ("level", "same", "result"),
     [("identical", True, "PASSED"), ("identical", False, "FAILED"), ("container", True, "FAILED")],

@@ -31,7 +31,7 @@ _COMMANDS = {
     "image": ("image", "image", "Build an image from its Dockerfile and its lock."),
     "verify-image": ("verify_image", "verify_image", "Make an image again elsewhere and compare the raw bytes."),
     "lint": ("lint", "lint", "Look in Dockerfiles for what makes images differ from build to build."),
-    "audit": ("audit", "command", "Ask which known vulnerabilities locks, a wheel or an image have."),
+    "audit": ("audit", "audit", "Ask for known vulnerabilities of locks, a wheel or an image."),
     "keys": ("keys", "keys", "Make local signing keys, and look at them."),
     "sbom": ("sbom", "sbom", "Write the bill of materials of a lock, a wheel or an image."),
     "sign": ("sign", "sign", "Sign the record of a wheel, another file or an image."),

@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from reprobuild import attest, audit, project
+from reprobuild import attest, project
+from reprobuild import audit as audits
 from reprobuild.advisories import OSV_URL, Service, Severity, scanner_version
 from reprobuild.attest import Json
 from reprobuild.audit import Finding, Report, Source
@@ -76,7 +77,7 @@ A vulnerability that does no harm here is ignored for some time in pyproject.tom
 @click.option("--plain-http", multiple=True, metavar="HOST", help="Speak http with this registry.")
 @attest_option
 @output_options
-def command(
+def audit(
     what: tuple[str, ...],
     where: Path,
     fail_on: str,
@@ -117,8 +118,8 @@ def command(
         subjects = _Subjects(where, plain_http, scratch)
         sources = [source for each in what for source in subjects.sources(each)]
         if config is not None and not what:
-            sources += audit.locks_of(config)
-        report = audit.audit(sources, service, ignores, scratch / "answers", observer=console)
+            sources += audits.locks_of(config)
+        report = audits.audit(sources, service, ignores, scratch / "answers", observer=console)
         if sarif:
             from reprobuild.sarif import log_of  # noqa: PLC0415 - only with the option
 
@@ -137,8 +138,8 @@ def command(
 
 
 def _is_lock(text: str) -> bool:
-    """Whether an argument is a file that is neither a wheel nor an image's archive."""
-    return os.path.isfile(text) and not text.endswith((".whl", ".tar"))  # noqa: PTH113 - a name too long is no file
+    """Whether an argument is a file that is neither a wheel, an sdist nor an image's archive."""
+    return os.path.isfile(text) and not text.endswith((".whl", ".tar", ".tar.gz"))  # noqa: PTH113 - a name too long is no file
 
 
 class _Subjects:
@@ -150,7 +151,7 @@ class _Subjects:
 
     def sources(self, text: str) -> Iterator[Source]:
         if _is_lock(text):
-            yield audit.lock_at(Path(text))
+            yield audits.lock_at(Path(text))
             return
         if text.endswith((".txt", ".lock")):
             raise BadInput(
@@ -161,7 +162,7 @@ class _Subjects:
 
         for artifact in signed.artifacts(text, Registries(self._plain_http), self._scratch):
             listed = artifact.statements()
-            found = tuple(s for each in listed for s in audit.sources_of(each, artifact.name, self._where))
+            found = tuple(s for each in listed for s in audits.sources_of(each, artifact.name, self._where))
             self._artifacts.append((artifact, found))
             yield from found
 
@@ -245,7 +246,7 @@ def _tell(report: Report, counting: Sequence[Finding], unused: Sequence[Ignore],
 
 
 def _remedies(counting: Sequence[Finding], config: Config | None) -> Iterator[str]:
-    moves = list(audit.summary_of(counting))
+    moves = list(audits.summary_of(counting))
     for name, version in moves:
         yield f"remedy: {name} {version} or later" if version else f"remedy: none known for all of {name}: replace it"
     if config is not None and any(version for _, version in moves):
