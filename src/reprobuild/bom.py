@@ -161,7 +161,7 @@ def encode(document: Document) -> bytes:
     found["compositions"] = list(_compositions(document))
     if document.makers:
         found["formulation"] = [{"bom-ref": "build", "components": _written(document.makers)["components"]}]
-    sound = _sorted({key: value for key, value in found.items() if value != [] and key != "serialNumber"})
+    sound = _sorted({key: value for key, value in found.items() if key != "serialNumber"})
     # Over the spelling itself: one serial number never stands for two documents.
     serial = uuid.uuid5(_NAMESPACE, str(Digest.of_bytes(canonical_json(sound))))
     return canonical_json({**sound, "serialNumber": serial.urn}) + b"\n"

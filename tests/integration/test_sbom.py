@@ -317,7 +317,7 @@ def test_an_image_and_its_way_to_a_registry(
     second = reprobuild("sbom", layout, "--attest", tmp_path / "own.key", "--json").json["sboms"][0]
     assert first == second
     assert (layout / "index.json").read_bytes() == index
-    pushed = reprobuild("push", layout, f"{repository}:1", "--json").json
+    pushed = reprobuild("push", layout, f"{repository}:1", "--cosign-att", "--json").json
     types = [each["artifactType"] for each in pushed["evidence"]]
     assert types.count(CYCLONEDX) == 1
     name = f"{repository}@{pushed['digest']}"
