@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from reprobuild import __version__
 from reprobuild.digest import Digest, canonical_json
-from reprobuild.errors import ToolMissing
+from reprobuild.errors import BadInput, ToolMissing, shown
 
 if TYPE_CHECKING:
     from cyclonedx.model import HashType
@@ -149,9 +149,11 @@ def encode(document: Document) -> bytes:
     """A document's bytes: canonical JSON (RFC 8785) and one newline. What it says decides them, no order or clock.
 
     Raises:
+        BadInput: a ref stands for two things: who made the document's source wants to be read in two ways.
         ToolMissing: the library isn't installed.
     """
     require_library()
+    _require_unique(document)
     found = _written((document.subject,), document)
     found["metadata"].pop("timestamp")
     found["components"] = _written(document.parts)["components"]
@@ -161,10 +163,21 @@ def encode(document: Document) -> bytes:
     found["compositions"] = list(_compositions(document))
     if document.makers:
         found["formulation"] = [{"bom-ref": "build", "components": _written(document.makers)["components"]}]
-    sound = _sorted({key: value for key, value in found.items() if value != [] and key != "serialNumber"})
+    sound = _sorted({key: value for key, value in found.items() if key != "serialNumber"})
     # Over the spelling itself: one serial number never stands for two documents.
     serial = uuid.uuid5(_NAMESPACE, str(Digest.of_bytes(canonical_json(sound))))
     return canonical_json({**sound, "serialNumber": serial.urn}) + b"\n"
+
+
+def _require_unique(document: Document) -> None:
+    seen: set[str] = set()
+    waiting = [document.subject, *document.parts, *document.makers]
+    while waiting:
+        part = waiting.pop()
+        if part.ref in seen:
+            raise BadInput(f"{shown(part.ref)} is named twice, for several things.", "Don't trust what names it.")
+        seen.add(part.ref)
+        waiting += part.parts
 
 
 def read(raw: bytes) -> Json:

@@ -12,7 +12,6 @@ import posixpath
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from email.message import Message
-from email.parser import BytesHeaderParser
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
@@ -25,7 +24,7 @@ from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, BuildFailed
 from reprobuild.files import TEXT_LIMIT, write_atomically
 from reprobuild.index import LockedFile
-from reprobuild.wheelfile import read_metadata
+from reprobuild.wheelfile import parse_metadata, read_metadata
 
 _MOST_BUNDLED = 1000
 _SIGNATURES = ("RECORD.jws", "RECORD.p7s")
@@ -43,7 +42,7 @@ def licences_in(metadata: Message) -> Licences:
 
 def subject_of(metadata: Message, digests: tuple[Digest, ...] = (), parts: tuple[Part, ...] = ()) -> Part:
     """A wheel as the component that a document is of."""
-    name, version = canonicalize_name(str(metadata["Name"]).strip()), str(metadata["Version"]).strip()
+    name, version = canonicalize_name(str(metadata["Name"]).strip()), str(Version(str(metadata["Version"]).strip()))
     purl = bom.purl_of(name, version)
     return Part(
         f"wheel:{bom.text_of(purl)}",
@@ -131,7 +130,7 @@ def _distribution(archive: Archive, files: dict[str, Entry], name: str) -> Itera
         listed = {posixpath.normpath(f"{parent}/{row[0]}") for row in rows if row}
     except csv.Error:
         return
-    metadata = BytesHeaderParser().parsebytes(archive.open(files[name]).read())
+    metadata = parse_metadata(archive.open(files[name]).read())
     called, version = str(metadata.get("Name", "")).strip(), str(metadata.get("Version", "")).strip()
     try:
         normal, _ = canonicalize_name(called, validate=True), Version(version)

@@ -10,7 +10,6 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from email.message import Message
-from email.parser import BytesHeaderParser
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ from reprobuild.oci.reference import Reference
 from reprobuild.oci.rootfs import open_layer
 from reprobuild.progress import SILENT, Observer
 from reprobuild.project import Config, Selection
-from reprobuild.wheelfile import WheelFile, read_metadata, read_wheel
+from reprobuild.wheelfile import WheelFile, parse_metadata, read_metadata, read_wheel
 
 _EMPTY = b"{}"
 #: The roles of what an image's record names that becomes a component.
@@ -524,7 +523,7 @@ def _own_metadata(file: LockedFile, image: Readable) -> Message | None:
             with open_layer(image.blob(layer), name=str(layer.digest)) as archive:
                 for entry in archive.entries:
                     if entry.name.endswith(wanted) and entry.kind == "file" and entry.size <= TEXT_LIMIT:
-                        return BytesHeaderParser().parsebytes(archive.open(entry).read())
+                        return parse_metadata(archive.open(entry).read())
         except BadInput:  # the base's, which needn't be here
             continue
     return None

@@ -144,7 +144,7 @@ def test_the_same_bytes_from_every_python_seed_and_folder(
                 "TZ": "Asia/Tokyo",
                 "PYTHONDONTWRITEBYTECODE": "1",
             }
-            command = [python, "-m", "reprobuild", "sbom", "--offline", "--project", moved, "-o", out]
+            command = [python, "-m", "reprobuild", "sbom", "--offline", "--project", str(moved), "-o", str(out)]
             done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd="/")
             assert done.returncode == 0, done.stderr
             seen.add(out.read_bytes())
@@ -317,7 +317,7 @@ def test_an_image_and_its_way_to_a_registry(
     second = reprobuild("sbom", layout, "--attest", tmp_path / "own.key", "--json").json["sboms"][0]
     assert first == second
     assert (layout / "index.json").read_bytes() == index
-    pushed = reprobuild("push", layout, f"{repository}:1", "--json").json
+    pushed = reprobuild("push", layout, f"{repository}:1", "--cosign-att", "--json").json
     types = [each["artifactType"] for each in pushed["evidence"]]
     assert types.count(CYCLONEDX) == 1
     name = f"{repository}@{pushed['digest']}"
@@ -334,7 +334,7 @@ def test_an_image_and_its_way_to_a_registry(
     done = subprocess.run(command, env=os.environ | tools, capture_output=True, text=True, timeout=60, check=True)
     said = json.loads(done.stdout)
     assert CYCLONEDX in [each["artifactType"] for each in said.get("referrers") or said["manifests"]]
-    how = ["--key", tmp_path / "own.pub", "--insecure-ignore-tlog", "--allow-http-registry"]
+    how: list[str | Path] = ["--key", tmp_path / "own.pub", "--insecure-ignore-tlog", "--allow-http-registry"]
     cosign("verify-attestation", "--type", "cyclonedx", *how, name, online=True)
     (tmp_path / "policy.toml").write_text('keys = ["own.pub"]\npredicates = ["sbom"]\n')
     assert "pass  predicate" in reprobuild("verify", name, "--policy", tmp_path / "policy.toml").stdout

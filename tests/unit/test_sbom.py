@@ -14,14 +14,26 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from packaging.version import Version
 
-from reprobuild import bom, graph, pep770
+from reprobuild import attest, bom, graph, pep770
 from reprobuild.archive import NewMember, open_archive, replaced_zip, zipped
 from reprobuild.bom import Document, Licences, Part, purl_of
 from reprobuild.cli import app
-from reprobuild.digest import Digest
-from reprobuild.errors import BadInput, BuildFailed, ToolMissing
+from reprobuild.digest import Digest, canonical_json
+from reprobuild.errors import BadInput, BuildFailed, RecordUnusable, ToolMissing
 from reprobuild.graph import Node
+from reprobuild.image.store import add_record
 from reprobuild.index import LockedFile
+from reprobuild.oci.layout import Layout
+from reprobuild.oci.model import (
+    OCI_CONFIG,
+    OCI_INDEX,
+    OCI_LAYER,
+    OCI_MANIFEST,
+    Descriptor,
+    Index,
+    Manifest,
+    Platform,
+)
 from reprobuild.wheelfile import read_metadata, read_wheel
 
 ONE, TWO = Digest.of_bytes(b"1"), Digest.of_bytes(b"2")
@@ -73,7 +85,7 @@ def test_the_spelling_stays_as_it_is():
 
 def test_a_document_is_valid_and_read_back_to_the_same_components():
     found = valid(bom.encode(sample()))
-    again = Bom.from_json(found)
+    again = Bom.from_json(found)  # type: ignore[attr-defined]
     assert again.serial_number.urn == found["serialNumber"]
     assert {each.purl.to_string() for each in again.components} == {
         "pkg:pypi/a@1.0",
@@ -112,6 +124,12 @@ def test_no_clock_and_no_chance():
     assert len({bom.encode(sample()) for _ in range(3)}) == 1
     other = Document(part("other"), "pre-build")
     assert json.loads(bom.encode(other))["serialNumber"] != found["serialNumber"]
+
+
+def test_a_name_for_two_things_is_refused():
+    twice = Document(part("s"), "build", (part("a", digests=(ONE,)), part("a", digests=(TWO,))))
+    with pytest.raises(BadInput, match="named twice"):
+        bom.encode(twice)
 
 
 def test_one_newline_ends_it_and_no_other_is_in_it():
@@ -232,12 +250,12 @@ def test_a_wheel_gets_its_document_and_is_sound(make_wheel, tmp_path):
 
 
 def test_twice_the_same_and_never_twice_inside(make_wheel, tmp_path):
-    made = []
-    for folder in ("one", "two"):
-        path = make_wheel(tmp_path / folder)
+    paths = [make_wheel(tmp_path / folder) for folder in ("one", "two")]
+    for path in paths:
         pep770.embed(path, BUILT_WITH, EPOCH)
-        made.append(path.read_bytes())
+    made = [path.read_bytes() for path in paths]
     assert made[0] == made[1]
+    path = paths[1]
     with pytest.raises(BuildFailed, match=r"sboms/demo\.cdx\.json into the wheel itself"):
         pep770.embed(path, BUILT_WITH, EPOCH)
     assert path.read_bytes() == made[1]
@@ -290,6 +308,7 @@ def test_metadata_alone(make_wheel, tmp_path):
     metadata = "License: MIT\nClassifier: License :: OSI Approved :: MIT License\nClassifier: Typing :: Typed\n"
     said = pep770.licences_in(read_metadata(make_wheel(tmp_path, metadata=metadata)))
     assert said == Licences("", "MIT", ("License :: OSI Approved :: MIT License",))
+    assert read_metadata(make_wheel(tmp_path, metadata="License: Café\n"))["License"] == "Café"
     (tmp_path / "x.whl").write_bytes(b"PK")
     with pytest.raises(BadInput):
         read_metadata(tmp_path / "x.whl")
@@ -312,7 +331,8 @@ NEW = NewMember("new/ö.txt", b"new", 0o100644, (2026, 5, 6, 7, 8, 9))
 
 def test_a_member_more_and_another_changed():
     raw = zip_of(("a", b"a" * 999), ("b", b"b" * 999), ("c", b"c" * 999), comment=b"said")
-    made = zipfile.ZipFile(BytesIO(b"".join(replaced_zip(raw, "z", {"b": b"other"}, before="b", new=NEW))))
+    rewritten = BytesIO(b"".join(replaced_zip(raw, "z", {"b": b"other"}, before="b", new=NEW)))
+    made = zipfile.ZipFile(rewritten)
     assert made.testzip() is None
     assert made.comment == b"said"
     assert [(name, made.read(name)) for name in made.namelist()] == [
@@ -323,7 +343,7 @@ def test_a_member_more_and_another_changed():
     ]
     assert made.getinfo("b").date_time == (2026, 1, 2, 3, 4, 6)
     assert made.getinfo("new/ö.txt").date_time == (2026, 5, 6, 7, 8, 8)
-    with open_archive(made.fp, name="made") as archive:  # our own reader agrees
+    with open_archive(rewritten, name="made") as archive:  # our own reader agrees
         assert [each.mtime for each in archive.entries if each.name == "c"] == ["2026-01-02 03:04:06"]
 
 
@@ -392,3 +412,114 @@ def test_a_lock_that_is_not_there_is_named(tmp_path, monkeypatch):
     done = CliRunner().invoke(app.cli, ["sbom", "--project", str(tmp_path), "--lock", "devv"])
     assert isinstance(done.exception, BadInput)
     assert "dev" in done.exception.remedy
+
+
+# --- images ------------------------------------------------------------------------------------------
+
+
+def put_image(layout, architecture):
+    layer = layout.put_document(OCI_LAYER, architecture.encode())
+    config = {"os": "linux", "architecture": architecture, "rootfs": {"diff_ids": []}}
+    manifest = Manifest.make(layout.put_document(OCI_CONFIG, canonical_json(config)), [layer])
+    kept = layout.put_document(OCI_MANIFEST, manifest.raw)
+    return Descriptor(kept.media_type, kept.digest, kept.size, Platform("linux", architecture))
+
+
+def record_of(image, *dependencies):
+    return attest.provenance(
+        attest.descriptor({"sha256": image.digest.hex}, name="app"),
+        build_type=attest.IMAGE_BUILD_TYPE,
+        external={},
+        internal={"environments": []},
+        dependencies=dependencies,
+        builder_version={"reprobuild": "0"},
+    )
+
+
+def dependency(role, name, digest, uri=""):
+    return attest.descriptor({"sha256": digest.hex}, name=name, uri=uri, annotations={"role": role})
+
+
+BASE = dependency("base", "registry.example.org/base/debian:12", ONE)
+PACKAGE = dependency("apt-package", "z.deb", TWO, "pkg:deb/debian/zlib1g@1%3A1.2%2Bdfsg?arch=amd64")
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A layout with an image for two platforms, each with its record."""
+    layout = Layout(tmp_path / "layout", create=True)
+    found = [put_image(layout, each) for each in ("amd64", "arm64")]
+    layout.add(layout.put_document(OCI_INDEX, Index.make(found).raw))
+    for each in found:
+        add_record(layout, record_of(each, BASE, PACKAGE), each)
+    return layout, found
+
+
+def run(*arguments):
+    return CliRunner().invoke(app.cli, ["sbom", "-q", *map(str, arguments)])
+
+
+def test_an_index_gets_a_document_for_each_image_and_twice_is_once(images):
+    layout, found = images
+    assert run(layout.folder).exit_code == 0
+    referrers = [
+        each for image in found for each in layout.referrers(image.digest) if each.artifact_type == bom.MEDIA_TYPE
+    ]
+    assert len(referrers) == 2
+    before = (layout.folder / "index.json").read_bytes()
+    assert run(layout.folder).exit_code == 0
+    assert (layout.folder / "index.json").read_bytes() == before
+    said = valid(layout.read(referrers[0].layers[0]))
+    assert {each["purl"] for each in said["components"]} == {
+        f"pkg:oci/debian@sha256:{ONE.hex}?repository_url=registry.example.org/base/debian&tag=12",
+        "pkg:deb/debian/zlib1g@1:1.2%2Bdfsg?arch=amd64",
+    }
+
+
+def test_one_file_holds_one_document(images, tmp_path):
+    layout, found = images
+    done = run(layout.folder, "-o", tmp_path / "both.json")
+    assert isinstance(done.exception, BadInput)
+    assert "--platform" in done.exception.remedy
+    assert not (tmp_path / "both.json").exists()
+    assert run(layout.folder, "-o", tmp_path / "one.json", "--platform", "linux/arm64").exit_code == 0
+    said = valid((tmp_path / "one.json").read_bytes())
+    assert said["metadata"]["component"]["version"] == str(found[1].digest)
+    assert isinstance(run(layout.folder, "--platform", "linux/s390x").exception, BadInput)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        (BASE,),
+        (BASE, {**PACKAGE, "digest": {"sha256": "0" * 64}}),
+        (BASE, PACKAGE, dependency("wheel", "x-1-py3-none-any.whl", ONE)),
+    ],
+)
+def test_records_that_disagree_are_not_believed(images, other):
+    layout, found = images
+    add_record(layout, record_of(found[0], *other), found[0])
+    assert isinstance(run(layout.folder).exception, RecordUnusable)
+    assert not [each for each in layout.artifacts() if each.artifact_type == bom.MEDIA_TYPE]
+
+
+def test_records_of_two_commits_that_agree_are(images):
+    layout, found = images
+    add_record(layout, record_of(found[0], dependency("dockerfile", "Dockerfile", TWO), BASE, PACKAGE), found[0])
+    assert run(layout.folder).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        dependency("wheel", "../x.whl", ONE, "pkg:pypi/x@1"),
+        dependency("apt-package", "z.deb", TWO, "no purl"),
+        dependency("own-wheel", "x-1-py3-none-any.whl\n", ONE),
+    ],
+)
+def test_what_is_malformed_in_a_record_is_named(images, wrong):
+    layout, _ = images
+    image = put_image(layout, "riscv64")
+    layout.add(image, "other")
+    add_record(layout, record_of(image, wrong), image)
+    assert isinstance(run(f"oci:{layout.folder}:other").exception, RecordUnusable)
