@@ -14,7 +14,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from packaging.utils import NormalizedName
+from packaging.utils import NormalizedName, parse_sdist_filename, parse_wheel_filename
 from packaging.version import Version
 
 from reprobuild import places, process, rebuild, verification
@@ -43,15 +43,14 @@ from reprobuild.wheelfile import read_wheel
 if TYPE_CHECKING:
     from packaging.metadata import Metadata
 
-_T, _R = TypeVar("_T"), TypeVar("_R")
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 ATTESTATION_SUFFIX = ".publish.attestation"
 Status = Literal["uploaded", "already-there", "would-upload"]
 #: How it is known that a file can be made again: signed votes, a rebuild just now, or not at all.
 Proof = Literal["votes", "made-again", "none"]
 #: What a CI job has to show who it is, which uv hands to an index that trusts it.
-_CI_VARIABLES = re.compile(
-    r"CI|GITHUB_ACTIONS|ACTIONS_ID_TOKEN_REQUEST_(URL|TOKEN)|GITLAB_CI|BUILDKITE\w*|\w+_ID_TOKEN"
-)
+_CI_VARIABLES = re.compile(r"CI|GITHUB_ACTIONS|ACTIONS_ID_TOKEN_REQUEST_\w+|GITLAB_CI|BUILDKITE\w*|\w+_ID_TOKEN")
 _SECRETS = re.compile(r"UV_PUBLISH_(PASSWORD|TOKEN)|UV_INDEX_\w+_PASSWORD|ACTIONS_ID_TOKEN_REQUEST_TOKEN|\w+_ID_TOKEN")
 _STATUS = re.compile(r"status code:? (\d{3})")
 _LOGIN = (
@@ -122,11 +121,18 @@ def found_in(dist: Path) -> tuple[Path, ...]:
             f"There is no wheel or sdist in {dist}.",
             "Build them: `reprobuild wheel`, `reprobuild sdist`; or name files.",
         )
-    releases = sorted({tuple(path.name.removesuffix(SUFFIX).split("-")[:2]) for path in files})
+    releases = sorted({_release(path) for path in files})
     if len(releases) > 1:
-        listed = ", ".join(" ".join(each) for each in releases)
+        listed = ", ".join(f"{name} {version}" for name, version in releases)
         raise BadInput(f"{dist} holds several releases: {listed}.", "Name the files of one, or empty the folder.")
     return files
+
+
+def _release(path: Path) -> tuple[NormalizedName, Version]:
+    try:
+        return parse_sdist_filename(path.name) if path.name.endswith(SUFFIX) else parse_wheel_filename(path.name)[:2]
+    except ValueError as error:
+        raise BadInput(f"{path} has not the name of a wheel or an sdist.", "Name the files to publish.") from error
 
 
 def publish(
@@ -357,7 +363,7 @@ def _already_there(copies: Sequence[_Copy], target: Target, observer: Observer) 
         for filename, digest in listed.items():
             if digest != own[filename]:
                 raise PublishFailed(
-                    f"Nothing was uploaded: the index has {filename} with {digest}, and the one here has {own[filename]}.",
+                    f"Nothing was uploaded: {filename} is on the index with {digest}, and here with {own[filename]}.",
                     "What an index has doesn't change: build and publish a new version.",
                 )
             there.add(filename)
