@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import Cli, Git, Projects
 
-#: The projects, and whether their backend puts the clock or the builder into the archive whatever SOURCE_DATE_EPOCH says.
+#: The projects, and whether their backend puts the clock or the builder into the archive, whatever the epoch is.
 BACKENDS = {
     "with-setuptools": True,
     "with-hatchling": False,
@@ -135,6 +135,27 @@ def test_no_sdist_of_an_sdist(folder: Path, name: str, reprobuild: Cli) -> None:
     refused = reprobuild("sdist", folder / "dist" / "with_hatchling-1.0.tar.gz", code=ExitCode.USAGE)
     assert "is a file" in refused.stderr
     reprobuild("sdist", cwd=folder / "dist", code=ExitCode.SOURCE_UNUSABLE)
+
+
+@pytest.mark.parametrize(
+    ("mode", "says"),
+    [
+        ("sdist-no-metadata", "PKG-INFO is missing"),
+        ("sdist-of-another", "PKG-INFO is about 'other' '1.0'"),
+        ("sdist-two-folders", "it has 2 folders at its top"),
+        ("sdist-escaping", "unsafe member name"),
+        ("sdist-device", "a character-device"),
+        ("sdist-not-a-tar", "is damaged"),
+        ("sdist-no-name", "its name is not that of an sdist"),
+    ],
+)
+def test_an_unsound_sdist_is_not_kept(project: Projects, reprobuild: Cli, mode: str, says: str) -> None:
+    folder = project("in-tree-backend")
+    (folder / "mode").write_text(f"{mode}\n")
+    refused = reprobuild("sdist", "--allow-dirty", cwd=folder, code=None)
+    assert refused.code in (ExitCode.BUILD_FAILED, ExitCode.BAD_INPUT)
+    assert says in refused.stderr
+    assert not (folder / "dist").exists()
 
 
 def test_a_lock_asks_for_both(project: Projects, reprobuild: Cli) -> None:
