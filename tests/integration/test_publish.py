@@ -323,6 +323,41 @@ def test_no_secret_is_an_argument_of_uv(released: Path, publish: Callable[..., E
     assert "planted-secret-91c3" not in seen.read_text() + done.stdout + done.stderr
 
 
+# --- trusted publishing --------------------------------------------------------------------------------
+
+
+def test_a_job_that_the_index_trusts_needs_no_secret(
+    released: Path, reprobuild: Cli, tls_index: Index, sigstore_stack: Stack
+) -> None:
+    seen: list[str] = []
+
+    def believes(token: str) -> bool:
+        seen.append(token)
+        return bool(sigstore_stack.issuer.claims(token)["repository"] == "example/wheels")
+
+    tls_index.believes = believes
+    env = {**sigstore_stack.ci_environment(), "GITHUB_ACTIONS": "true", "NO_PROXY": "*"}
+    command = ["publish", "--publish-url", tls_index.url, "--check-url", tls_index.simple]
+    options = ["--require", "unsafe-unverified", "--trusted-publishing", "always", "--verbose"]
+    told = reprobuild(*command, *options, cwd=released, env=env)
+    assert told.stdout.count("uploaded") == 2
+    assert [each.user for each in tls_index.uploads] == ["__token__"] * 2
+    assert len(seen) == 1
+    assert seen[0] not in told.stderr + told.stdout
+    assert "minted-" not in told.stderr + told.stdout
+
+
+def test_a_job_that_the_index_does_not_trust(
+    released: Path, reprobuild: Cli, tls_index: Index, sigstore_stack: Stack
+) -> None:
+    env = {**sigstore_stack.ci_environment(), "GITHUB_ACTIONS": "true", "NO_PROXY": "*"}
+    command = ["publish", "--publish-url", tls_index.url, "--check-url", tls_index.simple]
+    options = ["--require", "unsafe-unverified", "--trusted-publishing", "always"]
+    failed = reprobuild(*command, *options, cwd=released, env=env, code=ExitCode.PUBLISH_FAILED)
+    assert "no publisher here is trusted with that token" in failed.stderr
+    assert tls_index.uploads == []
+
+
 # --- attestations --------------------------------------------------------------------------------------
 
 
