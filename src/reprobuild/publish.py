@@ -52,6 +52,7 @@ Proof = Literal["votes", "made-again", "none"]
 #: What a CI job has to show who it is, which uv hands to an index that trusts it.
 _CI_VARIABLES = re.compile(r"CI|GITHUB_ACTIONS|ACTIONS_ID_TOKEN_REQUEST_\w+|GITLAB_CI|BUILDKITE\w*|\w+_ID_TOKEN")
 _SECRETS = re.compile(r"UV_PUBLISH_(PASSWORD|TOKEN)|UV_INDEX_\w+_PASSWORD|ACTIONS_ID_TOKEN_REQUEST_TOKEN|\w+_ID_TOKEN")
+_MASK = "::add-mask::"
 _STATUS = re.compile(r"status code:? (\d{3})")
 _LOGIN = (
     "Set UV_PUBLISH_TOKEN, or UV_PUBLISH_USERNAME and UV_PUBLISH_PASSWORD; or name a keyring with UV_KEYRING_PROVIDER; "
@@ -380,6 +381,9 @@ def _upload(
     skipped: set[str] = set()
 
     def heed(line: str) -> None:
+        if line.startswith(_MASK):  # uv tells GitHub's runner which token of the index it is to hide
+            hidden.insert(0, line.removeprefix(_MASK).strip())
+            return
         text = redacted(line, hidden)
         observer.line(text)
         if found := re.match(r"(Uploading|File) (\S+)", text):
@@ -403,10 +407,10 @@ def _environment(target: Target) -> dict[str, str]:
     return {**env, **target.variables}
 
 
-def _hidden(target: Target, project: Path) -> tuple[str, ...]:
+def _hidden(target: Target, project: Path) -> list[str]:
     own = [value for name, value in os.environ.items() if _SECRETS.fullmatch(name) and len(value) > 3]
     found = {*own, *target.hidden, *places.secrets(project)}
-    return tuple(sorted(found, key=len, reverse=True))
+    return sorted(found, key=len, reverse=True)
 
 
 def _refused(output: str, hidden: Sequence[str], target: Target) -> PublishFailed:
@@ -415,7 +419,7 @@ def _refused(output: str, hidden: Sequence[str], target: Target) -> PublishFaile
     status = _STATUS.search(said)
     code = int(status[1]) if status else 0
     where = target.url or "the index"
-    if code in (401, 403) or "credentials" in said:
+    if code in (401, 403) or "credentials" in said or "trusted publishing" in said:
         remedy = _LOGIN
     elif code in (400, 409):
         remedy = "If it has the file already, --check-url lets a second run pass over what is the same."

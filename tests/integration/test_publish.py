@@ -355,6 +355,7 @@ def test_a_job_that_the_index_does_not_trust(
     options = ["--require", "unsafe-unverified", "--trusted-publishing", "always"]
     failed = reprobuild(*command, *options, cwd=released, env=env, code=ExitCode.PUBLISH_FAILED)
     assert "no publisher here is trusted with that token" in failed.stderr
+    assert "a CI job that the index trusts" in failed.stderr
     assert tls_index.uploads == []
 
 
