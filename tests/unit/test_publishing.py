@@ -3,6 +3,8 @@
 import pytest
 
 from reprobuild import places, publish
+from reprobuild.difference import Level
+from reprobuild.digest import Digest
 from reprobuild.errors import BadInput
 from reprobuild.places import Target, publishing
 
@@ -125,3 +127,32 @@ def test_a_refusal_has_its_remedy_and_no_secret(said, remedy):
 def test_a_long_answer_is_cut():
     error = publish._refused(f"error: {'x ' * 5000}", [], Target({}, "", None))
     assert len(error.reason) < 2100
+
+
+def test_what_was_checked_is_what_is_uploaded(make_wheel, tmp_path, monkeypatch):
+    """Whoever changes the file after the check changes nothing."""
+    wheel = make_wheel(tmp_path / "dist")
+    checked = wheel.read_bytes()
+    sent = []
+
+    def prove(copy, demand, observer):
+        wheel.write_bytes(b"changed meanwhile")
+        return Level.IDENTICAL
+
+    def upload(copies, *_):
+        sent.extend(copy.path.read_bytes() for copy in copies)
+        return frozenset()
+
+    monkeypatch.setattr(publish, "_proved", prove)
+    monkeypatch.setattr(publish, "_upload", upload)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    (done,) = publish.publish([wheel], Target({}, "", None), publish.Demand(), scratch=scratch)
+    assert sent == [checked]
+    assert (done.digest, done.status) == (Digest.of_bytes(checked), "uploaded")
+
+
+def test_two_files_of_one_name(make_wheel, tmp_path):
+    wheels = [make_wheel(tmp_path / name) for name in ("a", "b")]
+    with pytest.raises(BadInput, match="same name"):
+        publish.publish(wheels, Target({}, "", None), publish.Demand(), scratch=tmp_path)
