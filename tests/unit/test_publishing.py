@@ -133,7 +133,7 @@ def test_what_was_checked_is_what_is_uploaded(make_wheel, tmp_path, monkeypatch)
     """Whoever changes the file after the check changes nothing."""
     wheel = make_wheel(tmp_path / "dist")
     checked = wheel.read_bytes()
-    sent = []
+    sent: list[bytes] = []
 
     def prove(copy, demand, observer):
         wheel.write_bytes(b"changed meanwhile")
