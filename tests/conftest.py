@@ -214,6 +214,17 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
         yield index
 
 
+@pytest.fixture
+def tls_index(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
+    """The same with https, whose certificate is trusted."""
+    module = sys.modules.get("index_server") or _server("index_server", "index/server.py")
+    folder = tmp_path_factory.mktemp("index")
+    with module.running(folder, tls=True) as index:
+        for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):  # requests heeds its own variable first
+            monkeypatch.setenv(name, str(folder / "certificate.pem"))
+        yield index
+
+
 @pytest.fixture(scope="session")
 def sigstore_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The project's own Sigstore on loopback, one for each worker."""

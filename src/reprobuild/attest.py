@@ -279,7 +279,7 @@ class Record:
 
     def _wrong(self, why: str) -> RecordUnusable:
         what = self.what
-        article = "an" if what[:1] in "aeiou" else "a"
+        article = "a" if what == "wheel" else "an"
         return RecordUnusable(
             f"{self._where} is not the record of {article} {what} build: {why}.", f"Build the {what} again."
         )

@@ -87,13 +87,8 @@ def publishing(project: Path, index: str = "", publish_url: str = "", check_url:
         publish_url, check_url = found.text("publish-url"), check_url or found.text("url")
         variables = {"UV_PUBLISH_INDEX": index}
     else:
-        known = next((each for each in settings if each.text("publish-url")), None)
-        publish_url = (
-            publish_url or os.environ.get("UV_PUBLISH_URL", "") or (known.text("publish-url") if known else "")
-        )
-        checked = next((each for each in settings if each.text("check-url")), None)
-        check_url = check_url or os.environ.get("UV_PUBLISH_CHECK_URL", "")
-        check_url = check_url or (checked.text("check-url") if checked else "")
+        publish_url = publish_url or _first(settings, "publish-url", "UV_PUBLISH_URL")
+        check_url = check_url or _first(settings, "check-url", "UV_PUBLISH_CHECK_URL")
         variables = {"UV_PUBLISH_URL": publish_url, "UV_PUBLISH_CHECK_URL": check_url}
         if not publish_url and not check_url:
             from pypi_simple import PYPI_SIMPLE_ENDPOINT  # noqa: PLC0415 - slow to import
@@ -108,6 +103,12 @@ def publishing(project: Path, index: str = "", publish_url: str = "", check_url:
         listing,
         tuple(unquote(each) for each in (parts.password, parts.username) if each and len(each) > 3),
     )
+
+
+def _first(settings: "Iterable[_Settings]", key: str, variable: str) -> str:
+    """What a variable says, else the nearest configuration file."""
+    said = (each.text(key) for each in settings)
+    return os.environ.get(variable, "") or next(filter(None, said), "")
 
 
 def configured(project: Path) -> tuple[Place, ...]:

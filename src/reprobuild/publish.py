@@ -14,7 +14,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from packaging.utils import NormalizedName
+from packaging.utils import NormalizedName, parse_sdist_filename, parse_wheel_filename
 from packaging.version import Version
 
 from reprobuild import places, process, rebuild, verification
@@ -43,16 +43,16 @@ from reprobuild.wheelfile import read_wheel
 if TYPE_CHECKING:
     from packaging.metadata import Metadata
 
-_T, _R = TypeVar("_T"), TypeVar("_R")
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 ATTESTATION_SUFFIX = ".publish.attestation"
 Status = Literal["uploaded", "already-there", "would-upload"]
 #: How it is known that a file can be made again: signed votes, a rebuild just now, or not at all.
 Proof = Literal["votes", "made-again", "none"]
 #: What a CI job has to show who it is, which uv hands to an index that trusts it.
-_CI_VARIABLES = re.compile(
-    r"CI|GITHUB_ACTIONS|ACTIONS_ID_TOKEN_REQUEST_(URL|TOKEN)|GITLAB_CI|BUILDKITE\w*|\w+_ID_TOKEN"
-)
+_CI_VARIABLES = re.compile(r"CI|GITHUB_ACTIONS|ACTIONS_ID_TOKEN_REQUEST_\w+|GITLAB_CI|BUILDKITE\w*|\w+_ID_TOKEN")
 _SECRETS = re.compile(r"UV_PUBLISH_(PASSWORD|TOKEN)|UV_INDEX_\w+_PASSWORD|ACTIONS_ID_TOKEN_REQUEST_TOKEN|\w+_ID_TOKEN")
+_MASK = "::add-mask::"
 _STATUS = re.compile(r"status code:? (\d{3})")
 _LOGIN = (
     "Set UV_PUBLISH_TOKEN, or UV_PUBLISH_USERNAME and UV_PUBLISH_PASSWORD; or name a keyring with UV_KEYRING_PROVIDER; "
@@ -122,11 +122,18 @@ def found_in(dist: Path) -> tuple[Path, ...]:
             f"There is no wheel or sdist in {dist}.",
             "Build them: `reprobuild wheel`, `reprobuild sdist`; or name files.",
         )
-    releases = sorted({tuple(path.name.removesuffix(SUFFIX).split("-")[:2]) for path in files})
+    releases = sorted({_release(path) for path in files})
     if len(releases) > 1:
-        listed = ", ".join(" ".join(each) for each in releases)
+        listed = ", ".join(f"{name} {version}" for name, version in releases)
         raise BadInput(f"{dist} holds several releases: {listed}.", "Name the files of one, or empty the folder.")
     return files
+
+
+def _release(path: Path) -> tuple[NormalizedName, Version]:
+    try:
+        return parse_sdist_filename(path.name) if path.name.endswith(SUFFIX) else parse_wheel_filename(path.name)[:2]
+    except ValueError as error:
+        raise BadInput(f"{path} has not the name of a wheel or an sdist.", "Name the files to publish.") from error
 
 
 def publish(
@@ -357,7 +364,7 @@ def _already_there(copies: Sequence[_Copy], target: Target, observer: Observer) 
         for filename, digest in listed.items():
             if digest != own[filename]:
                 raise PublishFailed(
-                    f"Nothing was uploaded: the index has {filename} with {digest}, and the one here has {own[filename]}.",
+                    f"Nothing was uploaded: {filename} is on the index with {digest}, and here with {own[filename]}.",
                     "What an index has doesn't change: build and publish a new version.",
                 )
             there.add(filename)
@@ -374,6 +381,9 @@ def _upload(
     skipped: set[str] = set()
 
     def heed(line: str) -> None:
+        if line.startswith(_MASK):  # uv tells GitHub's runner which token of the index it is to hide
+            hidden.insert(0, line.removeprefix(_MASK).strip())
+            return
         text = redacted(line, hidden)
         observer.line(text)
         if found := re.match(r"(Uploading|File) (\S+)", text):
@@ -397,10 +407,10 @@ def _environment(target: Target) -> dict[str, str]:
     return {**env, **target.variables}
 
 
-def _hidden(target: Target, project: Path) -> tuple[str, ...]:
+def _hidden(target: Target, project: Path) -> list[str]:
     own = [value for name, value in os.environ.items() if _SECRETS.fullmatch(name) and len(value) > 3]
     found = {*own, *target.hidden, *places.secrets(project)}
-    return tuple(sorted(found, key=len, reverse=True))
+    return sorted(found, key=len, reverse=True)
 
 
 def _refused(output: str, hidden: Sequence[str], target: Target) -> PublishFailed:
@@ -409,7 +419,7 @@ def _refused(output: str, hidden: Sequence[str], target: Target) -> PublishFaile
     status = _STATUS.search(said)
     code = int(status[1]) if status else 0
     where = target.url or "the index"
-    if code in (401, 403) or "credentials" in said:
+    if code in (401, 403) or "credentials" in said or "trusted publishing" in said:
         remedy = _LOGIN
     elif code in (400, 409):
         remedy = "If it has the file already, --check-url lets a second run pass over what is the same."

@@ -98,11 +98,13 @@ def rewrite(path: Path, target: Path, epoch: int) -> None:
     """
     scratch = target.with_name(f"{target.name}.rewritten")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with open_archive(path, kind="tar.gz") as archive, scratch.open("wb") as stream:
-        _write(archive, stream, epoch)
-    with scratch.open("rb") as stream:
-        write_atomically(target, chunks_of(stream))
-    scratch.unlink()
+    try:
+        with open_archive(path, kind="tar.gz") as archive, scratch.open("wb") as stream:
+            _write(archive, stream, epoch)
+        with scratch.open("rb") as stream:
+            write_atomically(target, chunks_of(stream))
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def _write(archive: Archive, stream: BinaryIO, epoch: int) -> None:

@@ -22,17 +22,25 @@ import json
 import logging
 import secrets
 import shlex
+import ssl
 import sys
 import threading
 import warnings
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from email.parser import BytesParser
 from io import BytesIO
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its web framework reads forms with what Python 3.13 doesn't have any more,
@@ -94,6 +102,7 @@ class Index:
         url: with a slash at the end; uploads go there.
         packages: the folder with the files.
         believes: whether an identity token is one of a publisher who is trusted here.
+        audience: whom an identity token has to be for; what the issuer of the tests' Sigstore gives.
         asked: the methods and paths of all requests.
     """
 
@@ -103,6 +112,7 @@ class Index:
     uploads: list[Upload] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     fault: Fault | None = None
+    audience: str = "sigstore"
     believes: Callable[[str], bool] = lambda _: False
     _minted: set[str] = field(default_factory=set, repr=False)
 
@@ -134,7 +144,7 @@ class Index:
     def trusted_publishing(self, path: str, body: bytes) -> tuple[str, Any] | None:
         """Answer of the interface that gives tokens to CI jobs; None for another path."""
         if path == "/_/oidc/audience":
-            return "200 OK", {"audience": "this-index"}
+            return "200 OK", {"audience": self.audience}
         if path != "/_/oidc/mint-token":
             return None
         if not self.believes(json.loads(body)["token"]):
@@ -164,7 +174,7 @@ class _Recorder:
     def __call__(self, environ: Environ, start: Any) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
         self.index.asked.append(f"{environ['REQUEST_METHOD']} {path}")
-        if environ["REQUEST_METHOD"] != "POST":
+        if environ["REQUEST_METHOD"] != "POST" and not path.startswith("/_/"):
             return self.inner(environ, start)
         body = _body(environ)
         environ["wsgi.input"], environ["CONTENT_LENGTH"] = BytesIO(body), str(len(body))
@@ -248,13 +258,45 @@ class _Server(ThreadingMixIn, WSGIServer):
         self.setup_environ()
 
 
+def _certificate(folder: Path) -> Path:
+    """A certificate that signs itself, for this machine alone, with its key behind it in the same file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, SHA256())
+    )
+    path = folder / "certificate.pem"
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path.write_bytes(certificate.public_bytes(Encoding.PEM) + private)
+    return path
+
+
 @contextmanager
-def running(folder: Path, port: int = 0) -> Iterator[Index]:
-    """Run it; 0 means any free port."""
+def running(folder: Path, port: int = 0, *, tls: bool = False) -> Iterator[Index]:
+    """Run it.
+
+    Args:
+        port: 0 means any free one.
+        tls: whether to speak https, as trusted publishing has to; certificate.pem in the folder is to be trusted.
+    """
     packages = folder / "packages"
     packages.mkdir(parents=True, exist_ok=True)
     with _Server(("127.0.0.1", port), _Handler) as server:
         index = Index(f"http://127.0.0.1:{server.server_port}/", packages)
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(_certificate(folder))
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+            index.url = f"https://localhost:{server.server_port}/"
         inner = pypiserver.app(
             roots=[packages],
             authenticate=["update"],

@@ -24,9 +24,7 @@ _PROOFS = {"votes": "by votes under the policy", "made-again": "made again just 
 def _without_login(ctx: click.Context, param: click.Parameter, value: str) -> str:  # noqa: ARG001 - Click's
     """A URL that holds no credentials: what is an argument can be read by anybody on the machine."""
     if "@" in urlsplit(value).netloc:
-        raise click.UsageError(
-            f"--{(param.name or '').replace('_', '-')} holds a credential: set UV_PUBLISH_TOKEN instead."
-        )
+        raise click.UsageError(f"{max(param.opts, key=len)} holds a credential: set UV_PUBLISH_TOKEN instead.")
     return value
 
 
@@ -94,8 +92,8 @@ def publish(
     is no policy, it is made again right now. All files are checked before the first is uploaded. What the index has
     already, with the same digest, is passed over, so that a run that was broken off can be run again.
 
-    uv uploads, and logs in: with UV_PUBLISH_TOKEN, or UV_PUBLISH_USERNAME and UV_PUBLISH_PASSWORD, a keyring, or as a CI
-    job that the index trusts. No secret is ever an argument. FILE.publish.attestation beside a file goes with it.
+    uv uploads, and logs in: with UV_PUBLISH_TOKEN, or UV_PUBLISH_USERNAME and UV_PUBLISH_PASSWORD, a keyring, or as a
+    CI job that the index trusts. No secret is ever an argument. FILE.publish.attestation beside a file goes with it.
     """
     if index and publish_url:
         raise click.UsageError("--index knows where to upload: name it or --publish-url.")

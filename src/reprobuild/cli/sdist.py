@@ -21,7 +21,7 @@ Examples:
   reprobuild sdist ../other --out-dir /tmp/sdists
   reprobuild sdist --allow-dirty       the working tree as it is; the record says so"""
 )
-@click.argument("where", metavar="[PROJECT]", type=FOLDER, default=Path())
+@click.argument("where", metavar="[PROJECT]", type=PATH, default=Path())
 @click.option("--out-dir", "-o", type=FOLDER, help="Where the sdist goes. Default: dist in the project.")
 @click.option("--allow-dirty", is_flag=True, help="Build a git checkout with changes that no commit holds.")
 @click.option("--python", metavar="PYTHON", help="The interpreter to build with: a version or a path.")
