@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,8 +104,7 @@ class Story:
     def named(self) -> tuple[set[str], set[str]]:
         """The tags in the registry, but for those of referrers, and the files on the index."""
         tags: list[str] = []
-        with suppress(OSError):
-            connection = http.client.HTTPConnection(self.services.registry, timeout=10)
+        with suppress(OSError), closing(open_at(self.services.registry)) as connection:
             connection.request("GET", "/v2/reprobuild/cli/tags/list")
             tags = json.loads(connection.getresponse().read()).get("tags") or []
         packages = self.state / "index" / "packages"
@@ -118,7 +117,7 @@ class Story:
         until = time.monotonic() + 20
         while time.monotonic() < until:
             try:
-                http.client.HTTPConnection(self.services.registry, timeout=1).connect()
+                open_at(self.services.registry).close()
             except OSError:
                 return
             time.sleep(0.1)
@@ -164,7 +163,7 @@ def test_what_stops_a_release_and_how_it_goes_on(story: Story, source: Path, git
     git(source, "revert", "--no-edit", "HEAD")
 
     story.kill_registry()
-    story.stops("images", ExitCode.REGISTRY_FAILED, "can't be reached")
+    story.stops("images", ExitCode.REGISTRY_FAILED, "no answer: ConnectionError")
     story.start_registry()
 
     anew = story.stops(
@@ -216,10 +215,17 @@ def test_an_interrupted_rehearsal_leaves_nothing_running(engine_cache: None, sou
         assert process.wait(120) == ExitCode.INTERRUPTED
     for port in ports.values():
         with pytest.raises(OSError, match="refused"):
-            http.client.HTTPConnection("127.0.0.1", port, timeout=5).connect()
+            open_at(f"127.0.0.1:{port}")
     mark = str(state).encode()
     alive = [path for path in Path("/proc").glob("[0-9]*/cmdline") if mark in _read(path)]
     assert alive == []
+
+
+def open_at(where: str) -> http.client.HTTPConnection:
+    """A connection that is there."""
+    connection = http.client.HTTPConnection(where, timeout=10)
+    connection.connect()
+    return connection
 
 
 def _read(path: Path) -> bytes:
