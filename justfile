@@ -113,20 +113,99 @@ docs: _environment-dev
 images-lock *arguments: _environment
     .venv/bin/reprobuild lock {{ arguments }}
 
-# Print the section of CHANGELOG.md about the version in pyproject.toml
+# --- A release: docs/release.md says in which order, and release/steps.py what each step reads ---
+
+# The locks are fresh, nothing in them is known to be vulnerable; tag, version and changelog agree
 [group('release')]
-release-notes:
-    #!/usr/bin/env bash
-    set -euo pipefail
-    version=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)
-    notes=$(awk -v heading="## [$version]" 'index($0, "## ") == 1 { on = index($0, heading) == 1 } on' CHANGELOG.md)
-    [ -n "$notes" ] || { echo "release-notes: CHANGELOG.md has no section for $version" >&2; exit 1; }
-    printf '%s\n' "$notes"
+release-check: (_release "check")
+
+# The wheel, built twice: on each of two machines
+[group('release')]
+release-wheel: (_release "wheel")
+
+# The sdist, built twice
+[group('release')]
+release-sdist: (_release "sdist")
+
+# What two machines built has the same bytes: just release-compare ONE-FOLDER ANOTHER
+[group('release')]
+release-compare +folders: (_release "compare" folders)
+
+# Each image, built twice, and by the other engine
+[group('release')]
+release-images: (_release "images")
+
+# Bills of materials beside the wheel and the images
+[group('release')]
+release-sbom: (_release "sbom")
+
+# Sign records, bills of materials and audits
+[group('release')]
+release-sign: (_release "sign")
+
+# Images and what is signed about them into the registry, without a tag
+[group('release')]
+release-push: (_release "push")
+
+# Write dist/policy.toml, which trusts this repository's workflows, and the public keys that are named
+[group('release')]
+release-policy *keys: (_release "policy" keys)
+
+# On a machine that built none of it: make everything again, and sign what came out
+[group('release')]
+release-vote: (_release "vote")
+
+# The same without signing
+[group('release')]
+release-again: (_release "again")
+
+# Hold everything against the policy
+[group('release')]
+release-verify: (_release "verify")
+
+# Verify everything, then upload it, then set the tags
+[group('release')]
+release-publish: (_release "publish")
+
+# Install what was published with pip and with uv, and run it; run the image
+[group('release')]
+release-try: (_release "try")
+
+# The changelog's section of this version; after release-verify with the digests and how to verify them
+[group('release')]
+release-notes: (_release "notes")
+
+# A whole release on this machine, against a registry, an index, advisories and a Sigstore of its own; goes on where it was
+[group('release')]
+release-dry-run *arguments: _environment-dev
+    .venv/bin/python release/rehearsal.py {{ arguments }}
+
+# Build what the newest tag released again, from its lock; open an issue where a byte has moved
+[group('release')]
+release-nightly: (_release "nightly")
+
+# In CI: an issue that says so
+[group('release')]
+release-alarm: (_release "alarm")
+
+# In CI: the release's page, with notes and files
+[group('release')]
+release-announce: (_release "announce")
+
+# In CI: log in to the registry
+[group('release')]
+release-login: (_release "login")
+
+_release step *arguments: _environment-release
+    @.venv/bin/python release/steps.py {{ step }} {{ arguments }}
 
 _environment: (_install "requirements.txt")
 
 # One environment for both: the two locks have to agree, and uv refuses them here if they don't.
 _environment-dev: (_install "requirements.txt" "environments/dev/requirements.txt")
+
+# What signs has nothing of what only tests need.
+_environment-release: (_install "requirements.txt" "environments/release/requirements.txt")
 
 # One stamp a lock, the digest of all that went in: an unchanged environment costs a few milliseconds, and the
 # environment for the tests serves the package recipes as well.

@@ -30,6 +30,7 @@ from reprobuild.sandbox import KINDS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from tests.index.server import Index
     from tests.osv.server import Osv
     from tests.sigstore.stack import Stack
 
@@ -139,6 +140,14 @@ def _engine_variables(component: str) -> dict[str, str]:
     return {**found, "PATH": f"{found['PATH']}:{os.environ['PATH']}"}
 
 
+@pytest.fixture
+def engine_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that a test starts itself finds what was unpacked before."""
+    home = _ENGINE_ENVIRONMENT.get("XDG_CACHE_HOME") or str(Path(_ENGINE_ENVIRONMENT["HOME"], ".cache"))
+    usual = str(Path(home, "reprobuild-engine"))
+    monkeypatch.setenv("REPROBUILD_ENGINE_CACHE", _ENGINE_ENVIRONMENT.get("REPROBUILD_ENGINE_CACHE", usual))
+
+
 @pytest.fixture(scope="session")
 def registry() -> str:
     """HOST:PORT of a real registry on loopback, shared by the whole test run, which begins with an empty one."""
@@ -186,16 +195,40 @@ def base_layout() -> Callable[[str], Path]:
     return functools.cache(lambda name: Path(_from_engine("layout", name)))
 
 
-@pytest.fixture(scope="session")
-def sigstore_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The project's own Sigstore on loopback, one for each worker."""
-    path = Path(__file__).parent / "sigstore" / "stack.py"
-    spec = importlib.util.spec_from_file_location("sigstore_stack", path)
+def _server(name: str, path: str) -> Any:
+    """The module of a server of the tests' own."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / path)
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # its data classes look there
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
+    """A package index on loopback, empty, that takes uploads and remembers them."""
+    module = sys.modules.get("index_server") or _server("index_server", "index/server.py")
+    with module.running(tmp_path_factory.mktemp("index")) as index:
+        yield index
+
+
+@pytest.fixture
+def tls_index(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
+    """The same with https, whose certificate is trusted."""
+    module = sys.modules.get("index_server") or _server("index_server", "index/server.py")
+    folder = tmp_path_factory.mktemp("index")
+    with module.running(folder, tls=True) as index:
+        for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):  # requests heeds its own variable first
+            monkeypatch.setenv(name, str(folder / "certificate.pem"))
+        yield index
+
+
+@pytest.fixture(scope="session")
+def sigstore_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The project's own Sigstore on loopback, one for each worker."""
+    module = _server("sigstore_stack", "sigstore/stack.py")
     with module.running(tmp_path_factory.mktemp("sigstore")) as stack:
         yield stack
 

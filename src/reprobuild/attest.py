@@ -14,6 +14,8 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PROVENANCE_TYPE = "https://slsa.dev/provenance/v1"
 #: docs/build-types/wheel-v1.md says what the parameters of this build type mean.
 WHEEL_BUILD_TYPE = "https://reprobuild.dev/build-types/wheel/v1"
+#: docs/build-types/sdist-v1.md says the same of sdists.
+SDIST_BUILD_TYPE = "https://reprobuild.dev/build-types/sdist/v1"
 #: docs/build-types/image-v1.md says the same of images.
 IMAGE_BUILD_TYPE = "https://reprobuild.dev/build-types/image/v1"
 #: docs/predicates/rebuild-v1.md says what a statement of this type claims.
@@ -198,7 +200,7 @@ class Record:
     """
 
     def __init__(self, data: bytes, where: str, build_type: str, what: str) -> None:
-        self._where, self._what = where, what
+        self._where, self.what, self.build_type = where, what, build_type
         try:
             self.statement: Json = json.loads(data)
         except (ValueError, RecursionError) as error:
@@ -276,8 +278,8 @@ class Record:
         return value
 
     def _wrong(self, why: str) -> RecordUnusable:
-        what = self._what
-        article = "an" if what[:1] in "aeiou" else "a"
+        what = self.what
+        article = "a" if what == "wheel" else "an"
         return RecordUnusable(
             f"{self._where} is not the record of {article} {what} build: {why}.", f"Build the {what} again."
         )
@@ -288,6 +290,13 @@ class WheelRecord(Record):
 
     def __init__(self, data: bytes, where: str) -> None:
         super().__init__(data, where, WHEEL_BUILD_TYPE, "wheel")
+
+
+class SdistRecord(Record):
+    """The provenance of an sdist, of :data:`SDIST_BUILD_TYPE`."""
+
+    def __init__(self, data: bytes, where: str) -> None:
+        super().__init__(data, where, SDIST_BUILD_TYPE, "sdist")
 
 
 class ImageRecord(Record):

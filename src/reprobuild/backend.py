@@ -7,7 +7,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from packaging.requirements import Requirement
 
@@ -28,6 +28,9 @@ import importlib, sys
 sys.path.remove("")
 importlib.import_module(sys.argv[1]).build_wheel(sys.argv[2])
 """
+#: What a backend builds.
+What = Literal["wheel", "sdist"]
+ARTICLES = {"wheel": "a wheel", "sdist": "an sdist"}
 _LOG_LINES = 40
 _WARNINGS = 10
 _ANSWER_LIMIT = 1 << 20
@@ -100,14 +103,16 @@ def _write_pins(path: Path, files: Iterable[LockedFile]) -> None:
     path.write_text("".join(lines), encoding="utf-8")
 
 
-def requires_for_wheel(
+def requires_to_build(
     box: Box,
     config: Config,
     where: str,
     environment: Mapping[str, str],
+    *,
+    what: What = "wheel",
     observer: Observer = SILENT,
 ) -> tuple[Requirement, ...]:
-    """What the backend's ``get_requires_for_build_wheel`` answers (PEP 517), asked in the box.
+    """What the backend's ``get_requires_for_build_wheel`` (or ``_sdist``) answers (PEP 517), asked in the box.
 
     Args:
         where: the project's folder as seen inside; the hook may write into it.
@@ -138,12 +143,12 @@ def requires_for_wheel(
     python = box.inside("env", "bin", "python")
     try:
         builder = ProjectBuilder(config.root, python_executable=python, runner=runner)
-        answers = builder.get_requires_for_build("wheel", _settings(config.wheel.config_settings))
+        answers = builder.get_requires_for_build(what, _settings(config.wheel.config_settings))
     except BuildBackendException as error:
         inner = error.exception  # ProjectBuilder wraps whatever its runner raises
         if isinstance(inner, process.ToolFailed):
             raise BuildFailed(
-                f"The backend failed when it was asked what it needs to build a wheel:\n{_tail(inner.output)}",
+                f"The backend failed when it was asked what it needs to build {ARTICLES[what]}:\n{_tail(inner.output)}",
                 "A build runs without the network and with the locked build requirements alone.",
             ) from error
         if isinstance(inner, (ReprobuildError, OSError)):
@@ -209,7 +214,7 @@ def build(
     project: str,
     environment: Mapping[str, str],
     *,
-    what: str = "wheel",
+    what: What = "wheel",
     tool: str = "",
     observer: Observer = SILENT,
 ) -> None:

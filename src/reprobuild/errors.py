@@ -36,6 +36,8 @@ class ExitCode(IntEnum):
     NOT_VERIFIED = 25
     VULNERABLE = 26
     NOT_AUDITED = 27
+    NOT_PUBLISHABLE = 28
+    PUBLISH_FAILED = 29
     INTERRUPTED = 130
 
 
@@ -65,6 +67,8 @@ EXIT_CODE_MEANINGS: dict[ExitCode, str] = {
     ExitCode.NOT_VERIFIED: "evidence is missing or refused, or isn't enough for the policy",
     ExitCode.VULNERABLE: "`audit` found a known vulnerability that counts",
     ExitCode.NOT_AUDITED: "`audit` couldn't ask about every package, so that nothing is known: never clean",
+    ExitCode.NOT_PUBLISHABLE: "`publish` uploaded nothing: a file isn't verified, or no index would take it",
+    ExitCode.PUBLISH_FAILED: "the index refuses an upload, has another file of that name, or can't be reached",
     ExitCode.INTERRUPTED: "interrupted (Ctrl-C, SIGTERM or SIGHUP)",
 }
 
@@ -195,3 +199,15 @@ class NotAudited(ReprobuildError):
     """Nobody could say of every package which vulnerabilities are known."""
 
     exit_code = ExitCode.NOT_AUDITED
+
+
+class NotPublishable(ReprobuildError):
+    """A file wasn't made again with the outcome that is asked for, or no index would take it."""
+
+    exit_code = ExitCode.NOT_PUBLISHABLE
+
+
+class PublishFailed(ReprobuildError):
+    """The index refuses an upload, has another file of the same name, or can't be reached."""
+
+    exit_code = ExitCode.PUBLISH_FAILED

@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -89,16 +89,24 @@ class Index:
     Args:
         project: the folder whose uv configuration counts.
         offline: never ask the network.
+        places: where to look, instead of where that configuration says.
     """
 
-    def __init__(self, project: Path, *, offline: bool = False, observer: Observer = SILENT) -> None:
+    def __init__(
+        self,
+        project: Path,
+        *,
+        offline: bool = False,
+        places: tuple[Place, ...] | None = None,
+        observer: Observer = SILENT,
+    ) -> None:
         self._project = project
         self._offline = offline
         self._observer = observer
         self._cache = cache_root()
         self._offers: dict[str, list[_Offer]] = {}
         self._digests: dict[str, Digest] = {}
-        self._places: tuple[Place, ...] | None = None
+        self._places = places
         self._sound: set[Path] = set()
         self._lock = threading.Lock()
 
@@ -110,6 +118,19 @@ class Index:
         """
         with process.workers(_PARALLEL) as pool:
             return tuple(sorted(pool.map(lambda pin: self._choose(pin, interpreter), pins)))
+
+    def wheel_for(self, pin: Pin, interpreters: Iterable[Accepting]) -> LockedFile | None:
+        """The wheel among a pin's files that the first interpreter to take any likes best; None where none does.
+
+        Raises:
+            IndexFailed: no place could be asked.
+        """
+        wheels = {digest: name for digest, name in self._names(pin).items() if name.endswith(".whl")}
+        for each in interpreters:
+            best = _best(wheels, each)
+            if best is not None:
+                return LockedFile(pin.name, str(pin.version), wheels[best], best)
+        return None
 
     def release(self, name: str, version: str) -> tuple[ReleasedFile, ...]:
         """Every wheel and sdist of a release, by file name; of two places the first counts.
@@ -126,6 +147,27 @@ class Index:
                 file = LockedFile(name, version, offer.filename, self._digest_of(offer))
                 found[offer.filename] = ReleasedFile(file, offer.uploaded)
         return tuple(found[filename] for filename in sorted(found))
+
+    def digests(self, name: str, filenames: Collection[str]) -> dict[str, Digest]:
+        """Those of some files of a project that the index has now, each with its SHA-256.
+
+        Args:
+            name: normalised.
+
+        Raises:
+            IndexFailed: it can't be asked.
+        """
+        found = (offer for offer in self._offered(name) if offer.filename in filenames)
+        return {offer.filename: self._digest_of(offer) for offer in found}
+
+    def with_provenance(self, name: str) -> frozenset[str]:
+        """The files of a project for which the index lists attestations (PEP 740).
+
+        Raises:
+            IndexFailed: it can't be asked.
+        """
+        found = (offer for offer in self._offered(name) if offer.package and offer.package.provenance_url)
+        return frozenset(offer.filename for offer in found)
 
     def sdist_of(self, name: str, version: str) -> LockedFile:
         """The one sdist of a release.

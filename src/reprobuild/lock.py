@@ -149,6 +149,7 @@ def as_of(
         settings,
         index,
         universal=False,
+        with_sdist=False,
         constraints=known.constraints,
         stand_ins=_StandIns(index, interpreter, scratch, known),
     )
@@ -262,11 +263,20 @@ def _project_requires(
         memory=config.wheel.memory,
         timeout=config.wheel.timeout,
     ) as box:
-        source.place(exported, box.outside("src"), "sorted")
+        folders: dict[str, backend.What] = {"src": "wheel"}
+        if resolver.with_sdist:
+            folders["asked"] = "sdist"
+        for folder in folders:  # of its own, as what one hook writes isn't the other's business
+            source.place(exported, box.outside(folder), "sorted")
         backend.prepare(box, config, interpreter, files, index, observer)
         variables = backend.environment_of(box, config, interpreter, exported.epoch)
-        where = backend.inside(box, "src", exported.subdirectory)
-        return backend.requires_for_wheel(box, config, where, variables, observer)
+        answers = [
+            backend.requires_to_build(
+                box, config, backend.inside(box, folder, exported.subdirectory), variables, what=what, observer=observer
+            )
+            for folder, what in folders.items()
+        ]
+        return tuple({str(each): each for answer in answers for each in answer}.values())
 
 
 # --- uv --------------------------------------------------------------------------------------------
@@ -281,6 +291,7 @@ class _Resolver:
 
     Attributes:
         universal: whether the build requirements are resolved for every Python that the project admits.
+        with_sdist: whether what the backend needs for an sdist is locked too, beside what it needs for a wheel.
         constraints: lines that limit the versions, and are above ``when``.
         stand_ins: what is known of releases without a wheel, where uv must not build them to learn it: it would do so
             outside of any sandbox.
@@ -296,6 +307,7 @@ class _Resolver:
     settings: Path
     index: Index
     universal: bool = True
+    with_sdist: bool = True
     constraints: str = ""
     stand_ins: "_StandIns | None" = None
 

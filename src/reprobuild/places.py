@@ -11,7 +11,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -43,6 +43,72 @@ class Place:
         """The local folder that it is, if it is one."""
         parts = urlsplit(self.url)
         return Path(unquote(parts.path)) if parts.scheme == "file" else None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where files are published, and where it can be seen what is there.
+
+    Attributes:
+        variables: what says so to uv, which takes it from nowhere else.
+        url: that of the uploads, without credentials; empty for uv's default.
+        listing: the index in which they appear, if that is known.
+        hidden: parts of its URLs that must not be shown.
+    """
+
+    variables: Mapping[str, str] = field(repr=False)
+    url: str
+    listing: Place | None
+    hidden: tuple[str, ...] = field(repr=False, default=())
+
+
+def publishing(project: Path, index: str = "", publish_url: str = "", check_url: str = "") -> Target:
+    """Where uv, run in ``project``, would publish: to a named index, to a URL, or to its default.
+
+    Args:
+        index: the name of one of uv's, which has a publish-url; empty for what UV_PUBLISH_INDEX says.
+        publish_url: empty for what uv's variables and settings say; so is ``check_url``, the index to look in.
+
+    Raises:
+        BadInput: there is no such index, or nothing can be published to it; a URL is malformed.
+    """
+    project = project.resolve()
+    settings = [_from_environment(os.environ), *_from_files(project)]
+    index = index or ("" if publish_url else os.environ.get("UV_PUBLISH_INDEX", ""))
+    if index:
+        named = {each.text("name"): each for table in reversed(settings) for each in table.parts("index")}
+        found = named.get(index)
+        if found is None or not found.text("publish-url"):
+            able = sorted(name for name, each in named.items() if each.text("publish-url"))
+            raise BadInput(
+                f"uv knows no index {index!r} with a publish-url.",
+                f"It knows {', '.join(able)}." if able else "Give one to a table [[tool.uv.index]] in pyproject.toml.",
+            )
+        publish_url, check_url = found.text("publish-url"), check_url or found.text("url")
+        variables = {"UV_PUBLISH_INDEX": index}
+    else:
+        publish_url = publish_url or _first(settings, "publish-url", "UV_PUBLISH_URL")
+        check_url = check_url or _first(settings, "check-url", "UV_PUBLISH_CHECK_URL")
+        variables = {"UV_PUBLISH_URL": publish_url, "UV_PUBLISH_CHECK_URL": check_url}
+        if not publish_url and not check_url:
+            from pypi_simple import PYPI_SIMPLE_ENDPOINT  # noqa: PLC0415 - slow to import
+
+            check_url = PYPI_SIMPLE_ENDPOINT
+    here = settings[0]
+    listing = here.place(check_url, flat=False, name=index) if check_url else None
+    parts = urlsplit(publish_url)
+    return Target(
+        {name: value for name, value in variables.items() if value},
+        here.place(publish_url, flat=False).url if publish_url else "",
+        listing,
+        tuple(unquote(each) for each in (parts.password, parts.username) if each and len(each) > 3),
+    )
+
+
+def _first(settings: "Iterable[_Settings]", key: str, variable: str) -> str:
+    """What a variable says, else the nearest configuration file."""
+    said = (each.text(key) for each in settings)
+    return os.environ.get(variable, "") or next(filter(None, said), "")
 
 
 def configured(project: Path) -> tuple[Place, ...]:

@@ -118,8 +118,10 @@ def read(table: Mapping[str, Any], where: str, folder: Path) -> Policy:
     if unknown := sorted(table.keys() - known):
         raise BadInput(f"{where}: there is no setting {shown(unknown[0])!r}.", f"It has {', '.join(sorted(known))}.")
     identities = tuple(_identity(each, where) for each in _list(table, "identities", dict, where))
-    if "github" in table:
-        identities += (_github(_of(table, "github", dict, where), where),)
+    if "github" in table:  # one workflow, or a list of them
+        several = isinstance(table["github"], list)
+        workflows = _list(table, "github", dict, where) if several else [_of(table, "github", dict, where)]
+        identities += tuple(_github(each, where) for each in workflows)
     keys = tuple(_key(folder, each, where) for each in _list(table, "keys", str, where))
     if not (keys or identities):
         raise BadInput(

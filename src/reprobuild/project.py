@@ -95,6 +95,7 @@ class BuildSettings:
         sandbox: the sandbox kind when the command line names none.
         timeout: seconds after which a step of a build is ended.
         memory: MiB that the programs of one step may hold together, and the files in its /tmp; None for any.
+        sbom: whether the wheel gets a bill of materials inside (PEP 770).
     """
 
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -104,6 +105,7 @@ class BuildSettings:
     sandbox: str = "auto"
     timeout: int = 7200
     memory: int | None = None
+    sbom: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,7 +332,8 @@ def check_time(text: str, where: str) -> str:
 
 def _build_settings(reader: "_Reader", table: Mapping[str, Any]) -> BuildSettings:
     where = "tool.reprobuild.wheel"
-    reader.known(table, where, ("environment", "config-settings", "readable", "path", "sandbox", "timeout", "memory"))
+    keys = ("environment", "config-settings", "readable", "path", "sandbox", "timeout", "memory", "sbom")
+    reader.known(table, where, keys)
     environment = _build_environment(reader, table, where)
     settings: dict[str, str | tuple[str, ...]] = {}
     for name, value in reader.table(table, "config-settings", {}, f"{where}.").items():
@@ -364,6 +367,7 @@ def _build_settings(reader: "_Reader", table: Mapping[str, Any]) -> BuildSetting
         sandbox=sandbox,
         timeout=timeout,
         memory=memory,
+        sbom=reader.flag(table, "sbom", where, default=False),
     )
 
 

@@ -1,4 +1,4 @@
-"""Making a wheel again from its record, in surroundings that differ on purpose, and saying what mattered."""
+"""Making a wheel or an sdist again from its record, elsewhere on purpose, and saying what mattered."""
 
 import os
 import re
@@ -13,8 +13,9 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from reprobuild import guilty, interpreter, lockfile, process, source
-from reprobuild.attest import Record, WheelRecord
+from reprobuild import guilty, interpreter, lockfile, process, sdist, source
+from reprobuild.attest import Record, SdistRecord, WheelRecord
+from reprobuild.bom import library_version
 from reprobuild.causes import cause_of
 from reprobuild.compare import Difference, Hint, Level, Verdict, compare
 from reprobuild.digest import Digest
@@ -60,7 +61,7 @@ class Guilt:
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """The outcome of making a wheel again.
+    """The outcome of making a wheel or an sdist again.
 
     Attributes:
         verdict: the comparison of the wheel with the one made again, everything varied.
@@ -76,7 +77,7 @@ class Rebuilt:
         rebuilds: how many times the wheel was made again.
     """
 
-    wheel: Path
+    path: Path
     verdict: Verdict
     varied: tuple[str, ...]
     not_varied: Mapping[str, str]
@@ -108,7 +109,7 @@ class Rebuilt:
 
 
 def verify(
-    wheel: Path,
+    path: Path,
     where: Path,
     *,
     python: str | None = None,
@@ -117,10 +118,10 @@ def verify(
     explain: bool = True,
     observer: Observer = SILENT,
 ) -> Rebuilt:
-    """Make a wheel again from what its record names, and compare the raw bytes.
+    """Make a wheel or an sdist again from what its record names, and compare the raw bytes.
 
     Args:
-        wheel: with its record beside it.
+        path: with its record beside it.
         where: the folder of the project, or the sdist, that it was built from.
         python: another interpreter than the one that the record names.
         vary: names of variations. A umask that is asked for by name is never held.
@@ -132,7 +133,7 @@ def verify(
         BuildFailed: the wheel can't be made again, whatever is varied.
         IndexFailed, ToolMissing, …: the same.
     """
-    record = read_record(wheel)
+    record = read_record(path)
     with scratch_folder(Path(tempfile.gettempdir()), "reprobuild-") as scratch:
         observer.step("exporting the source that the record names")
         exported = source_of(record, where, scratch)
@@ -143,7 +144,7 @@ def verify(
         other = _another_patch(inputs, lock) if PYTHON in vary else None
         if other:
             notes += (f"python: varied with {other.version}, {other.executable}",)
-        again = _Rebuilds(_Maker(wheel, record, inputs, other, index, scratch, sandbox))
+        again = _Rebuilds(_Maker(path, record, inputs, other, index, scratch, sandbox))
         observer.step("making it again in other surroundings")
         wanted = tuple(name for name in VARIATIONS if name in vary and not VARIATIONS[name].why_not())
         verdict = again(wanted, observer)
@@ -161,7 +162,7 @@ def verify(
             varied = tuple(name for name in varied if name not in held)
             verdict = again(varied)
         in_order = {name: not_varied[name] for name in VARIATIONS if name in not_varied}
-        outcome = Rebuilt(wheel, verdict, varied, in_order, held, again.guarantees, notes=notes)
+        outcome = Rebuilt(path, verdict, varied, in_order, held, again.guarantees, notes=notes)
         if verdict.level is not Level.IDENTICAL and explain:
             outcome = _explain(outcome, again, observer)
         return replace(outcome, rebuilds=again.count)
@@ -184,31 +185,31 @@ def _is_mode(difference: Difference) -> bool:
     return difference.field == "mode" and difference.cause == "umask"
 
 
-def record_path(wheel: Path) -> Path:
-    """Where a wheel's record is to be: beside it."""
-    return wheel.with_name(f"{wheel.name}{RECORD_SUFFIX}")
+def record_path(path: Path) -> Path:
+    """Where the record of a wheel or an sdist is to be: beside it."""
+    return path.with_name(f"{path.name}{RECORD_SUFFIX}")
 
 
-def read_record(wheel: Path) -> WheelRecord:
-    """The record beside a wheel.
+def read_record(path: Path) -> WheelRecord | SdistRecord:
+    """The record beside a wheel or an sdist.
 
     Raises:
-        BadInput: there is no such wheel.
+        BadInput: there is no such file.
         RecordUnusable: no record, a malformed one, or one about other bytes.
     """
-    digest = Digest.of_file(wheel)
-    path = record_path(wheel)
-    if not path.is_file():
+    digest = Digest.of_file(path)
+    beside = record_path(path)
+    kind = SdistRecord if path.name.endswith(sdist.SUFFIX) else WheelRecord
+    if not beside.is_file():
         raise RecordUnusable(
-            f"{wheel} has no record: {path.name} is not beside it.",
-            "`reprobuild wheel` writes both; keep them together.",
+            f"{path} has no record: {beside.name} is not beside it.",
+            f"`reprobuild {'sdist' if kind is SdistRecord else 'wheel'}` writes both; keep them together.",
         )
-    data = path.read_bytes()
-    record = WheelRecord(data, str(path))
-    if record.subject != digest or record.subject_name != wheel.name:
+    record = kind(beside.read_bytes(), str(beside))
+    if record.subject != digest or record.subject_name != path.name:
         raise RecordUnusable(
-            f"{path} is about {record.subject_name!r} with {record.subject}, but {wheel.name} has {digest}.",
-            "The wheel or its record was changed after the build: trust neither.",
+            f"{beside} is about {record.subject_name!r} with {record.subject}, but {path.name} has {digest}.",
+            f"The {record.what} or its record was changed after the build: trust neither.",
         )
     return record
 
@@ -252,7 +253,7 @@ def _shown(digests: Any) -> str:  # noqa: ANN401 - a mapping of texts
 
 
 def _inputs_of(
-    record: WheelRecord, exported: source.Source, scratch: Path, asked: str | None
+    record: WheelRecord | SdistRecord, exported: source.Source, scratch: Path, asked: str | None
 ) -> tuple[Inputs, lockfile.Lockfile]:
     config, lock_path = read_export(exported, scratch)
     if not lock_path.is_file():
@@ -261,10 +262,11 @@ def _inputs_of(
     if locked != recorded:
         raise DigestMismatch(f"{lock_path.name} in the source has {locked}, but the record names {recorded}.")
     python = interpreter.find(asked) if asked else _interpreter_of(record)
-    files = tuple(sorted(_locked_file(record, part) for part in record.dependencies("build-requirement")))
+    files = tuple(sorted(locked_file(record, part) for part in record.dependencies("build-requirement")))
     lock = lockfile.read(lock_path)
     _require_locked(files, lock, python, _remedy(record, python))
-    return Inputs(config, exported, files, locked, python), lock
+    inputs = Inputs(config, exported, files, locked, python)
+    return replace(inputs, what="sdist") if isinstance(record, SdistRecord) else inputs, lock
 
 
 def _another_patch(inputs: Inputs, lock: lockfile.Lockfile) -> Interpreter | None:
@@ -289,15 +291,15 @@ def _require_locked(files: Iterable[LockedFile], lock: lockfile.Lockfile, python
         raise RecordUnusable(f"The record leaves out {what} for Python {python.version}.", remedy)
 
 
-def _remedy(record: WheelRecord, python: Interpreter) -> str:
+def _remedy(record: WheelRecord | SdistRecord, python: Interpreter) -> str:
     said = record.dependency("interpreter").get("annotations", {})
     if (said.get("implementation"), said.get("version")) != (python.implementation, python.version):
         return "Use the Python that the record names: which requirements apply may depend on it."
     return _CHANGED
 
 
-def _require_unchanged(record: WheelRecord, inputs: Inputs) -> None:
-    """A record says of its inputs what `reprobuild wheel` would, to the last key.
+def _require_unchanged(record: WheelRecord | SdistRecord, inputs: Inputs) -> None:
+    """A record says of its inputs what `reprobuild wheel` or `reprobuild sdist` would, to the last key.
 
     What no commit tells is free: where the source can be had, the interpreter, the machine, the builder's version.
     """
@@ -334,7 +336,12 @@ def differing(said: Any, wanted: Any, where: str = "") -> str:  # noqa: ANN401 -
     return next((found for key, a, b in inner if (found := differing(a, b, f"{where}.{key}".lstrip(".")))), "")
 
 
-def _locked_file(record: WheelRecord, part: dict[str, Any]) -> LockedFile:
+def locked_file(record: WheelRecord | SdistRecord, part: dict[str, Any]) -> LockedFile:
+    """A build requirement that a record names.
+
+    Raises:
+        RecordUnusable: it is malformed.
+    """
     filename, uri = record.text(part, "name"), record.text(part, "uri")
     name, _, version = uri.removeprefix("pkg:pypi/").partition("@")
     if not name or not version or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+!-]*", filename):
@@ -342,7 +349,7 @@ def _locked_file(record: WheelRecord, part: dict[str, Any]) -> LockedFile:
     return LockedFile(name, version, filename, record.digest(part))
 
 
-def _interpreter_of(record: WheelRecord) -> Interpreter:
+def _interpreter_of(record: WheelRecord | SdistRecord) -> Interpreter:
     """The interpreter that the record names, else another patch release of it."""
     part = record.dependency("interpreter")
     said = part.get("annotations", {})
@@ -359,7 +366,7 @@ def _interpreter_of(record: WheelRecord) -> Interpreter:
         return interpreter.find(f"{implementation}@{version.rpartition('.')[0]}")
 
 
-def _then_and_now(record: WheelRecord, inputs: Inputs) -> tuple[str, ...]:
+def _then_and_now(record: WheelRecord | SdistRecord, inputs: Inputs) -> tuple[str, ...]:
     """What this machine has in another version than the one that built the wheel."""
     part, python = record.dependency("interpreter"), inputs.interpreter
     said = part.get("annotations", {})
@@ -368,9 +375,15 @@ def _then_and_now(record: WheelRecord, inputs: Inputs) -> tuple[str, ...]:
     if then["Python"] == now["Python"] and record.sha256(part) != Digest.of_file(python.executable):
         then["Python"], now["Python"] = f"one build of {python.version}", "another"
     then["source"], now["source"] = record.external["source"]["uri"], inputs.source.uri
+    if _is_rewritten(record):
+        then["zlib of reprobuild"] = record.internal["archive"].get("zlib")
+        now["zlib of reprobuild"] = str(sdist.framing(rewritten=True)["zlib"])
     recorded = record.internal.get("compilers")
     for name, version in compilers().items():
         then[name], now[name] = recorded.get(name) if isinstance(recorded, dict) else None, version
+    if isinstance(sbom := record.internal.get("sbom"), dict):
+        name = "cyclonedx-python-lib"
+        then[name], now[name] = sbom.get(name), library_version()
     if isinstance(cuda := record.internal.get("cuda"), dict):
         for name, here in toolkit_of(inputs.config).items():
             said = cuda.get(name)
@@ -455,7 +468,7 @@ class _Maker:
     """
 
     wheel: Path
-    record: WheelRecord
+    record: WheelRecord | SdistRecord
     inputs: Inputs
     other: Interpreter | None
     index: Index
@@ -490,9 +503,18 @@ class _Maker:
                 if not varied and not patience:
                     raise
                 return _failure(self.wheel, error), None
+            if _is_rewritten(self.record):
+                sdist.rewrite(made, folder / made.name, inputs.source.epoch)
+                made = folder / made.name
             hints = _hints(self.record, seen, inputs.interpreter)
             verdict = compare(self.wheel, made, hints=hints)
             return _with_names(verdict, self.wheel.name, made.name, hints), guarantees
+
+
+def _is_rewritten(record: Record) -> bool:
+    """Whether an sdist's archive was written anew after its build."""
+    archive = record.internal.get("archive")
+    return isinstance(record, SdistRecord) and isinstance(archive, dict) and archive.get("rewritten") is True
 
 
 def _failure(wheel: Path, error: BuildFailed) -> Verdict:
@@ -507,10 +529,11 @@ def _with_names(verdict: Verdict, built: str, again: str, hints: Sequence[Hint])
     if built == again:
         return verdict
     renamed = Difference((), "name", built, again, cause_of(built, again, hints))
-    return replace(verdict, level=Level.PAYLOAD, differences=(renamed, *verdict.differences), wheels=True)
+    wheels = built.endswith(".whl")
+    return replace(verdict, level=Level.PAYLOAD, differences=(renamed, *verdict.differences), wheels=wheels)
 
 
-def _hints(record: WheelRecord, second: Surroundings, python: Interpreter) -> list[Hint]:
+def _hints(record: WheelRecord | SdistRecord, second: Surroundings, python: Interpreter) -> list[Hint]:
     """What a build could see then and now, wherever the two differ."""
     first = _surroundings_of(record)
     pairs = [(name, each.value(first), each.value(second)) for name, each in VARIATIONS.items()]
@@ -519,7 +542,7 @@ def _hints(record: WheelRecord, second: Surroundings, python: Interpreter) -> li
     return [Hint(name, left, right) for name, left, right in pairs if left and left != right]
 
 
-def _surroundings_of(record: WheelRecord) -> Surroundings:
+def _surroundings_of(record: WheelRecord | SdistRecord) -> Surroundings:
     """The surroundings of the first build, as far as the record tells them."""
     recorded = record.internal.get("surroundings")
     known = {each.name: type(getattr(USUAL, each.name)) for each in fields(Surroundings)}

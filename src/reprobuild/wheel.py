@@ -1,17 +1,32 @@
-"""Building a wheel from a source and a lock, and the record of everything that went into it."""
+"""Building a wheel or an sdist from a source and a lock, and the record of everything that went into it."""
 
 import functools
 import os
 import platform
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from packaging.version import Version
 
-from reprobuild import __version__, attest, backend, fatbin, interpreter, lockfile, process, project, source, toolchain
+from reprobuild import (
+    __version__,
+    attest,
+    backend,
+    bom,
+    fatbin,
+    interpreter,
+    lockfile,
+    pep770,
+    process,
+    project,
+    sdist,
+    source,
+    toolchain,
+)
 from reprobuild.attest import Json
 from reprobuild.digest import Digest, chunks_of
 from reprobuild.errors import BadInput, BuildFailed, LockMissing, WriteFailed
@@ -27,6 +42,9 @@ from reprobuild.wheelfile import read_wheel
 
 RECORD_SUFFIX = ".intoto.json"
 _LONGEST_NAME = 255
+#: How the names of what is built end.
+SUFFIXES: dict[backend.What, str] = {"wheel": ".whl", "sdist": sdist.SUFFIX}
+_BUILD_TYPES: dict[backend.What, str] = {"wheel": attest.WHEEL_BUILD_TYPE, "sdist": attest.SDIST_BUILD_TYPE}
 _LOCK_REMEDIES = {
     "git": f"Run `reprobuild lock`, then commit it: git add {BUILD_LOCK}.",
     "sdist": "Unpack it, run `reprobuild lock` in its folder, and build that folder.",
@@ -35,7 +53,7 @@ _LOCK_REMEDIES = {
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Everything that a wheel is a function of.
+    """Everything that a wheel or an sdist is a function of.
 
     Attributes:
         config: the intent, as the exported source has it.
@@ -44,6 +62,7 @@ class Inputs:
         tool: a backend that is called in place of the one that the source names; empty for none.
         home: files in the home folder of the build, by name, and what they hold.
         startup: Python code that runs whenever an interpreter of the build environment starts.
+        what: what is built of it.
     """
 
     config: Config
@@ -54,11 +73,12 @@ class Inputs:
     tool: str = ""
     home: tuple[tuple[str, str], ...] = ()
     startup: str = ""
+    what: backend.What = "wheel"
 
 
 @dataclass(frozen=True, slots=True)
-class BuiltWheel:
-    """A wheel on disk, and its record beside it."""
+class Built:
+    """A wheel or an sdist on disk, and its record beside it."""
 
     path: Path
     digest: Digest
@@ -71,15 +91,17 @@ def build(
     where: Path,
     *,
     out_dir: Path,
+    what: backend.What = "wheel",
     allow_dirty: bool = False,
     python: str | None = None,
     sandbox: str | None = None,
     observer: Observer = SILENT,
-) -> BuiltWheel:
-    """Build a project's wheel from its commit and its lock, and write it with its record into ``out_dir``.
+) -> Built:
+    """Build a project's wheel or sdist from its commit and its lock, and write it with its record into ``out_dir``.
 
     Args:
-        where: the project's folder, or an sdist.
+        where: the project's folder, or an sdist to build a wheel of.
+        what: to build.
         python: the interpreter to build with (see :func:`reprobuild.interpreter.find`).
         sandbox: a sandbox kind; none means the project's own choice.
 
@@ -93,16 +115,23 @@ def build(
         exported = source.open_source(
             where, scratch, allow_dirty=allow_dirty, epoch=source.epoch_from_environment(os.environ)
         )
-        _warn_of_source(exported, observer)
+        if what == "sdist" and exported.kind == "sdist":
+            raise BadInput(f"{where} is an sdist already.", "Name the folder of the project that it is to be made of.")
+        _warn_of_source(exported, what, observer)
         index = Index(where if where.is_dir() else Path.cwd(), observer=observer)
-        inputs = resolve(exported, scratch, index, python=python, observer=observer)
+        inputs = replace(resolve(exported, scratch, index, python=python, observer=observer), what=what)
         for ask in (uv_version, toolchain.compilers):  # for the record, whose other parts are known
             pool.submit(ask)
         made, guarantees, around = make(
             inputs, index, scratch / "made", kind=sandbox or inputs.config.wheel.sandbox, observer=observer
         )
+        more: Json = {}
+        if what == "sdist":
+            made, more["archive"] = _settled(made, exported.epoch, observer)
+        elif architectures := fatbin.architectures(made):
+            more["cuda"] = {"architectures": list(architectures), **toolchain.toolkit_of(inputs.config)}
         digest = Digest.of_file(made)
-        record = record_of(inputs, made.name, digest, guarantees, around, fatbin.architectures(made))
+        record = record_of(inputs, made.name, digest, guarantees, around, more)
         target, beside = out_dir / made.name, out_dir / f"{made.name}{RECORD_SUFFIX}"
         if len(os.fsencode(beside.name)) > _LONGEST_NAME:
             raise WriteFailed(f"The name {beside.name} is too long for a file.", "Shorten the project's name.")
@@ -113,13 +142,23 @@ def build(
         write_atomically(beside, [attest.encode(record)])
     if guarantees.missing:
         observer.warn(f"The sandbox kind {guarantees.kind} doesn't give: {', '.join(guarantees.missing)}.")
-    return BuiltWheel(target, digest, beside, inputs, guarantees)
+    return Built(target, digest, beside, inputs, guarantees)
 
 
-def _warn_of_source(exported: Source, observer: Observer) -> None:
+def _settled(made: Path, epoch: int, observer: Observer) -> tuple[Path, Json]:
+    """An sdist that comes out the same again, and what the record says of how it became so."""
+    if sdist.is_settled(made, epoch):
+        return made, sdist.framing(rewritten=False)
+    observer.step("writing the archive anew: the backend put the present time or the builder into it")
+    target = made.parent / "settled" / made.name
+    sdist.rewrite(made, target, epoch)
+    return target, sdist.framing(rewritten=True)
+
+
+def _warn_of_source(exported: Source, what: backend.What, observer: Observer) -> None:
     if exported.untracked:
         files = "1 untracked file is" if exported.untracked == 1 else f"{exported.untracked} untracked files are"
-        observer.warn(f"{files} not in the commit, and so not in the wheel.")
+        observer.warn(f"{files} not in the commit, and so not in the {what}.")
     if exported.git is not None and (exported.git / "shallow").is_file():
         observer.warn(
             "The clone is shallow: a version that the backend takes from tags may be another one than in a full "
@@ -174,13 +213,15 @@ def make(
     """Build once, in a fresh sandbox with some surroundings.
 
     Returns:
-        The wheel's path in ``out_dir``, what the sandbox held fixed, and the surroundings that the build saw.
+        The path of what was built in ``out_dir``, what the sandbox held fixed, and the surroundings that the build saw.
 
     Raises:
         LockStale: the backend asks for something that isn't locked.
-        BuildFailed, BadInput: the build fails, or what it made isn't a sound wheel.
+        BuildFailed, BadInput: the build fails, or what it made isn't sound.
     """
     config, exported = inputs.config, inputs.source
+    if _has_sbom(inputs):
+        bom.require_library()
     readable = [inputs.interpreter.prefix, *exported.objects, *toolchain.shown(config)]
     size = index.kept_size(inputs.files)
     if shown := (*config.wheel.readable, *config.wheel.path):
@@ -200,21 +241,33 @@ def make(
         epoch = None if exported.own_times else exported.epoch
         variables = backend.environment_of(box, config, inputs.interpreter, epoch)
         backend.add_user_settings(box, inputs.interpreter, inputs.home, inputs.startup)
-        if exported.kind == "folder" and not (box.outside("src") / "PKG-INFO").is_file():
+        if inputs.what == "wheel" and exported.kind == "folder" and not (box.outside("src") / "PKG-INFO").is_file():
             observer.step("building the sdist that the wheel is made from")
             exported = _replace_by_sdist(box, config, variables, exported, observer)
-        observer.step(f"building the wheel ({box.guarantees.kind})")
+        observer.step(f"building the {inputs.what} ({box.guarantees.kind})")
         with process.workers(1) as pool:
             asked = pool.submit(_check_requirements, box, replace(inputs, source=exported), variables)
             try:
-                backend.build(box, config, exported.subdirectory, variables, tool=inputs.tool, observer=observer)
+                backend.build(
+                    box,
+                    config,
+                    exported.subdirectory,
+                    variables,
+                    what=inputs.what,
+                    tool=inputs.tool,
+                    observer=observer,
+                )
             except BuildFailed:
                 asked.result()  # a lock that lacks something is the better explanation
                 raise
             asked.result()
-        kept = backend.take(box, ".whl", out_dir)
-        observer.step("checking the wheel against its own RECORD")
-        _check(kept)
+        kept = backend.take(box, SUFFIXES[inputs.what], out_dir)
+        observer.step(f"checking the {inputs.what} against what it says of itself")
+        _check(kept, inputs.what)
+        if _has_sbom(inputs):
+            observer.step("putting the bill of materials into the wheel")
+            pep770.embed(kept, inputs.files, exported.epoch)
+            _check(kept, inputs.what)
         return kept, box.guarantees, observed(box)
 
 
@@ -245,18 +298,26 @@ def _check_requirements(box: Box, inputs: Inputs, variables: Mapping[str, str]) 
         BuildFailed: it can't be asked.
     """
     where = backend.inside(box, "asked", inputs.source.subdirectory)
-    asked = backend.requires_for_wheel(box, inputs.config, where, variables)
+    asked = backend.requires_to_build(box, inputs.config, where, variables, what=inputs.what)
     pins = tuple(lockfile.Pin(file.name, Version(file.version), None, (file.digest,)) for file in inputs.files)
     locked = lockfile.Lockfile(inputs.lock, pins, "")
     require_satisfied(locked, asked, inputs.interpreter, f"the backend {inputs.config.backend}")
 
 
-def _check(built: Path) -> None:
+def _has_sbom(inputs: Inputs) -> bool:
+    """Whether a bill of materials goes into what is built: into wheels alone (PEP 770)."""
+    return inputs.config.wheel.sbom and inputs.what == "wheel"
+
+
+def _check(built: Path, what: backend.What) -> None:
     try:
-        read_wheel(built)
+        if what == "sdist":
+            sdist.read_sdist(built)
+        else:
+            read_wheel(built)
     except BadInput as error:
         raise BuildFailed(
-            f"The backend made a wheel that is not sound, and it was not kept: {error.reason}",
+            f"The backend made {backend.ARTICLES[what]} that is not sound, and it was not kept: {error.reason}",
             "This is a defect of the build backend.",
         ) from error
 
@@ -270,12 +331,12 @@ def record_of(
     digest: Digest,
     guarantees: Guarantees,
     around: Surroundings,
-    architectures: Sequence[str] = (),
+    more: Mapping[str, Any],
 ) -> Json:
-    """The wheel's provenance: an unsigned Statement v1 that names every input by digest.
+    """The provenance of a wheel or an sdist: an unsigned Statement v1 that names every input by digest.
 
     Args:
-        architectures: what the wheel's device code was compiled for, if it has any.
+        more: internal parameters: ``cuda``, where the wheel has device code; ``archive`` of an sdist.
     """
     internal: Json = {
         "sandbox": asdict(guarantees),
@@ -287,16 +348,17 @@ def record_of(
         },
         "zlib": inputs.interpreter.zlib,
         "compilers": toolchain.compilers(),
+        **more,
     }
-    if architectures:
-        internal["cuda"] = {"architectures": list(architectures), **toolchain.toolkit_of(inputs.config)}
+    if _has_sbom(inputs):
+        internal["sbom"] = {"cyclonedx-python-lib": bom.library_version()}
     return statement_of(inputs, filename, digest, internal, {"reprobuild": __version__, "uv": uv_version()})
 
 
 def statement_of(
     inputs: Inputs, filename: str, digest: Digest, internal: Json, builder_version: Mapping[str, str]
 ) -> Json:
-    """The provenance of a wheel made of some inputs, whoever made it, and where."""
+    """The provenance of what is made of some inputs, whoever made it, and where."""
     config, exported = inputs.config, inputs.source
     external: Json = {
         "source": {"kind": exported.kind, "uri": exported.uri, "subdirectory": exported.subdirectory},
@@ -308,9 +370,11 @@ def statement_of(
         },
         "environment": dict(config.wheel.environment),
     }
+    if _has_sbom(inputs):
+        external["sbom"] = True
     return attest.provenance(
         attest.descriptor({"sha256": digest.hex}, name=filename),
-        build_type=attest.WHEEL_BUILD_TYPE,
+        build_type=_BUILD_TYPES[inputs.what],
         external=external,
         internal=internal,
         dependencies=_dependencies(inputs),

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from email.message import Message
-from email.parser import BytesHeaderParser
+from email.parser import BytesHeaderParser, HeaderParser
 from math import prod
 from pathlib import Path
 
@@ -117,6 +117,24 @@ def read_wheel(path: Path, *, seen: Digest | None = None) -> WheelFile:
             requires=tuple(str(each).strip() for each in metadata.get_all("Requires-Dist", [])),
             requires_python=str(metadata.get("Requires-Python", "")).strip(),
         )
+
+
+def read_metadata(path: Path) -> Message:
+    """A wheel's METADATA alone; nothing else in it is looked at.
+
+    Raises:
+        BadInput: the file isn't a wheel.
+    """
+    with open_archive(path) as archive:
+        entry = _member(archive, f"{_dist_info(archive)}/METADATA")
+        if entry.size > TEXT_LIMIT:
+            raise _bad(archive.name, f"{entry.name} has {entry.size} bytes, which no metadata needs")
+        return parse_metadata(archive.open(entry).read())
+
+
+def parse_metadata(data: bytes) -> Message:
+    """Core metadata, which is UTF-8: the parser of bytes would take it for ASCII."""
+    return HeaderParser().parsestr(data.decode(errors="replace"))
 
 
 def _bad(path: Path | str, what: str) -> BadInput:

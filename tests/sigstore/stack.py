@@ -657,7 +657,8 @@ class Stack:
         return _json(services[path](json.loads(body)))
 
     def _ci_token(self, query: dict[str, list[str]], authorization: str) -> Json:
-        if authorization != f"bearer {self.issuer.request_token}" or query.get("audience") != ["sigstore"]:
+        kind, _, shown = authorization.partition(" ")  # clients spell the first in any case (RFC 9110, 11.1)
+        if (kind.lower(), shown) != ("bearer", self.issuer.request_token) or query.get("audience") != ["sigstore"]:
             raise Refused(403, "the job may not have a token")
         return {"value": self.token()}
 

@@ -288,7 +288,7 @@ def test_the_newest_wheel_is_verified(monkeypatch, tmp_path):
     for name, time in (("b-1-py3-none-any.whl", 2), ("a-2-py3-none-any.whl", 3), ("c-0-py3-none-any.whl", 1)):
         (tmp_path / "dist" / name).write_bytes(b"")
         os.utime(tmp_path / "dist" / name, (time, time))
-    assert verify_wheel._newest_wheel(tmp_path).name == "a-2-py3-none-any.whl"
+    assert verify_wheel.newest(tmp_path, "wheel").name == "a-2-py3-none-any.whl"
 
 
 def test_what_only_looks_like_a_wheel_is_passed_over(run, tmp_path):
@@ -302,7 +302,7 @@ def test_what_only_looks_like_a_wheel_is_passed_over(run, tmp_path):
     assert (code, "There is no wheel in" in err) == (ExitCode.BAD_INPUT, True)
     (tmp_path / "a.whl").write_bytes(b"")
     (dist / "a.whl").symlink_to("../a.whl")
-    assert verify_wheel._newest_wheel(tmp_path) == dist / "a.whl"
+    assert verify_wheel.newest(tmp_path, "wheel") == dist / "a.whl"
 
 
 # --- what verify-wheel says ------------------------------------------------------------------------

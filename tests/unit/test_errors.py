@@ -35,9 +35,11 @@ def test_codes_are_what_scripts_rely_on():
         "NotComparable": 23,
         "EvidenceRefused": 25,
         "NotAudited": 27,
+        "NotPublishable": 28,
+        "PublishFailed": 29,
     }
     assert (ExitCode.OK, ExitCode.INTERNAL, ExitCode.USAGE, ExitCode.INTERRUPTED) == (0, 1, 2, 130)
-    assert [int(code) for code in ExitCode if code.name.startswith(("DIFFERS", "NOT_"))] == [20, 21, 22, 23, 25, 27]
+    assert [int(code) for code in ExitCode if code.name.startswith(("DIFFERS", "NOT_"))] == [20, 21, 22, 23, 25, 27, 28]
 
 
 def test_codes_stay_clear_of_the_shells_own():

@@ -169,7 +169,7 @@ def test_another_source_is_refused_with_both_names(tmp_path):
 
 def test_a_locked_file_is_read_back():
     (part,) = record().dependencies("build-requirement")
-    file = rebuild._locked_file(record(), part)
+    file = rebuild.locked_file(record(), part)
     assert (file.name, file.version, file.filename, file.digest) == ("tool", "2.0", "tool-2.0-py3-none-any.whl", TOOL)
     rebuild._require_locked([file], parse(LOCK, "x"), PYTHON, "")
 
@@ -180,7 +180,7 @@ def test_a_file_of_any_algorithm_comes_back_from_the_record_that_holds_it(algori
     file = LockedFile("tool", "2.0", "tool-2.0-py3-none-any.whl", digest)
     read = written(files=(file,))
     (part,) = read.dependencies("build-requirement")
-    assert rebuild._locked_file(read, part) == file
+    assert rebuild.locked_file(read, part) == file
     rebuild._require_locked([file], parse(f"tool==2.0 --hash={digest}\n", "x"), PYTHON, "")
 
 
@@ -206,7 +206,7 @@ def test_a_malformed_requirement_is_refused(part):
     changed = record(build_requirement=part)
     (found,) = changed.dependencies("build-requirement")
     with pytest.raises(RecordUnusable):
-        rebuild._locked_file(changed, found)
+        rebuild.locked_file(changed, found)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_a_record_cannot_bring_in_what_the_lock_does_not_hold(part):
     changed = record(build_requirement=part)
     (found,) = changed.dependencies("build-requirement")
     with pytest.raises(RecordUnusable, match="which the lock doesn't hold"):
-        rebuild._require_locked([rebuild._locked_file(changed, found)], parse(LOCK, "x"), PYTHON, "")
+        rebuild._require_locked([rebuild.locked_file(changed, found)], parse(LOCK, "x"), PYTHON, "")
 
 
 @pytest.mark.parametrize(
@@ -494,7 +494,7 @@ def test_whatever_stands_in_a_record_no_step_ends_in_a_traceback(path, value):
         read = WheelRecord(data, "x")
         rebuild._hints(read, USUAL, PYTHON)
         for part in read.dependencies("build-requirement"):
-            rebuild._require_locked([rebuild._locked_file(read, part)], parse(LOCK, "x"), PYTHON, "")
+            rebuild._require_locked([rebuild.locked_file(read, part)], parse(LOCK, "x"), PYTHON, "")
         rebuild.source_of(read, Path("/nonexistent"), Path("/nonexistent"))
 
 

@@ -13,7 +13,7 @@ import itertools
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import BinaryIO, cast
@@ -338,3 +338,160 @@ def _fast_library() -> ModuleType:
         return import_module("isal.isal_zlib")
     except ImportError:  # it has no wheels for some platforms
         return zlib
+
+
+# --- with other members ------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NewMember:
+    """A member to be put into a zip, stored without compression: its bytes then depend on no library.
+
+    Attributes:
+        mode: of the file, with its type, such as 0o100644.
+        time: year, month, day, hour, minute and second; a zip has them from 1980 on, and every second second.
+    """
+
+    name: str
+    content: bytes
+    mode: int
+    time: tuple[int, int, int, int, int, int]
+
+
+def replaced_zip(
+    stream: BinaryIO, name: str, replaced: Mapping[str, bytes], *, before: str, new: NewMember
+) -> Iterator[bytes]:
+    """A zip with one member more, and others' contents changed; all other members' bytes and headers are taken over.
+
+    Args:
+        name: what messages call the zip.
+        replaced: contents, by the name of a member; they are stored, and keep their time and mode.
+        before: the member in front of which the new one is put, in the file and in the directory.
+
+    Raises:
+        BadInput: it isn't a sound zip, or something stands in front of it.
+    """
+    start, _, _, shift, comment = _find_directory(stream, name)
+    entries = open_zip(stream, name).entries
+    if shift or not entries or min(each.offset for each in entries):
+        raise bad(name, "has something in front of its first member")
+    in_file = sorted(entries, key=lambda each: each.offset)
+    ends = [*(each.offset for each in in_file[1:]), start]
+    written, places = 0, dict[str, int]()
+    for entry, end in zip(in_file, ends, strict=True):
+        pieces: list[bytes] = []
+        if entry.name == before:
+            places[new.name] = written
+            pieces = [_local_header(_header_of(new), new.name, new.content), new.content]
+        places[entry.name] = written + sum(map(len, pieces))
+        if entry.name in replaced:
+            content = replaced[entry.name]
+            pieces += [_local_header(_header_like(stream, entry), entry.stored_name, content), content]
+            yield from pieces
+            written += sum(map(len, pieces))
+        else:
+            yield from pieces
+            yield from _span(stream, entry.offset, end)
+            written += sum(map(len, pieces)) + end - entry.offset
+    directory = []
+    for entry in sorted(entries, key=lambda each: each.order):
+        if entry.name == before:
+            directory.append(_record(_header_of(new), new.name, new.content, new.mode << 16, places[new.name]))
+        if entry.name in replaced:
+            header = _header_like(stream, entry)
+            content, place = replaced[entry.name], places[entry.name]
+            directory.append(_record(header, entry.stored_name, content, entry.external_attr, place))
+        else:
+            directory.append(_moved(stream, entry, places[entry.name]))
+    yield from directory
+    yield _end(len(directory), sum(map(len, directory)), written) + struct.pack("<H", len(comment)) + comment
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Header:
+    """What a member's two headers say beside its name and content."""
+
+    create_version: int
+    create_system: int
+    time: int
+    date: int
+
+
+def _header_of(new: NewMember) -> _Header:
+    year, month, day, hour, minute, second = new.time
+    return _Header(20, 3, hour << 11 | minute << 5 | second // 2, (year - 1980) << 9 | month << 5 | day)
+
+
+def _header_like(stream: BinaryIO, entry: Entry) -> _Header:
+    stream.seek(entry.directory_offset)
+    fields = _CENTRAL.unpack(stream.read(_CENTRAL.size))
+    return _Header(entry.create_version, entry.create_system, fields[7], fields[8])
+
+
+def _spelled(name: str) -> tuple[int, bytes]:
+    """The flag for names in UTF-8, where it is needed, and the name."""
+    return (0, name.encode()) if name.isascii() else (0x800, name.encode())
+
+
+def _local_header(header: _Header, name: str, content: bytes) -> bytes:
+    flags, raw = _spelled(name)
+    sizes = zlib.crc32(content), len(content), len(content)
+    packed = _LOCAL.pack(b"PK\x03\x04", 20, 0, flags, STORED, header.time, header.date, *sizes, len(raw), 0)
+    return packed + raw
+
+
+def _record(header: _Header, name: str, content: bytes, attributes: int, offset: int) -> bytes:
+    flags, raw = _spelled(name)
+    made_by = header.create_version, header.create_system, 20, 0
+    sizes = zlib.crc32(content), len(content), len(content)
+    fields = [b"PK\x01\x02", *made_by, flags, STORED, header.time, header.date, *sizes]
+    fields += [len(raw), 0, 0, 0, 0, attributes, 0]
+    return _at(_CENTRAL.pack(*fields) + raw, offset)
+
+
+def _moved(stream: BinaryIO, entry: Entry, offset: int) -> bytes:
+    """A member's record in the directory, as it is but for where the member begins."""
+    stream.seek(entry.directory_offset)
+    raw = stream.read(_CENTRAL.size)
+    raw += stream.read(sum(_CENTRAL.unpack(raw)[12:15]))
+    return raw if offset == entry.offset else _at(raw, offset)
+
+
+def _at(raw: bytes, offset: int) -> bytes:
+    """A record of the directory with another offset, which takes 64 bits in an extra field if need be (4.5.3)."""
+    fields = list(_CENTRAL.unpack_from(raw))
+    name_length, extra_length = fields[12:14]
+    head, tail = raw[_CENTRAL.size :][:name_length], raw[_CENTRAL.size + name_length :]
+    extra, comment = tail[:extra_length], tail[extra_length:]
+    wide = b"".join(data for tag, data in extra_fields(extra) if tag == ZIP64)
+    sizes = wide[: 8 * sum(each == 0xFFFFFFFF for each in fields[10:12])]
+    others = b"".join(struct.pack("<HH", tag, len(data)) + data for tag, data in extra_fields(extra) if tag != ZIP64)
+    fits = offset < 0xFFFFFFFF
+    data = sizes if fits else sizes + struct.pack("<Q", offset)
+    if data:
+        others = struct.pack("<HH", ZIP64, len(data)) + data + others
+        fields[3] = max(fields[3], 45)
+    fields[13], fields[18] = len(others), offset if fits else 0xFFFFFFFF
+    return _CENTRAL.pack(*fields) + head + others + comment
+
+
+def _end(count: int, size: int, offset: int) -> bytes:
+    """The end of a zip but for its comment (4.3.14 to 4.3.16)."""
+    narrow = [count, count, size, offset]
+    limits = _NARROW[2:]
+    if all(value < limit for value, limit in zip(narrow, limits, strict=True)):
+        return _END.pack(b"PK\x05\x06", 0, 0, *narrow, 0)[:-2]
+    wide = _END64.pack(b"PK\x06\x06", _END64.size - 12, 45, 45, 0, 0, count, count, size, offset)
+    locator = _LOCATOR64.pack(b"PK\x06\x07", 0, offset + size, 1)
+    cut = [min(value, limit) for value, limit in zip(narrow, limits, strict=True)]
+    return wide + locator + _END.pack(b"PK\x05\x06", 0, 0, *cut, 0)[:-2]
+
+
+def _span(stream: BinaryIO, start: int, end: int) -> Iterator[bytes]:
+    while start < end:
+        stream.seek(start)
+        chunk = stream.read(min(CHUNK, end - start))
+        if not chunk:
+            raise ValueError("it ends too soon")
+        start += len(chunk)
+        yield chunk

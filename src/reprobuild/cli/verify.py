@@ -54,7 +54,12 @@ def verify(
     somebody whom the policy trusts counts, and only when it is about these very bytes. Ends with 0 when all that the
     policy asks for is there.
     """
-    wanted = _policy(policy_file, keys, project)
+    wanted = policy_of(policy_file, keys, project)
+    if wanted is None:
+        raise BadInput(
+            f"{project / 'pyproject.toml'} has no [tool.reprobuild.policy].",
+            "Write one, or name --policy FILE or --key FILE.",
+        )
     with (
         Console(quiet=quiet or as_json, verbose=verbose),
         scratch_folder(Path(tempfile.gettempdir()), "reprobuild-verify-") as scratch,
@@ -69,12 +74,15 @@ def verify(
         raise click.exceptions.Exit(ExitCode.NOT_VERIFIED)
 
 
-def _policy(path: Path | None, keys: tuple[Path, ...], project: Path) -> Policy:
+def policy_of(path: Path | None, keys: tuple[Path, ...], project: Path) -> Policy | None:
+    """The policy in a file, or that trusts some keys alone, else the project's own; None where that has none."""
     if keys and path:
         raise click.UsageError("--key is instead of a policy: name one of the two.")
     if keys:
         return policies.read({"keys": [str(each.absolute()) for each in keys]}, "--key", Path())
     where = path or project / "pyproject.toml"
+    if path is None and not where.exists():
+        return None
     try:
         document = tomllib.loads(read_text(where))
     except (ValueError, RecursionError) as error:
@@ -84,9 +92,7 @@ def _policy(path: Path | None, keys: tuple[Path, ...], project: Path) -> Policy:
         for name in ("tool", "reprobuild", "policy"):
             table = table.get(name) if isinstance(table, dict) else None
         if not isinstance(table, dict):
-            raise BadInput(
-                f"{where} has no [tool.reprobuild.policy].", "Write one, or name --policy FILE or --key FILE."
-            )
+            return None
     elif "tool" in document and "keys" not in document:
         raise BadInput(
             f"{where} is a pyproject.toml: the settings of a policy's file are at its top.",

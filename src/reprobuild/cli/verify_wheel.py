@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from reprobuild import rebuild, variations
+from reprobuild.backend import What
 from reprobuild.causes import CAUSES
 from reprobuild.cli.attesting import attest_option, vote_of, voter
 from reprobuild.cli.console import (
@@ -32,7 +33,9 @@ from reprobuild.compare import Verdict, causes_json
 from reprobuild.difference import Level
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, IndexFailed, shown
+from reprobuild.sdist import SUFFIX
 from reprobuild.variations import USUAL_NAMES
+from reprobuild.wheel import SUFFIXES
 
 
 class Variations(click.ParamType[tuple[str, ...]]):
@@ -133,17 +136,17 @@ def verify_wheel(
         _verify_published(what, accept, sandbox, signer, console, as_json=as_json, **options)
         return
     _refuse_given(PUBLISHED_OPTIONS, "is for published wheels: name one, as NAME==VERSION")
-    found = Path(what) if what else _newest_wheel(where)
+    found = Path(what) if what else newest(where, "wheel")
     with console:
         outcome = rebuild.verify(
             found, where, python=python, sandbox=sandbox or "auto", vary=vary, explain=explain, observer=console
         )
-    kept = _keep_vote(outcome, signer) if signer else None
+    kept = keep_vote(outcome, signer) if signer else None
     if as_json:
-        print_json({**_as_json(outcome), "attested": kept})
+        print_json({**outcome_json(outcome), "attested": kept})
     else:
-        _print(outcome)
-        _tell_vote(kept)
+        print_outcome(outcome)
+        tell_vote(kept)
     if not Level(accept).accepts(outcome.level):
         raise click.exceptions.Exit(outcome.level.exit_code)
 
@@ -220,7 +223,7 @@ def _verify_published(
         print_json({**told.as_json(checked), "attested": kept})
     else:
         told.echo(checked)
-        _tell_vote(kept)
+        tell_vote(kept)
     if checked.unkept:
         print_error(checked.unkept.reason, checked.unkept.remedy)
         raise click.exceptions.Exit(checked.unkept.exit_code)
@@ -228,19 +231,20 @@ def _verify_published(
         raise click.exceptions.Exit(checked.level.exit_code)
 
 
-def _keep_vote(outcome: rebuild.Rebuilt, signer: Any) -> str:  # noqa: ANN401 - as voter gives it
+def keep_vote(outcome: rebuild.Rebuilt, signer: Any) -> str:  # noqa: ANN401 - as voter gives it
+    """Sign what came out, and put it beside the file; where it is."""
     from reprobuild.image.signed import File  # noqa: PLC0415 - only with --attest
 
-    record = Digest.of_file(rebuild.record_path(outcome.wheel))
+    record = Digest.of_file(rebuild.record_path(outcome.path))
     statement = vote_of(
-        outcome.wheel.name,
+        outcome.path.name,
         outcome.verdict,
         outcome.level,
         {"sha256": record.hex},
         outcome.varied,
         outcome.guarantees.kind,
     )
-    beside = File(outcome.wheel, outcome.verdict.left)
+    beside = File(outcome.path, outcome.verdict.left)
     return beside.keep(signer.sign(statement), statement["predicateType"], signer.name)
 
 
@@ -256,7 +260,8 @@ def _keep_published_vote(checked: Any, file: Path | None, signer: Any) -> str | 
     return beside.keep(signer.sign(statement), statement["predicateType"], signer.name)
 
 
-def _tell_vote(kept: str | None) -> None:
+def tell_vote(kept: str | None) -> None:
+    """Where a vote is, if there is one."""
     if kept:
         click.echo(f"attested: {plain(kept)}")
 
@@ -269,27 +274,37 @@ _UNVARIED = {
 }
 
 
-def _newest_wheel(where: Path) -> Path:
+def newest(where: Path, what: What) -> Path:
+    """The wheel or sdist in a project's dist that was written last.
+
+    Raises:
+        BadInput: there is none.
+    """
     folder = (where if where.is_dir() else where.parent) / "dist"
-    newest = max(_with_times(folder), default=None)
-    if newest is None:
+    last = max(_with_times(folder, SUFFIXES[what]), default=None)
+    if last is None:
         raise BadInput(
-            f"There is no wheel in {folder}.", "Build one with `reprobuild wheel`, or name the wheel to verify."
+            f"There is no {what} in {folder}.", f"Build one with `reprobuild {what}`, or name the {what} to verify."
         )
-    return folder / newest[1]
+    return folder / last[1]
 
 
-def _with_times(folder: Path) -> Iterator[tuple[int, str]]:
-    for path in folder.glob("*.whl"):
+def _with_times(folder: Path, suffix: str) -> Iterator[tuple[int, str]]:
+    for path in folder.glob(f"*{suffix}"):
         with suppress(OSError):  # a link that leads nowhere, or a wheel that has just been replaced
             state = path.stat()
             if stat.S_ISREG(state.st_mode):
                 yield state.st_mtime_ns, path.name
 
 
-def _as_json(outcome: rebuild.Rebuilt) -> dict[str, object]:
+def _what(outcome: rebuild.Rebuilt) -> str:
+    return "sdist" if outcome.path.name.endswith(SUFFIX) else "wheel"
+
+
+def outcome_json(outcome: rebuild.Rebuilt) -> dict[str, object]:
+    """What came of making a file again, for machines."""
     return {
-        "wheel": str(outcome.wheel),
+        _what(outcome): str(outcome.path),
         **outcome.verdict.to_json(),
         "level": str(outcome.level),
         "causes": causes_json(outcome.causes),
@@ -313,14 +328,15 @@ def _as_json(outcome: rebuild.Rebuilt) -> dict[str, object]:
     }
 
 
-def _print(outcome: rebuild.Rebuilt) -> None:
+def print_outcome(outcome: rebuild.Rebuilt) -> None:
+    """The same for people."""
     for note in outcome.notes:
         click.echo(f"note: {plain(note)}")
     click.echo(f"varied: {', '.join(outcome.varied) or 'nothing'}")
     for why, names in groupby(sorted(outcome.not_varied, key=outcome.not_varied.__getitem__), outcome.not_varied.get):
         click.echo(f"not varied ({plain(str(why))}): {', '.join(names)}")
     if outcome.held:
-        click.echo("held: umask (the modes in this wheel follow it, so every build here has umask 022)")
+        click.echo(f"held: umask (the modes in this {_what(outcome)} follow it, so every build here has umask 022)")
     for guilt in outcome.guilty:
         _print_guilt(guilt)
     if outcome.rebuilds > 1:

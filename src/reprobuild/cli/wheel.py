@@ -45,14 +45,22 @@ def wheel(
             where, out_dir=target, allow_dirty=allow_dirty, python=python, sandbox=sandbox, observer=console
         )
     if as_json:
-        print_json(
-            {
-                "wheel": str(built.path),
-                "digest": str(built.digest),
-                "record": str(built.record),
-                "source": {"kind": built.inputs.source.kind, **built.inputs.source.digests},
-                "sandbox": asdict(built.guarantees),
-            }
-        )
-        return
+        print_json(built_json(built))
+    else:
+        print_built(built)
+
+
+def built_json(built: wheels.Built) -> dict[str, object]:
+    """What was built, for machines."""
+    return {
+        built.inputs.what: str(built.path),
+        "digest": str(built.digest),
+        "record": str(built.record),
+        "source": {"kind": built.inputs.source.kind, **built.inputs.source.digests},
+        "sandbox": asdict(built.guarantees),
+    }
+
+
+def print_built(built: wheels.Built) -> None:
+    """The same for people, as sha256sum has it."""
     click.echo(f"{built.digest}  {plain(str(built.path))}")

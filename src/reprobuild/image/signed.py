@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
-from reprobuild import attest, process, verification
+from reprobuild import attest, bom, process, verification
 from reprobuild.attest import Json
 from reprobuild.bundle import BUNDLE_LIMIT, BUNDLE_MEDIA_TYPE, Bundle, strict_json
 from reprobuild.digest import Digest
@@ -29,7 +29,12 @@ _CONTENT, BUNDLE_PREDICATE = "dev.sigstore.bundle.content", "dev.sigstore.bundle
 _MOST_BUNDLES = 1000
 _RECORD = ".intoto.json"
 #: In the names of files; other types get some digits.
-_KINDS = {attest.PROVENANCE_TYPE: "provenance", attest.REBUILD_TYPE: "rebuild", attest.AUDIT_TYPE: "audit"}
+_KINDS = {
+    attest.PROVENANCE_TYPE: "provenance",
+    attest.REBUILD_TYPE: "rebuild",
+    attest.AUDIT_TYPE: "audit",
+    bom.PREDICATE_TYPE: "sbom",
+}
 
 
 class Artifact(Protocol):
@@ -244,10 +249,20 @@ def sign(
     done = []
     for artifact in artifacts(text, registries, scratch):
         wanted = (read_statement(statement, artifact.digest),) if statement else artifact.statements()
-        done += [artifact.keep(_bundle(each, signer), each["predicateType"], signer.name) for each in wanted]
+        done += [keep_signed(artifact, each, signer) for each in wanted]
         if isinstance(artifact, File) and artifact.path.name.endswith((".whl", ".tar.gz")):
             done += _attested(artifact.path, signer)
     return tuple(done)
+
+
+def keep_signed(artifact: Artifact, statement: Json, signer: Signer) -> str:
+    """Sign a statement and put it beside what it is about; where it is now.
+
+    Raises:
+        BadInput: nobody would read it, so large is it.
+        SigningFailed: as :meth:`Signer.sign`.
+    """
+    return artifact.keep(_bundle(statement, signer), statement["predicateType"], signer.name)
 
 
 def _bundle(statement: Json, signer: Signer) -> bytes:
@@ -292,8 +307,8 @@ def verify(
     done = []
     for artifact in artifacts(text, registries, scratch, every=True):
         artifact.check()
-        if isinstance(artifact, File) and artifact.path.suffix == ".whl":
-            policy = replace(policy, bases=())  # a project has one policy, and its wheel starts from no image
+        if isinstance(artifact, File) and artifact.path.name.endswith((".whl", ".tar.gz")):
+            policy = replace(policy, bases=())  # a project has one policy, and its wheel or sdist starts from no image
         found = chain(named, artifact.evidence())  # one bundle after the other: together they may be large
         done.append((artifact, verification.verify(artifact.digest, found, policy, trust=trust)))
     return tuple(done)

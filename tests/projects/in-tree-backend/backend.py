@@ -1,9 +1,11 @@
-"""A build backend in a few lines, which makes whatever wheel the file `mode` asks for."""
+"""A build backend in a few lines, which makes whatever wheel or sdist the file `mode` asks for."""
 
 import base64
 import hashlib
+import io
 import random
 import subprocess
+import tarfile
 import time
 import warnings
 import zipfile
@@ -21,6 +23,38 @@ def get_requires_for_build_wheel(config_settings=None):
     if mode() == "asks-for-a-number":
         return [5]
     return ["packaging>=24"] if mode() == "asks-for-more" else []
+
+
+def get_requires_for_build_sdist(config_settings=None):
+    return ["packaging>=24"] if mode() == "asks-for-more-in-an-sdist" else []
+
+
+def build_sdist(sdist_directory, config_settings=None):
+    wanted = mode().removeprefix("sdist-")
+    name = "in-tree.tar.gz" if wanted == "no-name" else "in_tree_backend-1.0.tar.gz"
+    path = Path(sdist_directory, name)
+    if wanted == "not-a-tar":
+        path.write_bytes(b"this is no tar file")
+        return path.name
+    named = "other" if wanted == "of-another" else "in-tree-backend"
+    files = {"in_tree_backend-1.0/in_tree_backend.py": b"WORKS = True\n"}
+    if wanted != "no-metadata":
+        about = f"Metadata-Version: 2.1\nName: {named}\nVersion: 1.0\n"
+        files["in_tree_backend-1.0/PKG-INFO"] = about.encode()
+    if wanted == "two-folders":
+        files["another/file"] = b""
+    if wanted == "escaping":
+        files["in_tree_backend-1.0/../../outside"] = b""
+    with tarfile.open(path, "w:gz") as tar:
+        for each, content in files.items():
+            member = tarfile.TarInfo(each)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+        if wanted == "device":
+            device = tarfile.TarInfo("in_tree_backend-1.0/device")
+            device.type = tarfile.CHRTYPE
+            tar.addfile(device)
+    return path.name
 
 
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):

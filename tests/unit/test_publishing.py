@@ -1,0 +1,158 @@
+"""What `publish` asks uv, what it shows of its answers, and where it looks."""
+
+import pytest
+
+from reprobuild import places, publish
+from reprobuild.difference import Level
+from reprobuild.digest import Digest
+from reprobuild.errors import BadInput
+from reprobuild.places import Target, publishing
+
+INDEXES = """
+[[tool.uv.index]]
+name = "internal"
+url = "https://reader:planted-reader@index.example.org/simple/"
+publish-url = "https://writer:planted-writer@index.example.org/upload/"
+
+[[tool.uv.index]]
+name = "mirror"
+url = "https://mirror.example.org/simple/"
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    for name in ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "none"))
+    (tmp_path / "pyproject.toml").write_text(INDEXES)
+    return tmp_path
+
+
+def test_a_named_index_has_both_addresses(project):
+    target = publishing(project, "internal")
+    assert target.variables == {"UV_PUBLISH_INDEX": "internal"}
+    assert target.url == "https://index.example.org/upload/"
+    assert target.listing == places.Place(
+        "https://index.example.org/simple/", flat=False, credentials=("reader", "planted-reader")
+    )
+    assert "planted-writer" in target.hidden
+    assert "planted" not in repr(target)
+
+
+@pytest.mark.parametrize("name", ["mirror", "absent"])
+def test_an_index_that_nothing_can_be_published_to(project, name):
+    with pytest.raises(BadInput, match=name) as caught:
+        publishing(project, name)
+    assert caught.value.remedy == "It knows internal."
+
+
+def test_a_url_goes_before_variables_and_these_before_settings(project, monkeypatch):
+    (project / "pyproject.toml").write_text(
+        '[tool.uv]\npublish-url = "https://a.example.org/"\ncheck-url = "https://a.example.org/simple/"\n'
+    )
+    found = publishing(project)
+    assert (found.url, found.listing and found.listing.url) == (
+        "https://a.example.org/",
+        "https://a.example.org/simple/",
+    )
+    monkeypatch.setenv("UV_PUBLISH_URL", "https://b.example.org/")
+    monkeypatch.setenv("UV_PUBLISH_INDEX", "internal")
+    assert publishing(project, publish_url="https://c.example.org/").url == "https://c.example.org/"
+    monkeypatch.delenv("UV_PUBLISH_INDEX")
+    assert publishing(project).url == "https://b.example.org/"
+
+
+def test_the_index_of_a_variable(project, monkeypatch):
+    monkeypatch.setenv("UV_PUBLISH_INDEX", "internal")
+    assert publishing(project).variables == {"UV_PUBLISH_INDEX": "internal"}
+
+
+def test_uvs_default_is_looked_at_too(project):
+    from pypi_simple import PYPI_SIMPLE_ENDPOINT  # noqa: PLC0415 - slow
+
+    target = publishing(project)
+    assert (target.variables, target.url) == ({}, "")
+    assert target.listing
+    assert target.listing.url == PYPI_SIMPLE_ENDPOINT
+    assert publishing(project, publish_url="https://c.example.org/").listing is None
+
+
+def test_uv_gets_the_identity_of_a_job_and_nothing_that_contradicts(monkeypatch):
+    given = {
+        "GITHUB_ACTIONS": "true",
+        "ACTIONS_ID_TOKEN_REQUEST_URL": "https://x.example.org",
+        "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "t",
+        "PYPI_ID_TOKEN": "t",
+        "UV_PUBLISH_TOKEN": "t",
+    }
+    away = {"UV_PUBLISH_URL": "x", "UV_PUBLISH_INDEX": "x", "AWS_SECRET_ACCESS_KEY": "x", "GITHUB_TOKEN": "x"}
+    for name, value in {**given, **away}.items():
+        monkeypatch.setenv(name, value)
+    env = publish._environment(Target({"UV_PUBLISH_CHECK_URL": "y"}, "", None))
+    assert given.items() <= env.items()
+    assert not away.keys() & env.keys()
+    assert env["UV_PUBLISH_CHECK_URL"] == "y"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("one\n   two", "one two"),
+        ("<html><head><title>t</title><style>x {y}</style></head><body>a <b>b</b>\n c</body></html>", "a b c"),
+        ("Server says: <HTML><script>1 < 2</script>no</HTML>", "Server says: no"),
+        ("a < b", "a < b"),
+    ],
+)
+def test_a_page_in_words(text, words):
+    assert publish._words(text) == words
+
+
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        ("Server returned status code 401 Unauthorized.", "UV_PUBLISH_TOKEN"),
+        ("Missing credentials for: https://x.example.org/", "UV_KEYRING_PROVIDER"),
+        ("Server returned status code 409 Conflict.", "--check-url"),
+        ("Server returned status code 500 Oh.", "That needs --check-url"),
+    ],
+)
+def test_a_refusal_has_its_remedy_and_no_secret(said, remedy):
+    target = Target({}, "https://x.example.org/", None)
+    error = publish._refused(f"Publishing\nerror: hunter22 {said}", ["hunter22"], target)
+    assert error.reason == f"https://x.example.org/ didn't take all files: … {said}"
+    assert remedy in error.remedy
+
+
+def test_a_long_answer_is_cut():
+    error = publish._refused(f"error: {'x ' * 5000}", [], Target({}, "", None))
+    assert len(error.reason) < 2100
+
+
+def test_what_was_checked_is_what_is_uploaded(make_wheel, tmp_path, monkeypatch):
+    """Whoever changes the file after the check changes nothing."""
+    wheel = make_wheel(tmp_path / "dist")
+    checked = wheel.read_bytes()
+    sent: list[bytes] = []
+
+    def prove(copy, demand, observer):
+        wheel.write_bytes(b"changed meanwhile")
+        return Level.IDENTICAL
+
+    def upload(copies, *_):
+        sent.extend(copy.path.read_bytes() for copy in copies)
+        return frozenset()
+
+    monkeypatch.setattr(publish, "_proved", prove)
+    monkeypatch.setattr(publish, "_upload", upload)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    (done,) = publish.publish([wheel], Target({}, "", None), publish.Demand(), scratch=scratch)
+    assert sent == [checked]
+    assert (done.digest, done.status) == (Digest.of_bytes(checked), "uploaded")
+
+
+def test_two_files_of_one_name(make_wheel, tmp_path):
+    wheels = [make_wheel(tmp_path / name) for name in ("a", "b")]
+    with pytest.raises(BadInput, match="same name"):
+        publish.publish(wheels, Target({}, "", None), publish.Demand(), scratch=tmp_path)

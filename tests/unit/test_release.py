@@ -1,0 +1,287 @@
+"""The steps of a release, apart from what they call; and what the rehearsal takes for the same."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from reprobuild.errors import BadInput
+from reprobuild.policy import read
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.conftest import Git
+
+ROOT = Path(__file__).parents[2]
+DIGEST = "sha256:" + "0" * 64
+
+
+@pytest.fixture(scope="module")
+def steps() -> Any:
+    """release/steps.py."""
+    spec = importlib.util.spec_from_file_location("release_steps", ROOT / "release" / "steps.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its data classes look there
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A project with an image, and what was built of it."""
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\nname = "demo"\nversion = "1.2"\n[tool.reprobuild.images.a]\n[tool.reprobuild.images.b]\n'
+    )
+    (tmp_path / "CHANGELOG.md").write_text("# Changes\n\n## [1.2]\n\n- New.\n\n## [1.1]\n\n- Old.\n")
+    (tmp_path / "dist").mkdir()
+    (tmp_path / "dist" / "demo-1.2-py3-none-any.whl").write_bytes(b"wheel")
+    (tmp_path / "dist" / "demo-1.2.tar.gz").write_bytes(b"sdist")
+    return tmp_path
+
+
+@pytest.fixture
+def calls(steps: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[list[str]]]:
+    """Record the programs that are called; answers, and what fails, by a word of the command."""
+
+    def record(answers: dict[str, str] | None = None, fails: str = "") -> list[list[str]]:
+        seen: list[list[str]] = []
+
+        def call(command: list[str], _folder: Path, *, read: bool = False, text: str | None = None) -> str:
+            seen.append([*command[3:]] if command[1:3] == ["-m", "reprobuild"] else [*command])
+            if fails and fails in seen[-1]:
+                raise steps.Stopped("planted", 25)
+            return next((answer for word, answer in (answers or {}).items() if word in seen[-1]), "") if read else ""
+
+        monkeypatch.setattr(steps, "call", call)
+        return seen
+
+    return record
+
+
+def test_two_machines_with_the_same_files_compare_equal(steps: Any, folder: Path, capsys: Any) -> None:
+    shutil.copytree(folder / "dist", folder / "other")
+    release = steps.Release(folder, {})
+    steps.compare(release, str(folder / "dist"), str(folder / "other"))
+    assert capsys.readouterr().out.count("identical on both machines") == 2
+
+
+def test_two_machines_with_other_files_do_not(steps: Any, folder: Path, calls: Any) -> None:
+    shutil.copytree(folder / "dist", folder / "other")
+    release = steps.Release(folder, {})
+    (folder / "other" / "demo-1.2.tar.gz").write_bytes(b"another")
+    seen = calls(fails="diff")
+    with pytest.raises(steps.Stopped):
+        steps.compare(release, str(folder / "dist"), str(folder / "other"))
+    assert seen == [["diff", str(folder / "dist/demo-1.2.tar.gz"), str(folder / "other/demo-1.2.tar.gz")]]
+    # Even if the comparison itself found no fault in it.
+    calls()
+    with pytest.raises(steps.Stopped, match="differ"):
+        steps.compare(release, str(folder / "dist"), str(folder / "other"))
+
+
+@pytest.mark.parametrize("missing", ["dist", "other"])
+def test_two_machines_without_the_same_names_do_not(steps: Any, folder: Path, missing: str) -> None:
+    shutil.copytree(folder / "dist", folder / "other")
+    for path in (folder / missing).glob("*.whl"):
+        path.unlink()
+    with pytest.raises(steps.Stopped, match="holds"):
+        steps.compare(steps.Release(folder, {}), str(folder / "dist"), str(folder / "other"))
+    for name in ("dist", "other"):
+        shutil.rmtree(folder / name)
+        (folder / name).mkdir()
+    with pytest.raises(steps.Stopped, match="holds"):  # nothing equals nothing
+        steps.compare(steps.Release(folder, {}), str(folder / "dist"), str(folder / "other"))
+
+
+def test_the_policies_are_policies(steps: Any, tmp_path: Path) -> None:
+    for strict in (False, True):
+        table = tomllib.loads(steps.policy_text("acme/demo", "v1.2", strict=strict))
+        policy = read(table, "the policy", tmp_path)
+        assert policy.rebuilds == 2
+        assert policy.distinct
+        assert (policy.audit is not None, "https://cyclonedx.org/bom" in policy.predicates) == (strict, strict)
+        issuer, repository = "https://token.actions.githubusercontent.com", "https://github.com/acme/demo"
+        for workflow in ("release.yml", "vote.yml"):
+            subject = f"{repository}/.github/workflows/{workflow}@refs/tags/v1.2"
+            assert sum(each.admits(subject, issuer, repository) for each in policy.identities) == 1
+            assert not any(
+                each.admits(subject, issuer, "https://github.com/mallory/demo") for each in policy.identities
+            )
+            assert not any(each.admits(subject[:-1] + "3", issuer, repository) for each in policy.identities)
+
+
+@pytest.mark.parametrize("repository", ["", "demo", 'a/b"\nrebuilds = 0 #', "*/demo", "a/b/c"])
+def test_a_repository_is_a_name(steps: Any, folder: Path, repository: str) -> None:
+    with pytest.raises(steps.Stopped):
+        steps.policy(steps.Release(folder, {"RELEASE_REPOSITORY": repository}))
+    assert not list((folder / "dist").glob("*.toml"))
+
+
+def test_a_list_of_workflows_is_not_empty() -> None:
+    with pytest.raises(BadInput, match="github is empty"):
+        read({"github": []}, "the policy", ROOT)
+
+
+def test_a_tag_is_the_version(steps: Any, folder: Path, calls: Any) -> None:
+    seen = calls()
+    with pytest.raises(steps.Stopped, match=r"v1\.3"):
+        steps.check(steps.Release(folder, {"RELEASE_TAG": "v1.3"}))
+    (folder / "CHANGELOG.md").write_text("# Changes\n")
+    with pytest.raises(steps.Stopped, match="no section"):
+        steps.check(steps.Release(folder, {"RELEASE_TAG": "v1.2"}))
+    assert seen == []
+
+
+@pytest.fixture
+def verified(steps: Any, folder: Path) -> Any:
+    """A release that was pushed."""
+    pushed = {name: f"registry.example.org/demo/{name}@{DIGEST}" for name in ("a", "b")}
+    (folder / "dist" / "images.json").write_text(json.dumps(pushed))
+    return steps.Release(folder, {})
+
+
+def answers(digest: str = DIGEST) -> dict[str, str]:
+    """What `verify` and `push --dry-run` say."""
+    accepted = [
+        {"signer": signer, "predicateType": "https://reprobuild.dev/predicates/rebuild/v1"} for signer in ("x", "y")
+    ]
+    verify = {"artifacts": [{"digest": DIGEST, "accepted": accepted}]}
+    return {"verify": json.dumps(verify), "push": json.dumps({"digest": digest})}
+
+
+def test_publishing_verifies_then_uploads_then_tags(steps: Any, verified: Any, calls: Any) -> None:
+    seen = calls(answers())
+    steps.publish(verified)
+    order = [each[0] for each in seen if "--json" not in each]
+    assert order == ["verify"] * 4 + ["publish"] + ["push"] * 2
+    assert [each[2] for each in seen[-2:]] == [f"registry.example.org/demo/{name}:1.2" for name in ("a", "b")]
+    kept = json.loads((verified.out / "release.json").read_text())["artifacts"]
+    assert [(each["votes"], each["verdict"]) for each in kept] == [(["x", "y"], "verified")] * 4
+
+
+@pytest.mark.parametrize("fails", ["verify", "publish"])
+def test_nothing_is_tagged_after_a_failure(steps: Any, verified: Any, calls: Any, fails: str) -> None:
+    seen = calls(answers(), fails=fails)
+    with pytest.raises(steps.Stopped) as why:
+        steps.publish(verified)
+    assert why.value.code == 25
+    assert not [each for each in seen if each[0] == "push" and "--dry-run" not in each]
+    assert fails == "publish" or not [each for each in seen if each[0] == "publish"]
+
+
+def test_what_is_tagged_is_what_was_verified(steps: Any, verified: Any, calls: Any) -> None:
+    seen = calls(answers(digest="sha256:" + "1" * 64))
+    with pytest.raises(steps.Stopped, match="was verified"):
+        steps.publish(verified)
+    assert not [each for each in seen if each[0] == "publish"]
+
+
+def test_images_that_were_not_pushed_are_not_left_out(steps: Any, verified: Any, calls: Any) -> None:
+    calls(answers())
+    path = verified.out / "images.json"
+    path.write_text(json.dumps({"a": f"registry.example.org/demo/a@{DIGEST}"}))
+    for step in (steps.vote, steps.verify, steps.publish):
+        with pytest.raises(steps.Stopped, match="push them first"):
+            step(verified)
+
+
+def test_the_notes_have_digests_and_commands(steps: Any, verified: Any, calls: Any, capsys: Any) -> None:
+    steps.notes(verified)
+    assert capsys.readouterr().out == "## [1.2]\n\n- New.\n"
+    calls(answers())
+    steps.verify(verified)
+    steps.notes(verified)
+    notes = capsys.readouterr().out
+    assert notes.count(f"`{DIGEST}`") == 4
+    assert f"reprobuild verify registry.example.org/demo/b@{DIGEST} --policy policy.toml\n" in notes
+    assert "reprobuild verify-wheel demo-1.2-py3-none-any.whl" in notes
+    assert "Old" not in notes
+
+
+def test_an_alarm_is_one_issue(steps: Any, folder: Path, calls: Any) -> None:
+    run = {"GITHUB_SERVER_URL": "https://host", "GITHUB_REPOSITORY": "acme/demo", "GITHUB_RUN_ID": "7"}
+    seen = calls({"list": "[]"})
+    steps.alarm(steps.Release(folder, run))
+    assert seen[-1][:3] == ["gh", "issue", "create"]
+    assert seen[-1][-1].startswith("https://host/acme/demo/actions/runs/7 ")
+    seen = calls({"list": '[{"number": 3, "title": "The last release can\'t be made again"}]'})
+    steps.alarm(steps.Release(folder, run))
+    assert seen[-1][:4] == ["gh", "issue", "comment", "3"]
+
+
+def test_a_night_without_a_release_is_quiet(steps: Any, folder: Path, capsys: Any) -> None:
+    subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
+    steps.nightly(steps.Release(folder, {}))
+    assert "nothing was released yet" in capsys.readouterr().out
+
+
+def test_a_release_page_is_made_or_brought_up_to_date(steps: Any, verified: Any, calls: Any) -> None:
+    seen = calls({"list": '[{"tagName": "v1.1"}]'})
+    steps.announce(verified)
+    assert seen[-1][:4] == ["gh", "release", "create", "v1.2"]
+    assert str(verified.out / "demo-1.2.tar.gz") in seen[-1]
+    seen = calls({"list": '[{"tagName": "v1.2"}]'})
+    steps.announce(verified)
+    assert [each[2] for each in seen] == ["list", "edit", "upload"]
+
+
+def test_a_secret_goes_through_standard_input(steps: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    got = []
+    monkeypatch.setattr(steps, "call", lambda command, _folder, **how: got.append((command, how)))
+    settings = {"RELEASE_REGISTRY": "registry.example.org/demo", "GITHUB_ACTOR": "me", "REGISTRY_TOKEN": "s3cret"}
+    steps.login(steps.Release(folder, settings))
+    ((command, how),) = got
+    assert "s3cret" not in " ".join(command)
+    assert how["text"] == "s3cret"
+
+
+def test_a_step_ends_with_the_code_of_what_stopped_it(folder: Path) -> None:
+    command = [sys.executable, str(ROOT / "release" / "steps.py")]
+    ended = subprocess.run([*command, "wheel"], cwd=folder, capture_output=True, text=True, check=False)
+    assert ended.returncode not in {0, 1}
+    assert "release-wheel: stopped: `reprobuild wheel` ended with" in ended.stderr
+    assert subprocess.run([*command, "nonsense"], capture_output=True, check=False).returncode == 2
+
+
+GH = """#!/bin/sh
+[ "$1 $2 $3 $4" = "release download v0.10.0 --dir" ] || exit 9
+mkdir -p "$5" && echo wheel > "$5/demo.whl"
+"""
+AGAIN = "release-again:\n\t@grep -q wheel dist/demo.whl && exit $$(cat code)\n"
+
+
+@pytest.mark.parametrize("code", [0, 22])
+def test_a_night_makes_the_newest_release_again(
+    steps: Any, folder: Path, git: Git, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    (folder / "Makefile.ci").write_text(AGAIN)
+    (folder / "code").write_text(str(code))
+    git(folder, "init", "--quiet")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "A release")
+    for tag in ("v0.9.0", "v0.10.0", "other"):
+        git(folder, "tag", tag)
+    (folder / "code").write_text("1")  # what came later isn't what was released
+    git(folder, "commit", "--quiet", "--all", "--message", "Later")
+    (folder / "bin").mkdir()
+    (folder / "bin" / "gh").write_text(GH)
+    (folder / "bin" / "gh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
+    release = steps.Release(folder, {})
+    if not code:
+        steps.nightly(release)
+        return
+    with pytest.raises(steps.Stopped):
+        steps.nightly(release)
