@@ -43,7 +43,8 @@ def documents(draw):
     refs = [each.ref for each in parts]
     edges = {ref: frozenset(draw(st.lists(st.sampled_from(refs)))) for ref in refs if draw(st.booleans())}
     nested = tuple(Part(f"file:{name}", name, kind="file") for name in names)
-    document = Document(Part("s", "s", parts=nested), "build", tuple(parts), edges, makers=nested)
+    makers = tuple(Part(f"build:{name}", name) for name in names)
+    document = Document(Part("s", "s", parts=nested), "build", tuple(parts), edges, makers=makers)
     shuffler = random.Random(draw(st.integers()))
     return document, shuffled(document, shuffler)
 

@@ -371,9 +371,9 @@ def replaced_zip(
     Raises:
         BadInput: it isn't a sound zip, or something stands in front of it.
     """
-    start, _, _, shift, comment = _find_directory(stream, name)
+    start, _, _, _, comment = _find_directory(stream, name)
     entries = open_zip(stream, name).entries
-    if shift or not entries or min(each.offset for each in entries):
+    if not entries or min(each.offset for each in entries):
         raise bad(name, "has something in front of its first member")
     in_file = sorted(entries, key=lambda each: each.offset)
     ends = [*(each.offset for each in in_file[1:]), start]
