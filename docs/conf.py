@@ -1,37 +1,31 @@
 """Sphinx's settings: the pages are plain Markdown that reads well where the repository is hosted, too.
 
 `just docs` builds them into build/docs. Nothing is fetched from anywhere, by the build or by a reader's browser.
-"""
+"""  # noqa: INP001 - no package: Sphinx reads it by its path
 
-import os
 import re
-from datetime import UTC, datetime
+import tomllib
 from pathlib import Path
 
 from sphinx.application import Sphinx
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
-_VERSION = re.search(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
-assert _VERSION
-
 project = "reprobuild"
 author = "The reprobuild authors"
-release = version = _VERSION[1]
+release = version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 extensions = ["myst_parser"]
 exclude_patterns = ["README.md"]
 nitpicky = True
 #: Anchors of headings are made as on the usual hosts of repositories, so that one link works in both places.
 myst_heading_anchors = 4
 html_theme = "furo"
+html_last_updated_fmt = None  # a clock would be in every page
 html_title = f"reprobuild {release}"
 html_copy_source = False
 html_show_sphinx = False
 pygments_style = "friendly"
 highlight_language = "text"
-if "SOURCE_DATE_EPOCH" in os.environ:
-    html_last_updated_fmt = None
-    today = datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), UTC).date().isoformat()
 
 
 def _outside_as_paths(app: Sphinx, docname: str, source: list[str]) -> None:  # noqa: ARG001 - Sphinx's signature

@@ -45,8 +45,8 @@ ENDS: dict[str, tuple[int, ...]] = {
 }
 _INTRODUCTION = """# Commands
 
-All that `reprobuild --help` and `reprobuild COMMAND --help` say. Written by `tests/docs/commands.py`; a test compares it with the
-commands. Exit codes that every command has are {always}; [what each means](exit-codes.md).
+All that `reprobuild --help` and `reprobuild COMMAND --help` say. Written by `tests/docs/commands.py`; a test
+compares it with the commands. Exit codes that every command has are {always}; [what each means](exit-codes.md).
 """
 
 

@@ -95,12 +95,12 @@ def settings_of(schema, path=()):
     """Each setting of the schema as the path of its keys, where ``*`` stands for a name that the user gives."""
     for key, inner in resolved(schema).get("properties", {}).items():
         yield (*path, key)
-        inner = resolved(inner)
-        more = inner.get("additionalProperties")
+        table = resolved(inner)
+        more = table.get("additionalProperties")
         if isinstance(more, dict) and "$ref" in more:
             yield from settings_of(more, (*path, key, "*"))
         else:
-            yield from settings_of(inner.get("items", inner), (*path, key))
+            yield from settings_of(table.get("items", table), (*path, key))
 
 
 def known_to_the_code(load, monkeypatch):
