@@ -316,15 +316,9 @@ def _own_environment(
 def _documented_exit_codes() -> dict[str, set[int]]:
     """What docs/commands.md says that each command can end with."""
     text = (Path(__file__).parents[1] / "docs" / "commands.md").read_text()
-    codes = [
-        set(map(int, re.findall(r"\b(\d+) `[A-Z_]+`", each)))
-        for each in re.split("^## reprobuild ", text, flags=re.MULTILINE)
-    ]
-    return dict(
-        zip(
-            re.findall("^## reprobuild (.*)$", text, re.MULTILINE), (codes[0] | each for each in codes[1:]), strict=True
-        )
-    )
+    always, *others = re.split("^## reprobuild ", text, flags=re.MULTILINE)
+    codes = [{int(code) for code in re.findall(r"\b(\d+) `[A-Z_]+`", each)} for each in (always, *others)]
+    return {each.partition("\n")[0]: codes[0] | own for each, own in zip(others, codes[1:], strict=True)}
 
 
 def _exit_codes(arguments: Sequence[str | Path]) -> Container[int]:

@@ -301,7 +301,7 @@ def said_commands(text: str) -> Iterator[list[str]]:
                 at == 0 or words[at - 1] in {"&&", "||", ";", "|"} or "=" in words[at - 1]
             ):
                 rest = words[at + 1 :]
-                stop = next((n for n, each in enumerate(rest) if each[0] in "|&;<>#"), len(rest))
+                stop = next((n for n, each in enumerate(rest) if each[0] in "|&;<>#$"), len(rest))
                 yield rest[:stop]
 
 
@@ -310,8 +310,9 @@ def test_each_command_and_option_exists(name: str) -> None:
     page = PAGES[name]
     wrong = []
     for block in blocks_of(page):
-        if block.language in {"sh", "console"}:
-            wrong += [why for words in said_commands(block.text) if (why := misread(words))]
+        if block.language in {"sh", "console", "text"}:
+            typed = "\n".join(command for command, _ in steps_of(block)) if block.language == "console" else block.text
+            wrong += [why for words in said_commands(typed) if (why := misread(words))]
     inline = re.findall(
         r"`reprobuild ([^`]+)`", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
     )

@@ -56,20 +56,19 @@ def test_two_builds_are_the_same(site: Path, tmp_path: Path) -> None:
     assert digests(second) == first
 
 
-@pytest.mark.parametrize(
-    "text", ["[a page](nowhere.md)", "[a place](causes.md#nowhere)", "[here](#nowhere)"], ids=["page", "anchor", "own"]
-)
-def test_a_link_that_leads_nowhere_fails_the_build(tmp_path: Path, text: str) -> None:
-    """On few pages, so that it is quick."""
+def test_a_link_that_leads_nowhere_fails_the_build(tmp_path: Path) -> None:
+    """On two pages, so that it is quick."""
     source = tmp_path / "docs"
     source.mkdir()
     (tmp_path / "pyproject.toml").write_text('[project]\nversion = "1"\n')
     shutil.copyfile(ROOT / "docs" / "conf.py", source / "conf.py")
-    (source / "index.md").write_text("# A\n\n[causes](causes.md#somewhere)\n\n```{toctree}\ncauses\n```\n")
+    index = source / "index.md"
+    index.write_text("# A\n\n[causes](causes.md#somewhere)\n\n```{toctree}\ncauses\n```\n")
     (source / "causes.md").write_text("# B\n\n## Somewhere\n\nText.\n")
     assert build(source, tmp_path / "sound", "1") == ""
-    (source / "index.md").write_text((source / "index.md").read_text() + f"\n{text}\n")
-    assert "nowhere" in build(source, tmp_path / "broken", "1")
+    index.write_text(index.read_text() + "\n[a page](no-page.md) [a place](causes.md#no-place) [here](#not-here)\n")
+    said = build(source, tmp_path / "broken", "1")
+    assert [each for each in ("no-page", "no-place", "not-here") if each not in said] == []
 
 
 class _Fetched(HTMLParser):

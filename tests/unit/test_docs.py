@@ -54,7 +54,7 @@ def test_every_cause_has_a_page_of_its_own() -> None:
         assert list(sections) == ["Recognise it", "Why it happens", "Mend it", "Check"], cause.name
         assert parts[0].startswith(f"# `{cause.name}`: "), cause.name
         assert cause.summary in parts[0], cause.name
-        assert re.search(rf"^{cause.name}: |\[{cause.name}\]", sections["Recognise it"], re.MULTILINE), cause.name
+        assert re.search(rf"\b{cause.name}: |\[{cause.name}\]", sections["Recognise it"], re.MULTILINE), cause.name
         assert cause.remedy in sections["Mend it"], cause.name
         assert "$ reprobuild " in sections["Check"], cause.name
 

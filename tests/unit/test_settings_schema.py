@@ -105,7 +105,7 @@ def settings_of(schema, path=()):
 
 def known_to_the_code(load, monkeypatch):
     """The same of the code: what it asks each table for while it reads all of them."""
-    found = set()
+    found: set[tuple[str, ...]] = set()
 
     def known(self, table, where, keys):
         path = tuple(
@@ -180,7 +180,8 @@ def judged(load, settings):
 
 def test_a_value_of_the_wrong_type_is_refused_by_both(load):
     """A float, a list in a list and a table of nonsense are right nowhere."""
-    wrong = [(path, value) for path in places(FULL) for value in (3.5, [[]], {"no-such-key": {"x": 1}})]
+    nonsense: tuple[object, ...] = (3.5, [[]], {"no-such-key": {"x": 1}})
+    wrong = [(path, value) for path in places(FULL) for value in nonsense]
     # That the policy is a table at all is looked at by the command that reads it.
     wrong = [(path, value) for path, value in wrong if path != ("policy",) or isinstance(value, dict)]
     assert len(wrong) > 100
