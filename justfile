@@ -103,10 +103,21 @@ bench-compare *arguments: _environment-dev
 bench-image *arguments: _environment-dev
     .venv/bin/python benchmarks/bench_image.py {{ arguments }}
 
-# Check the documentation: links, the exit code table, the set-up commands
+# Build the documentation into build/docs; a warning, such as of a link that leads nowhere, is an error
 [group('docs')]
 docs: _environment-dev
-    .venv/bin/pytest tests/unit/test_docs.py
+    .venv/bin/python -m sphinx -q -W --keep-going -n -j auto -b html -d build/docs-trees docs build/docs
+    @echo build/docs/index.html
+
+# Check the documentation: its tables, its links, and every command in it, which runs; or one page: just docs-check -k tutorial
+[group('docs')]
+docs-check *arguments: _environment-dev
+    .venv/bin/pytest -n auto --dist worksteal tests/docs tests/unit/test_docs.py {{ arguments }}
+
+# Write docs/commands.md from the commands
+[group('docs')]
+docs-commands: _environment-dev
+    .venv/bin/python tests/docs/commands.py
 
 # Write the locks of images/ and the digests in their Dockerfiles again, and with them every other lock
 [group('images')]

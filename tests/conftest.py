@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -28,7 +29,7 @@ import pytest
 from reprobuild.sandbox import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
     from tests.index.server import Index
     from tests.osv.server import Osv
@@ -359,6 +360,23 @@ def _own_environment(
         monkeypatch.setenv(name, value)
 
 
+@functools.cache
+def _documented_exit_codes() -> dict[str, set[int]]:
+    """What docs/commands.md says that each command can end with."""
+    text = (Path(__file__).parents[1] / "docs" / "commands.md").read_text()
+    always, *others = re.split("^## reprobuild ", text, flags=re.MULTILINE)
+    codes = [{int(code) for code in re.findall(r"\b(\d+) `[A-Z_]+`", each)} for each in (always, *others)]
+    return {each.partition("\n")[0]: codes[0] | own for each, own in zip(others, codes[1:], strict=True)}
+
+
+def _exit_codes(arguments: Sequence[str | Path]) -> Container[int]:
+    """The exit codes that are documented for a command line; any for one that names no command."""
+    words = [str(each) for each in arguments if not str(each).startswith("-")]
+    known = _documented_exit_codes()
+    name = next((each for each in (" ".join(words[:2]), *words[:1]) if each in known), "")
+    return known[name] if name else range(256)
+
+
 @pytest.fixture
 def reprobuild(tmp_path: Path) -> Cli:
     """The real command line, in a process of its own."""
@@ -379,6 +397,9 @@ def reprobuild(tmp_path: Path) -> Cli:
             text=True,
             timeout=300,
             check=False,
+        )
+        assert done.returncode in _exit_codes(args), (
+            f"docs/commands.md has no exit code {done.returncode}\n{done.stderr}"
         )
         # A backend may print a traceback of its own; ours would pass through the command line's module.
         assert "reprobuild/cli/" not in done.stderr, done.stderr

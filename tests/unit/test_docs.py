@@ -1,5 +1,6 @@
 """What the documentation says is compared with what it speaks of."""
 
+import importlib.util
 import os
 import re
 from pathlib import Path
@@ -13,7 +14,14 @@ from reprobuild.errors import EXIT_CODE_MEANINGS, ExitCode
 from reprobuild.variations import USUAL_NAMES, VARIATIONS
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "benchmarks" / "README.md"])
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("examples/*/README.md"),
+        ROOT / "benchmarks" / "README.md",
+    ]
+)
 SETUP_COMMANDS = ["make -f Makefile.ci package", "make -f Makefile.ci test"]
 
 
@@ -32,8 +40,32 @@ def test_exit_codes_page_is_the_table_in_the_code() -> None:
 
 def test_causes_page_is_the_table_in_the_code() -> None:
     assert table_rows(ROOT / "docs" / "causes.md") == [
-        [f"`{cause.name}`", cause.summary, cause.remedy] for cause in CAUSES.values()
+        [f"[`{cause.name}`](how-to/causes/{cause.name}.md)", cause.summary, cause.remedy] for cause in CAUSES.values()
     ]
+
+
+def test_every_cause_has_a_page_of_its_own() -> None:
+    """How to recognise it, in the words of the program; why it happens; how to mend it, and how to check that."""
+    folder = ROOT / "docs" / "how-to" / "causes"
+    assert {path.stem for path in folder.glob("*.md")} == set(CAUSES)
+    for cause in CAUSES.values():
+        parts = re.split(r"^## (.*)\n", (folder / f"{cause.name}.md").read_text(), flags=re.MULTILINE)
+        sections = dict(zip(parts[1::2], parts[2::2], strict=True))
+        assert list(sections) == ["Recognise it", "Why it happens", "Mend it", "Check"], cause.name
+        assert parts[0].startswith(f"# `{cause.name}`: "), cause.name
+        assert cause.summary in parts[0], cause.name
+        assert re.search(rf"\b{cause.name}: |\[{cause.name}\]", sections["Recognise it"], re.MULTILINE), cause.name
+        assert cause.remedy in sections["Mend it"], cause.name
+        assert "$ reprobuild " in sections["Check"], cause.name
+
+
+def test_commands_page_is_what_click_says() -> None:
+    spec = importlib.util.spec_from_file_location("docs_commands", ROOT / "tests" / "docs" / "commands.py")
+    assert spec
+    assert spec.loader
+    generator = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generator)
+    assert generator.page() == (ROOT / "docs" / "commands.md").read_text(), "run tests/docs/commands.py"
 
 
 def test_top_level_help_is_what_click_says() -> None:
@@ -62,6 +94,22 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
     relative = [target.partition("#")[0] for target in targets if "://" not in target]
     missing = [target for target in relative if target and not (page.parent / target).exists()]
     assert missing == []
+
+
+def anchors_of(page: Path) -> set[str]:
+    """What the headings of a page can be linked by: lower case, without punctuation, spaces as hyphens."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    plain = (re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", each) for each in headings)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in plain}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_anchors_are_headings(page: Path) -> None:
+    """Of the pages outside of docs/ too, which Sphinx never sees."""
+    links = re.findall(r"\]\(([^)\s#]*)#([^)\s]+)\)", page.read_text())
+    targets = [((page.parent / path) if path else page, anchor) for path, anchor in links if "://" not in path]
+    assert [(str(to), anchor) for to, anchor in targets if anchor not in anchors_of(to)] == []
 
 
 def test_the_pages_are_found_and_linked() -> None:
