@@ -90,7 +90,7 @@ class KeylessSigner:
 
     @property
     def name(self) -> str:
-        # Two workflows on one tag have one subject, but another certificate each: the client's identity isn't all of it.
+        # Two workflows on one tag have one subject, and a certificate each: the client's identity isn't all of it.
         identity = f"{self.token.federated_issuer} {self.token.identity} {_workflow(str(self.token))}".rstrip()
         return f"id-{attest.short_name(identity)}"
 
