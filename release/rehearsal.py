@@ -128,7 +128,7 @@ def phases() -> Iterator[tuple[Step, ...]]:
         yield tuple(Step((recipe,), name, makes=(pattern,)) for name in ("builder", "runner"))
     both = (("builder", BUILT), ("runner", BUILT))
     yield (Step(("compare",), "builder", both, arguments="{builder} {runner}"),)
-    yield (Step(("images",), "builder", makes=LAYOUT, pushes=True),)
+    yield (Step(("images",), "builder", makes=LAYOUT),)
     built = (("builder", (*BUILT, IMAGE)),)
     signed = (IMAGE, "*.cdx.json", "*.sigstore.json", "*.attestation", *BUILT)
     yield (Step(("sbom", "sign"), "signer", built, signed, fresh=True, audits=True, signs=True),)
