@@ -18,7 +18,6 @@ is the next one. ``diff`` blocks are applied. Progress, which a terminal wipes o
 from __future__ import annotations
 
 import ast
-import datetime
 import json
 import os
 import re
@@ -29,6 +28,7 @@ import tomllib
 import uuid
 from collections import Counter
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +48,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 #: A date of TOML is a text to JSON's schemas.
 _TYPES = Draft202012Validator.TYPE_CHECKER.redefine(
-    "string", lambda _, value: isinstance(value, str) or type(value) is datetime.date
+    "string", lambda _, value: isinstance(value, str) or type(value) is date
 )
 SETTINGS = validators.extend(Draft202012Validator, type_checker=_TYPES)(
     json.loads((DOCS / "schemas" / "tool-reprobuild.schema.json").read_text())
