@@ -10,6 +10,9 @@ A page is one session of a shell in a folder of its own. Comments of HTML, which
 ``sh`` blocks have to succeed. In ``console`` blocks each line after ``$ `` is a command, and what follows it is what it
 prints, with ``…`` for anything within a line, and for any lines if it is alone. A command may fail only if ``echo $?``
 is the next one. ``diff`` blocks are applied. Progress, which a terminal wipes out again, isn't compared.
+
+:data:`REGISTRY` and :data:`INDEX` stand for servers on loopback; ``reprobuild audit`` asks one with the advisories of
+``tests/osv``.
 """
 
 from __future__ import annotations
@@ -25,21 +28,31 @@ import tomllib
 import uuid
 from collections import Counter
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, validators
 
 from reprobuild.cli.app import cli
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.index.server import Index
+    from tests.osv.server import Osv
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-SCHEMA = json.loads((DOCS / "schemas" / "tool-reprobuild.schema.json").read_text())
+#: A date of TOML is a text to JSON's schemas.
+_TYPES = Draft202012Validator.TYPE_CHECKER.redefine(
+    "string", lambda _, value: isinstance(value, str) or type(value) is date
+)
+SETTINGS = validators.extend(Draft202012Validator, type_checker=_TYPES)(
+    json.loads((DOCS / "schemas" / "tool-reprobuild.schema.json").read_text())
+)
 PAGES = {
     str(path.relative_to(ROOT)): path
     for path in (ROOT / "README.md", *sorted(DOCS.glob("**/*.md")), *sorted(ROOT.glob("examples/*/README.md")))
@@ -52,10 +65,12 @@ NOT_RUN = {
     "docs/evidence.md": 1,
     "docs/images.md": 1,
     "docs/published-wheels.md": 1,
+    "docs/release.md": 1,
     "examples/digits/README.md": 2,
 }
 LONGEST = 900  # seconds that a page may take, so that a hanging one ends
 REGISTRY = "registry.example.org"
+INDEX = "https://index.example.org/"
 PYTHON_BASE = f"{REGISTRY}/base/python:3.11"
 _FENCE = re.compile(r"^(?P<indent> *)(?P<fence>`{3,})(?P<language>[\w-]*)\s*$")
 _COMMENT = re.compile(r"^ *<!-- (?P<text>(?:hidden|needs:|file:|append:|not run:).*?)-->\s*$", re.DOTALL | re.MULTILINE)
@@ -139,8 +154,9 @@ def fits(expected: str, printed: str) -> bool:
 class Session:
     """A page's shell, as one script that keeps what each command printed and how it ended."""
 
-    def __init__(self, folder: Path, replaced: dict[str, str]) -> None:
+    def __init__(self, folder: Path, replaced: dict[str, str], variables: dict[str, str] | None = None) -> None:
         self._folder = folder
+        self._variables = variables or {}
         self._kept = folder / ".kept"
         self._kept.mkdir()
         self._replaced = replaced
@@ -182,11 +198,12 @@ class Session:
         """Run all of it; what isn't as the page says."""
         script = self._kept / "script"
         script.write_text("\n".join(self._lines) + "\n")
-        environment = os.environ | {
+        environment = {
+            **os.environ,
+            **self._variables,
             "PATH": f"{_tools(self._kept)}:{os.environ['PATH']}",
             "PROJECTS": str(ROOT / "tests" / "projects"),
             "REPOSITORY": str(ROOT),
-            "HOME": os.environ["HOME"],
         }
         subprocess.run(
             ["bash", str(script)],
@@ -238,21 +255,30 @@ def test_the_commands_of_a_page_print_what_it_shows(
 ) -> None:
     page = PAGES[name]
     replaced: dict[str, str] = {}
+    variables: dict[str, str] = {}
     needs = _needs(page)
     if PYTHON_BASE in needs:
         base: Callable[[str], str] = request.getfixturevalue("base_image")
         replaced[PYTHON_BASE] = base("debian").partition("@")[0] + ":latest"
     if REGISTRY in needs:
         replaced[REGISTRY] = f"{request.getfixturevalue('registry')}/test/{uuid.uuid4().hex[:12]}"
+    if INDEX in needs:
+        index: Index = request.getfixturevalue("index")
+        replaced[INDEX] = index.url
+        variables |= index.environment
+    if "reprobuild audit" in needs:
+        osv: Osv = request.getfixturevalue("osv")
+        variables["PIP_AUDIT_OSV_URL"] = osv.query_url
     for block in blocks_of(page):
         if block.language == "needs" and subprocess.run(["bash", "-c", block.text], check=False).returncode:
             pytest.skip(f"the page needs a machine where this holds: {block.text}")
     if not compiler:
         pytest.skip("there is no C compiler here, which shows builds another clock")
-    session = Session(tmp_path, replaced)
+    session = Session(tmp_path, replaced, variables)
     for block in blocks_of(page):
         session.add(block)
-    assert session.run() == []
+    wrong = session.run()
+    assert not wrong, "\n\n".join(wrong)
 
 
 def test_what_is_not_run_is_a_short_list() -> None:
@@ -342,7 +368,7 @@ def _check_toml(document: dict[str, Any], where: str) -> None:
         document = document.get("tool", {}).get("reprobuild", {})
     else:  # a policy in a file of its own
         document = {"policy": document}
-    errors = Draft202012Validator(SCHEMA).iter_errors(document)
+    errors = SETTINGS.iter_errors(document)
     assert [f"{where}: {error.json_path}: {error.message}" for error in errors] == []
 
 

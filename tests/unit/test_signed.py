@@ -284,6 +284,19 @@ def test_an_artifact_in_an_index_is_no_image(layout):
     ]
 
 
+@pytest.mark.parametrize("command", ["audit", "sbom", "sign --key KEY", "pull-evidence", "push", "diff"])
+def test_a_damaged_manifest_has_the_exit_code_that_is_documented(layout, reprobuild, command):
+    image = put_image(layout)
+    layout.add(image)
+    path = layout.path_of(image.digest)
+    path.write_bytes(path.read_bytes().replace(b"2", b"3", 1))
+    key = layout.folder.parent / "alice.key"
+    ALICE.key.save(key)
+    name, *more = command.replace("KEY", str(key)).split()
+    more += {"push": ["127.0.0.1:1/demo:1"], "diff": [str(layout.folder)]}.get(name, [])
+    reprobuild(name, layout.folder, *more, code=ExitCode.DIGEST_MISMATCH)
+
+
 def test_evidence_of_one_image_is_none_of_another(layout, verify):
     one, two = put_image(layout), put_image(layout, content=b"another layer")
     layout.add(one)
