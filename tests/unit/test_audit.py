@@ -410,7 +410,14 @@ def test_of_an_image_every_wheel_is_asked_about(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "uri", "words"),
-    [("no wheel", "", "which is no wheel"), ("a.whl", "pkg:pypi/a@one", "which has no version")],
+    [
+        ("no wheel", "", "which is no wheel"),
+        ("a.whl", "pkg:pypi/a@one", "which has no version"),
+        # What gets installed is what the file's name says.
+        ("jinja2-3.1.4-py3-none-any.whl", "pkg:pypi/jinja2@3.1.6", "as 'pkg:pypi/jinja2@3.1.6'"),
+        ("jinja2-3.1.4-py3-none-any.whl", "pkg:pypi/click@3.1.4", "as 'pkg:pypi/click@3.1.4'"),
+        ("jinja2.whl", "pkg:pypi/jinja2@3.1.4", "which is no wheel"),
+    ],
 )
 def test_a_record_that_names_no_package_is_refused(tmp_path, name, uri, words):
     with pytest.raises(RecordUnusable, match=words):
@@ -509,6 +516,21 @@ def test_which_version_mends_all_of_a_package():
         ]
     )
     assert list(moves) == [("click", ""), ("jinja2", "3.1.10")]
+
+
+@pytest.mark.parametrize(
+    ("fixed", "version"),
+    [
+        # Mended in two branches: 4.0.2 is later than 3.2.13, and still has the first.
+        ([("3.2.13", "4.0.4"), ("4.0.2",)], "4.0.4"),
+        ([("3.2.13", "4.0.4"), ("3.2.13", "4.0.3")], "3.2.13"),
+        ([("3.2.13", "4.0.4"), ("3.2.15", "4.0.4")], "3.2.15"),
+        ([("2.9", "3.1.6")], "2.9"),
+    ],
+)
+def test_a_branch_that_mends_one_need_not_mend_another(fixed, version):
+    findings = [Finding(advisory(f"CVE-{number}", fixed=each), ()) for number, each in enumerate(fixed)]
+    assert list(audit.summary_of(findings)) == [("jinja2", version)]
 
 
 def test_a_report_knows_its_packages_once():
