@@ -4,6 +4,8 @@ Both give a Sigstore bundle. The client library of Sigstore does all of the seco
 since a bundle without a certificate is none to it.
 """
 
+import base64
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -88,7 +90,8 @@ class KeylessSigner:
 
     @property
     def name(self) -> str:
-        identity = f"{self.token.federated_issuer} {self.token.identity}"
+        # Two workflows on one tag have one subject, and a certificate each: the client's identity isn't all of it.
+        identity = f"{self.token.federated_issuer} {self.token.identity} {_workflow(str(self.token))}".rstrip()
         return f"id-{attest.short_name(identity)}"
 
     def sign(self, statement: Json) -> bytes:
@@ -114,6 +117,17 @@ class KeylessSigner:
                 yield signer
         except Exception as error:  # noqa: BLE001 - the library's have no one root: identity, certificate, log, network
             raise _failed("Sigstore didn't sign", error, [str(self.token)]) from None  # it may quote the token
+
+
+def _workflow(token: str) -> str:
+    """The workflow that a CI job runs, if it says so; for names alone, as nobody has verified it."""
+    _, _, rest = token.partition(".")
+    body = rest.partition(".")[0]
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+    except ValueError:
+        return ""
+    return str(claims.get("job_workflow_ref", "")) if isinstance(claims, dict) else ""
 
 
 def keyless(token: str | None, trust_config: Path | None, *, interactive: bool, rekor: int = 1) -> KeylessSigner:

@@ -542,3 +542,15 @@ def test_a_vote_in_a_private_instance(sigstore_stack, reprobuild, project):
     command = ["verify-wheel", wheel, "--project", where, "--attest", "keyless"]
     vote = reprobuild(*command, "--trust-config", sigstore_stack.trust_config, "--json", env=env).json["attested"]
     assert ".rebuild.id-" in vote
+
+
+def test_two_workflows_of_one_repository_do_not_write_over_each_others_votes(sigstore_stack):
+    names = {
+        keyless(
+            sigstore_stack.token(sigstore_stack.github(f"example/wheels/.github/workflows/{workflow}@refs/tags/v1")),
+            sigstore_stack.trust_config,
+            interactive=False,
+        ).name
+        for workflow in ("release.yml", "vote.yml", "vote.yml")
+    }
+    assert len(names) == 2

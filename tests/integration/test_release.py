@@ -141,6 +141,8 @@ def story(rehearsal: Any, source: Path, tmp_path: Path) -> Iterator[Story]:
         pytest.skip(f"no engine: {why}")
 
 
+# The index's own framework leaves files to the collector, and it runs in this process.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_what_stops_a_release_and_how_it_goes_on(story: Story, source: Path, git: Git) -> None:
     pyproject = source / "pyproject.toml"
     sound = pyproject.read_text()

@@ -1,10 +1,10 @@
 """docs/schemas/tool-reprobuild.schema.json and the code know the same settings, and refuse the same mistakes."""
 
 import copy
-import datetime
 import json
 import re
 import tomllib
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "docs" / "schemas" / "tool-reprobuild.schema.json").read_text())
 #: A date of TOML is a text to JSON's schemas.
 _TYPES = Draft202012Validator.TYPE_CHECKER.redefine(
-    "string", lambda _, value: isinstance(value, str) or type(value) is datetime.date
+    "string", lambda _, value: isinstance(value, str) or type(value) is date
 )
 VALIDATOR = validators.extend(Draft202012Validator, type_checker=_TYPES)(SCHEMA)
 #: Every setting at once, each with a value that isn't its default.
@@ -37,9 +37,7 @@ FULL = {
         "sbom": True,
     },
     "audit": {
-        "ignore": [
-            {"id": "CVE-2025-27516", "reason": "why", "expires": datetime.date(2026, 12, 31), "package": "jinja2"}
-        ]
+        "ignore": [{"id": "CVE-2025-27516", "reason": "why", "expires": date(2026, 12, 31), "package": "jinja2"}]
     },
     "environments": {
         "dev": {"project": True, "extras": ["more"], "groups": ["dev"], "python": "3.12", "platform": "linux"}
@@ -245,12 +243,14 @@ BAD = [
     (("policy", "audit"), {}),
     (("policy", "audit", "max-severity"), "unknown"),
     (("audit", "ignore", 0, "reason"), " "),
-    (("audit", "ignore"), [{"id": "CVE-2025-27516", "expires": datetime.date(2026, 12, 31)}]),
+    (("audit", "ignore"), [{"id": "CVE-2025-27516", "expires": date(2026, 12, 31)}]),
     (("policy", "bases"), [""]),
 ]
 
 
-@pytest.mark.parametrize(("path", "value"), BAD, ids=lambda each: ".".join(map(str, each)) if isinstance(each, tuple) else None)
+@pytest.mark.parametrize(
+    ("path", "value"), BAD, ids=lambda each: ".".join(map(str, each)) if isinstance(each, tuple) else None
+)
 def test_what_means_nothing_is_refused_by_both(load, path, value):
     settings = changed(path, value)
     assert judged(load, settings) == (False, False)
