@@ -237,6 +237,13 @@ def test_a_release_page_is_made_or_brought_up_to_date(steps: Any, verified: Any,
     assert [each[2] for each in seen] == ["list", "edit", "upload"]
 
 
+def test_the_page_of_a_tag_that_begins_the_same_is_another(steps: Any, verified: Any, calls: Any) -> None:
+    seen = calls({"list": '[{"tagName": "v1.2rc1"}, {"tagName": "v1.2.1"}]'})
+    steps.announce(verified)
+    assert seen[-1][:4] == ["gh", "release", "create", "v1.2"]
+    assert int(seen[0][seen[0].index("--limit") + 1]) >= 1000  # of which gh tells 30 by itself
+
+
 def test_a_secret_goes_through_standard_input(steps: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     got = []
     monkeypatch.setattr(steps, "call", lambda command, _folder, **how: got.append((command, how)))
@@ -271,7 +278,7 @@ def test_a_night_makes_the_newest_release_again(
     git(folder, "init", "--quiet")
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--message", "A release")
-    for tag in ("v0.9.0", "v0.10.0", "other"):
+    for tag in ("v0.9.0", "v0.10.0", "v0.10.0rc1", "v0.11-draft", "other"):
         git(folder, "tag", tag)
     (folder / "code").write_text("1")  # what came later isn't what was released
     git(folder, "commit", "--quiet", "--all", "--message", "Later")
