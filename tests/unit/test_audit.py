@@ -206,7 +206,14 @@ def test_without_the_extra_it_says_which_one(monkeypatch, module, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "url", ["https://osv.example.org", "ftp://osv.example.org/v1/query", "/v1/query", "http:///query"]
+    "url",
+    [
+        "https://osv.example.org",
+        "ftp://osv.example.org/v1/query",
+        "/v1/query",
+        "http:///query",
+        "https://me:s3cret@[bad/query",
+    ],
 )
 def test_an_osv_url_has_to_be_that_of_its_questions(url, tmp_path):
     with pytest.raises(BadInput, match="isn't where an OSV server takes questions"):

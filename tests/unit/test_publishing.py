@@ -1,8 +1,10 @@
 """What `publish` asks uv, what it shows of its answers, and where it looks."""
 
 import pytest
+from click.testing import CliRunner
 
 from reprobuild import places, publish
+from reprobuild.cli.publish import publish as command
 from reprobuild.difference import Level
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput
@@ -27,6 +29,23 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "none"))
     (tmp_path / "pyproject.toml").write_text(INDEXES)
     return tmp_path
+
+
+@pytest.mark.parametrize("variable", ["UV_PUBLISH_URL", "UV_PUBLISH_CHECK_URL"])
+@pytest.mark.parametrize("host", ["[bad", "ho\u2100st", "host:port"])
+def test_an_address_that_is_malformed_is_refused_in_words(project, monkeypatch, variable, host):
+    monkeypatch.setenv(variable, f"https://writer:planted-writer@{host}/")
+    with pytest.raises(BadInput, match="malformed") as caught:
+        publishing(project)
+    assert "planted" not in caught.value.reason
+
+
+@pytest.mark.parametrize("option", ["--publish-url", "--check-url"])
+def test_an_argument_that_is_malformed_is_a_mistake_of_usage(option):
+    ended = CliRunner().invoke(command, ["x.whl", option, "https://writer:planted-writer@[bad/"])
+    assert ended.exit_code == 2
+    assert f"{option} is no URL" in ended.output
+    assert "planted" not in ended.output
 
 
 def test_a_named_index_has_both_addresses(project):

@@ -110,6 +110,12 @@ def log(*findings):
     return rules, run["results"]
 
 
+def test_a_lock_whose_name_is_no_text_has_an_address_too():
+    odd = Source("req\udcff.txt", Digest.of_bytes(b"1"), (Pinned(JINJA, 7),))
+    _, (result,) = log(finding(where=((odd, 7),)))
+    assert result["locations"][0]["physicalLocation"]["artifactLocation"] == {"uri": "req%FF.txt"}
+
+
 def test_nothing_found_is_a_document_too():
     assert log() == ([], [])
 
