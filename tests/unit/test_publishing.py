@@ -1,7 +1,11 @@
 """What `publish` asks uv, what it shows of its answers, and where it looks."""
 
+from types import SimpleNamespace
+
 import pytest
 from click.testing import CliRunner
+from packaging.utils import NormalizedName
+from packaging.version import Version
 
 from reprobuild import places, publish
 from reprobuild.cli.publish import publish as command
@@ -9,6 +13,9 @@ from reprobuild.difference import Level
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput
 from reprobuild.places import Target, publishing
+from reprobuild.policy import Policy
+from reprobuild.progress import SILENT
+from reprobuild.verification import Check, Verification
 
 INDEXES = """
 [[tool.uv.index]]
@@ -175,3 +182,52 @@ def test_two_files_of_one_name(make_wheel, tmp_path):
     wheels = [make_wheel(tmp_path / name) for name in ("a", "b")]
     with pytest.raises(BadInput, match="same name"):
         publish.publish(wheels, Target({}, "", None), publish.Demand(), scratch=tmp_path)
+
+
+# --- what is checked is what goes out -------------------------------------------------------------------
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """A file in the private folder, whose original was changed since."""
+    name, version = NormalizedName("demo"), Version("1.0")
+    original, own = tmp_path / "demo-1.0.tar.gz", tmp_path / "own" / "demo-1.0.tar.gz"
+    own.parent.mkdir()
+    own.write_bytes(b"checked")
+    original.write_bytes(b"changed")
+    return publish._Copy(original, own, Digest.of_bytes(b"checked"), name, version, None)
+
+
+def test_what_is_made_again_is_the_copy(copied, monkeypatch):
+    seen = []
+    outcome = SimpleNamespace(level=Level.IDENTICAL, causes=())
+    monkeypatch.setattr(publish.rebuild, "verify", lambda path, *_, **__: seen.append(path) or outcome)
+    assert publish._proved(copied, publish.Demand(), SILENT) is Level.IDENTICAL
+    assert seen == [copied.path]
+
+
+def test_what_is_uploaded_is_the_copy(copied, monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(publish.process, "run", lambda argv, **_: seen.extend(argv))
+    publish._upload([copied], Target({}, "", None), tmp_path, "", SILENT)
+    assert seen == ["uv", "publish", copied.path]
+
+
+@pytest.mark.parametrize(
+    ("asked", "policy", "wanted"),
+    [
+        (Level.IDENTICAL, Policy(rebuilds=2, level=Level.PAYLOAD), (Level.IDENTICAL, 2)),
+        (Level.PAYLOAD, Policy(rebuilds=1, level=Level.CONTAINER), (Level.CONTAINER, 1)),
+        (Level.METADATA, Policy(), (Level.METADATA, 1)),
+    ],
+)
+def test_votes_are_about_the_copy_and_have_the_stricter_level(copied, monkeypatch, asked, policy, wanted):
+    seen = []
+
+    def verify(subject, _evidence, policy, **_):
+        seen.append((subject, policy.level, policy.rebuilds))
+        return Verification(subject, (Check("rebuilds", True, ""),), (), ())
+
+    monkeypatch.setattr(publish.verification, "verify", verify)
+    assert publish._proved(copied, publish.Demand(asked, policy), SILENT) is wanted[0]
+    assert seen == [(copied.digest, *wanted)]
