@@ -45,7 +45,7 @@ def command(settings: Mapping[str, str]) -> list[str]:
     return [sys.executable, "-m", "reprobuild", "verify-wheel", "--json", *options, *(["--", wheel] if wheel else [])]
 
 
-def verdict(said: Json) -> dict[str, str]:
+def verdict(said: Any) -> dict[str, str]:  # noqa: ANN401 - JSON
     """The level and the wheel's digest; nothing but these forms, as what is written to GITHUB_OUTPUT sets outputs."""
     table = said if isinstance(said, dict) else {}
     left = table.get("left")

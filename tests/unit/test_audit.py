@@ -540,6 +540,21 @@ def test_a_branch_that_mends_one_need_not_mend_another(fixed, version):
     assert list(audit.summary_of(findings)) == [("jinja2", version)]
 
 
+@pytest.mark.parametrize("kind", ["git", "folder", None])
+def test_the_lock_is_that_of_the_project_s_own_folder_in_a_commit_alone(tmp_path, git, kind):
+    (tmp_path / "packages" / "demo").mkdir(parents=True)
+    (tmp_path / "packages" / "demo" / "requirements.txt").write_text(f"jinja2==3.1.4 {HASH}\n")
+    commit = committed(tmp_path, git)
+    statement = built_from(commit, source={"kind": kind, "subdirectory": "packages/demo"})
+    if kind != "git":  # such as a tree with changes upon the commit
+        with pytest.raises(SourceUnusable, match="wasn't built from a commit alone"):
+            audit.sources_of(statement, "it", tmp_path)
+        return
+    _, lock = audit.sources_of(statement, "it", tmp_path)
+    assert [each.package for each in lock.pins] == [JINJA]
+    assert lock.name.startswith("packages/demo/requirements.txt of the commit ")
+
+
 def test_a_report_knows_its_packages_once():
     report = Report((source("a==1", "a==1"), source("a==1", name="b")), (), (), Service(), "2", NOW, NOW)
     assert len(report.packages) == 1

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from packaging.utils import NormalizedName
 from packaging.version import Version
 
-from reprobuild import places, publish
+from reprobuild import places, process, publish, rebuild, verification
 from reprobuild.cli.publish import publish as command
 from reprobuild.difference import Level
 from reprobuild.digest import Digest
@@ -200,15 +200,19 @@ def copied(tmp_path):
 
 def test_what_is_made_again_is_the_copy(copied, monkeypatch):
     seen = []
-    outcome = SimpleNamespace(level=Level.IDENTICAL, causes=())
-    monkeypatch.setattr(publish.rebuild, "verify", lambda path, *_, **__: seen.append(path) or outcome)
+
+    def verify(path, *_, **__):
+        seen.append(path)
+        return SimpleNamespace(level=Level.IDENTICAL, causes=())
+
+    monkeypatch.setattr(rebuild, "verify", verify)
     assert publish._proved(copied, publish.Demand(), SILENT) is Level.IDENTICAL
     assert seen == [copied.path]
 
 
 def test_what_is_uploaded_is_the_copy(copied, monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr(publish.process, "run", lambda argv, **_: seen.extend(argv))
+    monkeypatch.setattr(process, "run", lambda argv, **_: seen.extend(argv))
     publish._upload([copied], Target({}, "", None), tmp_path, "", SILENT)
     assert seen == ["uv", "publish", copied.path]
 
@@ -228,6 +232,6 @@ def test_votes_are_about_the_copy_and_have_the_stricter_level(copied, monkeypatc
         seen.append((subject, policy.level, policy.rebuilds))
         return Verification(subject, (Check("rebuilds", True, ""),), (), ())
 
-    monkeypatch.setattr(publish.verification, "verify", verify)
+    monkeypatch.setattr(verification, "verify", verify)
     assert publish._proved(copied, publish.Demand(asked, policy), SILENT) is wanted[0]
     assert seen == [(copied.digest, *wanted)]

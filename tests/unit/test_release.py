@@ -374,7 +374,7 @@ def test_the_action_ends_as_the_command_did(
     action: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     ended = subprocess.CompletedProcess([], code, stdout=json.dumps({"level": "payload"}) if code != 3 else "no JSON")
-    monkeypatch.setattr(action.subprocess, "run", lambda *_, **__: ended)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: ended)
     assert action.main({"GITHUB_OUTPUT": str(tmp_path / "out")}) == code
     level = "payload" if code != 3 else "not-comparable"
     assert (tmp_path / "out").read_text() == f"level={level}\ndigest=\n"
