@@ -11,7 +11,7 @@ from reprobuild import places, process, publish, rebuild, verification
 from reprobuild.cli.publish import publish as command
 from reprobuild.difference import Level
 from reprobuild.digest import Digest
-from reprobuild.errors import BadInput
+from reprobuild.errors import BadInput, NotPublishable
 from reprobuild.places import Target, publishing
 from reprobuild.policy import Policy
 from reprobuild.progress import SILENT
@@ -208,6 +208,14 @@ def test_what_is_made_again_is_the_copy(copied, monkeypatch):
     monkeypatch.setattr(rebuild, "verify", verify)
     assert publish._proved(copied, publish.Demand(), SILENT) is Level.IDENTICAL
     assert seen == [copied.path]
+
+
+def test_what_came_out_worse_than_asked_for_is_refused(copied, monkeypatch):
+    outcome = SimpleNamespace(level=Level.CONTAINER, causes=("mtime",))
+    monkeypatch.setattr(rebuild, "verify", lambda *_, **__: outcome)
+    with pytest.raises(NotPublishable, match=r"came out container \(mtime\); identical is asked for"):
+        publish._proved(copied, publish.Demand(), SILENT)
+    assert publish._proved(copied, publish.Demand(Level.PAYLOAD), SILENT) is Level.CONTAINER
 
 
 def test_what_is_uploaded_is_the_copy(copied, monkeypatch, tmp_path):
