@@ -243,3 +243,9 @@ def test_votes_are_about_the_copy_and_have_the_stricter_level(copied, monkeypatc
     monkeypatch.setattr(verification, "verify", verify)
     assert publish._proved(copied, publish.Demand(asked, policy), SILENT) is wanted[0]
     assert seen == [(copied.digest, *wanted)]
+
+
+def test_what_is_hidden_is_of_the_upload_and_of_every_index(project, monkeypatch):
+    monkeypatch.setenv("UV_PUBLISH_PASSWORD", "planted-password")
+    hidden = publish._hidden(publishing(project, "internal"), project)
+    assert {"planted-password", "planted-writer", "planted-reader"} <= set(hidden)
