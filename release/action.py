@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Json = dict[str, Any]
+LEVELS = ("identical", "container", "metadata", "payload", "not-comparable")
 
 
 def main(settings: Mapping[str, str]) -> int:
@@ -44,12 +45,14 @@ def command(settings: Mapping[str, str]) -> list[str]:
     return [sys.executable, "-m", "reprobuild", "verify-wheel", "--json", *options, *(["--", wheel] if wheel else [])]
 
 
-def verdict(said: Json) -> dict[str, str]:
+def verdict(said: Any) -> dict[str, str]:  # noqa: ANN401 - JSON
     """The level and the wheel's digest; nothing but these forms, as what is written to GITHUB_OUTPUT sets outputs."""
-    level = str(said.get("level", "not-comparable"))
-    digest = str(said.get("left", {}).get("digest", ""))
+    table = said if isinstance(said, dict) else {}
+    left = table.get("left")
+    level = str(table.get("level", "not-comparable"))
+    digest = str(left.get("digest", "")) if isinstance(left, dict) else ""
     return {
-        "level": level if re.fullmatch(r"[a-z-]+", level) else "not-comparable",
+        "level": level if level in LEVELS else "not-comparable",
         "digest": digest if re.fullmatch(r"sha256:[0-9a-f]{64}", digest) else "",
     }
 

@@ -21,6 +21,7 @@ RELEASE_SIMPLE     where they can be installed from then; without it, where pip 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -452,8 +453,8 @@ def announce(release: Release, *_: str) -> None:
     with tempfile.TemporaryDirectory(prefix="release-notes-") as scratch:
         path = Path(scratch, "notes.md")
         path.write_text(notes_text(release), encoding="utf-8")
-        there = tag in call(["gh", "release", "list", "--json", "tagName"], release.folder, read=True)
-        if there:
+        listed = call(["gh", "release", "list", "--limit", "10000", "--json", "tagName"], release.folder, read=True)
+        if any(each["tagName"] == tag for each in json.loads(listed)):
             call(["gh", "release", "edit", tag, "--notes-file", str(path)], release.folder)
             call(["gh", "release", "upload", tag, "--clobber", *files], release.folder)
         else:
@@ -463,15 +464,26 @@ def announce(release: Release, *_: str) -> None:
 
 def nightly(release: Release, *_: str) -> None:
     """What the newest tag released, made again from its locks with what was released then."""
-    tags = call(["git", "tag", "--list", "v[0-9]*", "--sort=-version:refname"], release.folder, read=True).split()
-    if not tags:
+    tag = newest(call(["git", "tag", "--list", "v[0-9]*"], release.folder, read=True).split())
+    if not tag:
         print("nothing was released yet")
         return
     with tempfile.TemporaryDirectory(prefix="release-nightly-") as scratch:
-        there = Path(scratch, tags[0])
-        call(["git", "clone", "--quiet", "--branch", tags[0], str(release.folder), str(there)], release.folder)
-        call(["gh", "release", "download", tags[0], "--dir", str(there / "dist")], release.folder)
+        there = Path(scratch, tag)
+        call(["git", "clone", "--quiet", "--branch", tag, str(release.folder), str(there)], release.folder)
+        call(["gh", "release", "download", tag, "--dir", str(there / "dist")], release.folder)
         call(["make", "-f", "Makefile.ci", "release-again"], there)
+
+
+def newest(tags: Sequence[str]) -> str:
+    """The one of the highest version; git would put 1.0rc1 after 1.0. Empty where none is of a version."""
+    from packaging.version import InvalidVersion, Version  # noqa: PLC0415 - which reprobuild brings
+
+    found: dict[Version, str] = {}
+    for tag in tags:
+        with contextlib.suppress(InvalidVersion):
+            found[Version(tag.removeprefix("v"))] = tag
+    return found[max(found)] if found else ""
 
 
 def alarm(release: Release, *_: str) -> None:

@@ -140,7 +140,10 @@ class Service:
         Raises:
             BadInput: the URL isn't that of a server's ``query``.
         """
-        parts = urlsplit(self.osv_url)
+        try:
+            parts = urlsplit(self.osv_url)
+        except ValueError:  # its message would show the URL
+            parts = urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.netloc or not parts.path.endswith("/query"):
             raise BadInput(
                 f"{redacted(self.osv_url)!r} isn't where an OSV server takes questions.",

@@ -288,9 +288,14 @@ def _package(descriptor: Json, filename: str, where: str) -> Package:
     if not found:
         return _in_file(filename, where)
     try:
-        return Package.of(unquote(found[1]), Version(unquote(found[2])))
+        named = Package.of(unquote(found[1]), Version(unquote(found[2])))
     except InvalidVersion as error:
         raise RecordUnusable(f"{where} names {shown(descriptor.get('uri'))!r}, which has no version.") from error
+    if filename.endswith(".whl") and _in_file(filename, where) != named:
+        raise RecordUnusable(
+            f"{where} names {shown(filename)!r} as {shown(found[0])!r}, which is something else.", "Don't trust it."
+        )
+    return named
 
 
 def _in_file(filename: str, where: str) -> Package:
@@ -323,10 +328,22 @@ def _runtime_lock(record: WheelRecord, name: str, project: Path) -> Source:
 
 
 def summary_of(findings: Iterable[Finding]) -> Iterator[tuple[str, str]]:
-    """Each package that has to move, with the lowest version that has none of what was found; empty for none known."""
+    """Each package that has to move, with a version that has none of what was found; empty for none known.
+
+    It is the lowest of which that is known: a version that mends one may be of a branch (its first two numbers) in
+    which another is mended only later.
+    """
     worst: dict[str, list[Advisory]] = {}
     for each in findings:
         worst.setdefault(each.advisory.package.name, []).append(each.advisory)
     for name, advisories in sorted(worst.items()):
-        known = [each.fixed[0] for each in advisories if each.fixed]  # sorted, and later than what is pinned
-        yield name, str(max(known)) if len(known) == len(advisories) else ""
+        known = [each.fixed for each in advisories if each.fixed]  # sorted, and later than what is pinned
+        sure = (v for v in sorted(set().union(*known)) if all(_is_mended(v, fixed) for fixed in known))
+        yield name, str(next(sure)) if len(known) == len(advisories) else ""
+
+
+def _is_mended(version: Version, fixed: Sequence[Version]) -> bool:
+    """Whether a version is one of those that mend a vulnerability, later than all, or later in the branch of one."""
+    return version >= fixed[-1] or any(
+        each <= version and (each.major, each.minor) == (version.major, version.minor) for each in fixed
+    )

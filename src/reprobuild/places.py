@@ -96,10 +96,11 @@ def publishing(project: Path, index: str = "", publish_url: str = "", check_url:
             check_url = PYPI_SIMPLE_ENDPOINT
     here = settings[0]
     listing = here.place(check_url, flat=False, name=index) if check_url else None
-    parts = urlsplit(publish_url)
+    url = here.place(publish_url, flat=False).url if publish_url else ""
+    parts = urlsplit(publish_url)  # which is sound, since it is a place
     return Target(
         {name: value for name, value in variables.items() if value},
-        here.place(publish_url, flat=False).url if publish_url else "",
+        url,
         listing,
         tuple(unquote(each) for each in (parts.password, parts.username) if each and len(each) > 3),
     )

@@ -4,6 +4,7 @@ Source: OASIS, "Static Analysis Results Interchange Format (SARIF) Version 2.1.0
 of it (`security-severity`, `partialFingerprints`).
 """
 
+import os
 from collections.abc import Iterator
 from urllib.parse import quote
 
@@ -67,7 +68,7 @@ def _rule(advisory: Advisory) -> Json:
 def _result(finding: Finding, source: Source, line: int, rule: int) -> Json:
     advisory = finding.advisory
     mended = f"fixed in {', '.join(map(str, advisory.fixed))}" if advisory.fixed else "no fixed version is known"
-    place: Json = {"artifactLocation": {"uri": quote(source.name)}}
+    place: Json = {"artifactLocation": {"uri": quote(os.fsencode(source.name))}}
     if source.is_file:
         place["region"] = {"startLine": line}
     # Without the line: a pin that moves within its lock is the same finding.
@@ -78,7 +79,7 @@ def _result(finding: Finding, source: Source, line: int, rule: int) -> Json:
         "level": _LEVELS.get(advisory.severity, "error"),
         "message": {"text": f"{advisory.package} has {advisory.id} ({advisory.severity}): {mended}."},
         "locations": [{"physicalLocation": place}],
-        "partialFingerprints": {_FINGERPRINT: Digest.of_bytes(same.encode()).hex},
+        "partialFingerprints": {_FINGERPRINT: Digest.of_bytes(os.fsencode(same)).hex},
     }
     if suppressions := list(_suppressions(finding)):
         result["suppressions"] = suppressions

@@ -290,12 +290,13 @@ class _Outcome:
 
     @classmethod
     def of(cls, signed: Signed) -> "_Outcome":
-        """Raises: ValueError, KeyError, TypeError, AttributeError: the statement isn't one of an audit."""
+        """Raises: ValueError, KeyError, TypeError, AttributeError, OverflowError: it isn't a statement of an audit."""
         said = signed.predicate
         finished = datetime.fromisoformat(said["metadata"]["scanFinishedOn"])
         packages = said[attest.AUDIT_COVERAGE]["packages"]
         if finished.tzinfo is None or type(packages) is not int:
             raise ValueError("no time zone, or no number of packages")
+        finished = finished.astimezone(UTC)
         found: list[tuple[str, Severity]] = []
         ignored: list[tuple[str, Severity, str]] = []
         for each in said["scanner"]["result"]:
@@ -321,7 +322,7 @@ def _audited(found: Sequence[Signed], wanted: Audit, now: datetime) -> Check:
         if each.predicate_type == attest.AUDIT_TYPE and attest.AUDIT_COVERAGE in each.predicate:
             try:
                 outcomes.append(_Outcome.of(each))
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
                 text = f"the audit in {each.where} can't be read, and it may be the newest"
                 return Check("audit", False, text, "Take it away, and audit it again.")
     if not outcomes:

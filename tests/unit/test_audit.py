@@ -206,7 +206,14 @@ def test_without_the_extra_it_says_which_one(monkeypatch, module, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "url", ["https://osv.example.org", "ftp://osv.example.org/v1/query", "/v1/query", "http:///query"]
+    "url",
+    [
+        "https://osv.example.org",
+        "ftp://osv.example.org/v1/query",
+        "/v1/query",
+        "http:///query",
+        "https://me:s3cret@[bad/query",
+    ],
 )
 def test_an_osv_url_has_to_be_that_of_its_questions(url, tmp_path):
     with pytest.raises(BadInput, match="isn't where an OSV server takes questions"):
@@ -410,7 +417,14 @@ def test_of_an_image_every_wheel_is_asked_about(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "uri", "words"),
-    [("no wheel", "", "which is no wheel"), ("a.whl", "pkg:pypi/a@one", "which has no version")],
+    [
+        ("no wheel", "", "which is no wheel"),
+        ("a.whl", "pkg:pypi/a@one", "which has no version"),
+        # What gets installed is what the file's name says.
+        ("jinja2-3.1.4-py3-none-any.whl", "pkg:pypi/jinja2@3.1.6", "as 'pkg:pypi/jinja2@3.1.6'"),
+        ("jinja2-3.1.4-py3-none-any.whl", "pkg:pypi/click@3.1.4", "as 'pkg:pypi/click@3.1.4'"),
+        ("jinja2.whl", "pkg:pypi/jinja2@3.1.4", "which is no wheel"),
+    ],
 )
 def test_a_record_that_names_no_package_is_refused(tmp_path, name, uri, words):
     with pytest.raises(RecordUnusable, match=words):
@@ -509,6 +523,36 @@ def test_which_version_mends_all_of_a_package():
         ]
     )
     assert list(moves) == [("click", ""), ("jinja2", "3.1.10")]
+
+
+@pytest.mark.parametrize(
+    ("fixed", "version"),
+    [
+        # Mended in two branches: 4.0.2 is later than 3.2.13, and still has the first.
+        ([("3.2.13", "4.0.4"), ("4.0.2",)], "4.0.4"),
+        ([("3.2.13", "4.0.4"), ("3.2.13", "4.0.3")], "3.2.13"),
+        ([("3.2.13", "4.0.4"), ("3.2.15", "4.0.4")], "3.2.15"),
+        ([("2.9", "3.1.6")], "2.9"),
+    ],
+)
+def test_a_branch_that_mends_one_need_not_mend_another(fixed, version):
+    findings = [Finding(advisory(f"CVE-{number}", fixed=each), ()) for number, each in enumerate(fixed)]
+    assert list(audit.summary_of(findings)) == [("jinja2", version)]
+
+
+@pytest.mark.parametrize("kind", ["git", "folder", None])
+def test_the_lock_is_that_of_the_project_s_own_folder_in_a_commit_alone(tmp_path, git, kind):
+    (tmp_path / "packages" / "demo").mkdir(parents=True)
+    (tmp_path / "packages" / "demo" / "requirements.txt").write_text(f"jinja2==3.1.4 {HASH}\n")
+    commit = committed(tmp_path, git)
+    statement = built_from(commit, source={"kind": kind, "subdirectory": "packages/demo"})
+    if kind != "git":  # such as a tree with changes upon the commit
+        with pytest.raises(SourceUnusable, match="wasn't built from a commit alone"):
+            audit.sources_of(statement, "it", tmp_path)
+        return
+    _, lock = audit.sources_of(statement, "it", tmp_path)
+    assert [each.package for each in lock.pins] == [JINJA]
+    assert lock.name.startswith("packages/demo/requirements.txt of the commit ")
 
 
 def test_a_report_knows_its_packages_once():

@@ -1,12 +1,21 @@
 """What `publish` asks uv, what it shows of its answers, and where it looks."""
 
-import pytest
+from types import SimpleNamespace
 
-from reprobuild import places, publish
+import pytest
+from click.testing import CliRunner
+from packaging.utils import NormalizedName
+from packaging.version import Version
+
+from reprobuild import places, process, publish, rebuild, verification
+from reprobuild.cli.publish import publish as command
 from reprobuild.difference import Level
 from reprobuild.digest import Digest
-from reprobuild.errors import BadInput
+from reprobuild.errors import BadInput, NotPublishable
 from reprobuild.places import Target, publishing
+from reprobuild.policy import Policy
+from reprobuild.progress import SILENT
+from reprobuild.verification import Check, Verification
 
 INDEXES = """
 [[tool.uv.index]]
@@ -27,6 +36,23 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "none"))
     (tmp_path / "pyproject.toml").write_text(INDEXES)
     return tmp_path
+
+
+@pytest.mark.parametrize("variable", ["UV_PUBLISH_URL", "UV_PUBLISH_CHECK_URL"])
+@pytest.mark.parametrize("host", ["[bad", "ho\u2100st", "host:port"])
+def test_an_address_that_is_malformed_is_refused_in_words(project, monkeypatch, variable, host):
+    monkeypatch.setenv(variable, f"https://writer:planted-writer@{host}/")
+    with pytest.raises(BadInput, match="malformed") as caught:
+        publishing(project)
+    assert "planted" not in caught.value.reason
+
+
+@pytest.mark.parametrize("option", ["--publish-url", "--check-url"])
+def test_an_argument_that_is_malformed_is_a_mistake_of_usage(option):
+    ended = CliRunner().invoke(command, ["x.whl", option, "https://writer:planted-writer@[bad/"])
+    assert ended.exit_code == 2
+    assert f"{option} is no URL" in ended.output
+    assert "planted" not in ended.output
 
 
 def test_a_named_index_has_both_addresses(project):
@@ -156,3 +182,70 @@ def test_two_files_of_one_name(make_wheel, tmp_path):
     wheels = [make_wheel(tmp_path / name) for name in ("a", "b")]
     with pytest.raises(BadInput, match="same name"):
         publish.publish(wheels, Target({}, "", None), publish.Demand(), scratch=tmp_path)
+
+
+# --- what is checked is what goes out -------------------------------------------------------------------
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """A file in the private folder, whose original was changed since."""
+    name, version = NormalizedName("demo"), Version("1.0")
+    original, own = tmp_path / "demo-1.0.tar.gz", tmp_path / "own" / "demo-1.0.tar.gz"
+    own.parent.mkdir()
+    own.write_bytes(b"checked")
+    original.write_bytes(b"changed")
+    return publish._Copy(original, own, Digest.of_bytes(b"checked"), name, version, None)
+
+
+def test_what_is_made_again_is_the_copy(copied, monkeypatch):
+    seen = []
+
+    def verify(path, *_, **__):
+        seen.append(path)
+        return SimpleNamespace(level=Level.IDENTICAL, causes=())
+
+    monkeypatch.setattr(rebuild, "verify", verify)
+    assert publish._proved(copied, publish.Demand(), SILENT) is Level.IDENTICAL
+    assert seen == [copied.path]
+
+
+def test_what_came_out_worse_than_asked_for_is_refused(copied, monkeypatch):
+    outcome = SimpleNamespace(level=Level.CONTAINER, causes=("mtime",))
+    monkeypatch.setattr(rebuild, "verify", lambda *_, **__: outcome)
+    with pytest.raises(NotPublishable, match=r"came out container \(mtime\); identical is asked for"):
+        publish._proved(copied, publish.Demand(), SILENT)
+    assert publish._proved(copied, publish.Demand(Level.PAYLOAD), SILENT) is Level.CONTAINER
+
+
+def test_what_is_uploaded_is_the_copy(copied, monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(process, "run", lambda argv, **_: seen.extend(argv))
+    publish._upload([copied], Target({}, "", None), tmp_path, "", SILENT)
+    assert seen == ["uv", "publish", copied.path]
+
+
+@pytest.mark.parametrize(
+    ("asked", "policy", "wanted"),
+    [
+        (Level.IDENTICAL, Policy(rebuilds=2, level=Level.PAYLOAD), (Level.IDENTICAL, 2)),
+        (Level.PAYLOAD, Policy(rebuilds=1, level=Level.CONTAINER), (Level.CONTAINER, 1)),
+        (Level.METADATA, Policy(), (Level.METADATA, 1)),
+    ],
+)
+def test_votes_are_about_the_copy_and_have_the_stricter_level(copied, monkeypatch, asked, policy, wanted):
+    seen = []
+
+    def verify(subject, _evidence, policy, **_):
+        seen.append((subject, policy.level, policy.rebuilds))
+        return Verification(subject, (Check("rebuilds", True, ""),), (), ())
+
+    monkeypatch.setattr(verification, "verify", verify)
+    assert publish._proved(copied, publish.Demand(asked, policy), SILENT) is wanted[0]
+    assert seen == [(copied.digest, *wanted)]
+
+
+def test_what_is_hidden_is_of_the_upload_and_of_every_index(project, monkeypatch):
+    monkeypatch.setenv("UV_PUBLISH_PASSWORD", "planted-password")
+    hidden = publish._hidden(publishing(project, "internal"), project)
+    assert {"planted-password", "planted-writer", "planted-reader"} <= set(hidden)

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 DIGEST = "sha256:" + "0" * 64
+TITLE = "The last release can't be made again"
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +113,7 @@ def test_the_policies_are_policies(steps: Any, tmp_path: Path) -> None:
         policy = read(table, "the policy", tmp_path)
         assert policy.rebuilds == 2
         assert policy.distinct
+        assert policy.audit is None or policy.audit.max_age == timedelta(days=2)
         assert (policy.audit is not None, "https://cyclonedx.org/bom" in policy.predicates) == (strict, strict)
         issuer, repository = "https://token.actions.githubusercontent.com", "https://github.com/acme/demo"
         for workflow in ("release.yml", "vote.yml"):
@@ -132,6 +135,40 @@ def test_a_repository_is_a_name(steps: Any, folder: Path, repository: str) -> No
 def test_a_list_of_workflows_is_not_empty() -> None:
     with pytest.raises(BadInput, match="github is empty"):
         read({"github": []}, "the policy", ROOT)
+
+
+def test_a_release_starts_with_fresh_locks_and_an_audit(steps: Any, folder: Path, calls: Any) -> None:
+    seen = calls()
+    steps.check(steps.Release(folder, {"RELEASE_TAG": "v1.2", "RELEASE_OSV": "http://127.0.0.1/v1/query"}))
+    assert [each[:2] for each in seen] == [["lock", "--check"], ["audit", "--vulnerability-service"]]
+    for fails in ("lock", "audit"):
+        calls(fails=fails)
+        with pytest.raises(steps.Stopped, match="planted"):
+            steps.check(steps.Release(folder, {}))
+
+
+def test_all_is_made_twice(steps: Any, folder: Path, calls: Any) -> None:
+    seen = calls()
+    release = steps.Release(folder, {})
+    for step in (steps.wheel, steps.sdist, steps.images):
+        step(release)
+    assert [each[0] for each in seen] == [
+        *("wheel", "verify-wheel", "sdist", "verify-sdist", "image", "verify-image", "image", "verify-image")
+    ]
+    assert [each[-1] for each in seen if each[0] == "verify-image"] == ["--cross-engine"] * 2
+    seen.clear()
+    steps.images(steps.Release(folder, {"RELEASE_ENGINES": "one"}))
+    assert not [each for each in seen if "--cross-engine" in each]
+
+
+def test_only_sdists_are_released_without_an_audit(steps: Any, verified: Any, calls: Any) -> None:
+    seen = calls(answers())
+    steps.publish(verified)
+    policies = {each[1].rpartition("/")[2]: Path(each[each.index("--policy") + 1]).name for each in seen[:8]}
+    strict = ("demo-1.2-py3-none-any.whl", f"a@{DIGEST}", f"b@{DIGEST}")
+    assert policies == {"demo-1.2.tar.gz": "policy.toml", **dict.fromkeys(strict, "policy-release.toml")}
+    (upload,) = [each for each in seen if each[0] == "publish"]
+    assert upload[-2:] == ["--policy", str(verified.out / "policy.toml")]
 
 
 def test_a_tag_is_the_version(steps: Any, folder: Path, calls: Any) -> None:
@@ -216,7 +253,8 @@ def test_an_alarm_is_one_issue(steps: Any, folder: Path, calls: Any) -> None:
     steps.alarm(steps.Release(folder, run))
     assert seen[-1][:3] == ["gh", "issue", "create"]
     assert seen[-1][-1].startswith("https://host/acme/demo/actions/runs/7 ")
-    seen = calls({"list": '[{"number": 3, "title": "The last release can\'t be made again"}]'})
+    other, own = ({"number": number, "title": title} for number, title in ((2, f"{TITLE}?"), (3, TITLE)))
+    seen = calls({"list": json.dumps([other, own])})
     steps.alarm(steps.Release(folder, run))
     assert seen[-1][:4] == ["gh", "issue", "comment", "3"]
 
@@ -235,6 +273,13 @@ def test_a_release_page_is_made_or_brought_up_to_date(steps: Any, verified: Any,
     seen = calls({"list": '[{"tagName": "v1.2"}]'})
     steps.announce(verified)
     assert [each[2] for each in seen] == ["list", "edit", "upload"]
+
+
+def test_the_page_of_a_tag_that_begins_the_same_is_another(steps: Any, verified: Any, calls: Any) -> None:
+    seen = calls({"list": '[{"tagName": "v1.2rc1"}, {"tagName": "v1.2.1"}]'})
+    steps.announce(verified)
+    assert seen[-1][:4] == ["gh", "release", "create", "v1.2"]
+    assert int(seen[0][seen[0].index("--limit") + 1]) >= 1000  # of which gh tells 30 by itself
 
 
 def test_a_secret_goes_through_standard_input(steps: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +316,7 @@ def test_a_night_makes_the_newest_release_again(
     git(folder, "init", "--quiet")
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--message", "A release")
-    for tag in ("v0.9.0", "v0.10.0", "other"):
+    for tag in ("v0.9.0", "v0.10.0", "v0.10.0rc1", "v0.11-draft", "other"):
         git(folder, "tag", tag)
     (folder / "code").write_text("1")  # what came later isn't what was released
     git(folder, "commit", "--quiet", "--all", "--message", "Later")
@@ -285,3 +330,51 @@ def test_a_night_makes_the_newest_release_again(
         return
     with pytest.raises(steps.Stopped):
         steps.nightly(release)
+
+
+# --- what action.yml runs -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def action() -> Any:
+    """release/action.py."""
+    spec = importlib.util.spec_from_file_location("release_action", ROOT / "release" / "action.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_an_input_is_a_value_whatever_it_starts_with(action: Any) -> None:
+    odd = "--help\nlevel=identical"
+    names = ("WHEEL", "SOURCE", "VARY", "ACCEPT")
+    command = action.command({f"VERIFY_{name}": odd for name in names})
+    assert command[3:] == ["verify-wheel", "--json", *(f"--{n}={odd}" for n in ("source", "vary", "accept")), "--", odd]
+    assert action.command({"VERIFY_WHEEL": ""})[3:] == ["verify-wheel", "--json"]
+
+
+@pytest.mark.parametrize(
+    ("said", "level", "digest"),
+    [
+        ({"level": "identical", "left": {"digest": DIGEST}}, "identical", DIGEST),
+        ({}, "not-comparable", ""),
+        ({"level": "identical\ndigest=x", "left": {"digest": f"{DIGEST}\nlevel=identical"}}, "not-comparable", ""),
+        ({"level": "identical\n", "left": {"digest": f"{DIGEST}\n"}}, "not-comparable", ""),
+        ({"level": None, "left": None}, "not-comparable", ""),
+        ([], "not-comparable", ""),
+    ],
+)
+def test_outputs_have_one_form(action: Any, said: Any, level: str, digest: str) -> None:
+    assert action.verdict(said) == {"level": level, "digest": digest}
+
+
+@pytest.mark.parametrize("code", [0, 22, 3])
+def test_the_action_ends_as_the_command_did(
+    action: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    ended = subprocess.CompletedProcess([], code, stdout=json.dumps({"level": "payload"}) if code != 3 else "no JSON")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: ended)
+    assert action.main({"GITHUB_OUTPUT": str(tmp_path / "out")}) == code
+    level = "payload" if code != 3 else "not-comparable"
+    assert (tmp_path / "out").read_text() == f"level={level}\ndigest=\n"

@@ -110,6 +110,19 @@ def log(*findings):
     return rules, run["results"]
 
 
+@pytest.mark.parametrize("severities", [(Severity.LOW, Severity.CRITICAL), (Severity.CRITICAL, Severity.LOW)])
+def test_a_rule_is_as_bad_as_its_worst_result(severities):
+    (rule,), _ = log(*(finding(severity=each) for each in severities))
+    assert rule["defaultConfiguration"]["level"] == "error"
+    assert rule["properties"]["security-severity"] == "9.5"
+
+
+def test_a_lock_whose_name_is_no_text_has_an_address_too():
+    odd = Source("req\udcff.txt", Digest.of_bytes(b"1"), (Pinned(JINJA, 7),))
+    _, (result,) = log(finding(where=((odd, 7),)))
+    assert result["locations"][0]["physicalLocation"]["artifactLocation"] == {"uri": "req%FF.txt"}
+
+
 def test_nothing_found_is_a_document_too():
     assert log() == ([], [])
 

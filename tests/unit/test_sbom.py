@@ -219,6 +219,16 @@ def test_of_two_versions_the_one_that_is_meant():
     assert graph.resolve(nodes, [LINUX]).edges["a@1.0"] == {"b@1.0"}
 
 
+def test_a_version_before_its_release_is_one_that_may_be_meant():
+    found = graph.resolve([node("a", ["b>=1"]), node("b", version="2.0rc1")], [LINUX])
+    assert found.edges["a@1.0"] == {"b@2.0rc1"}
+    assert not found.incomplete
+
+
+def test_a_subject_of_which_nothing_is_known_is_unknown():
+    assert Document(part("a"), "build").unknown == {"pkg:pypi/a@1.0"}
+
+
 def test_circles_come_to_an_end():
     nodes = [node("a", ("b[x]",)), node("b", ('a[y]; extra == "x"',)), node("c", ("a",))]
     assert graph.resolve(nodes, [LINUX]).edges == {"a@1.0": {"b@1.0"}, "b@1.0": {"a@1.0"}, "c@1.0": {"a@1.0"}}

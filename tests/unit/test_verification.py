@@ -549,6 +549,36 @@ def test_a_young_audit_that_found_nothing_is_enough():
     assert check.text == f"3 packages were asked about on 2026-06-01 11:00 UTC by {BOB.public.id}"
 
 
+def test_a_time_of_another_zone_is_told_in_utc():
+    (check, late) = (
+        audited(changed(metadata__scanFinishedOn=time)) for time in ("2026-06-01T20:00+09:00", "2026-05-01T20:00+09:00")
+    )
+    assert "on 2026-06-01 11:00 UTC" in check.text
+    assert "of 2026-05-01 11:00 UTC, too long ago" in late.text
+
+
+@pytest.mark.parametrize("statements", [(audit(), audit(vulnerability())), (audit(vulnerability()), audit())])
+def test_of_two_audits_of_one_moment_the_worse_counts(statements):
+    assert "found CVE-1 (high)" in audited(*statements).text
+
+
+def test_a_severity_that_is_given_twice_is_none():
+    twice = vulnerability("low")
+    twice["severity"].append({"method": attest.AUDIT_SEVERITY, "score": "critical"})
+    check = audited(audit(twice), wanted=Audit(timedelta(days=7), Severity.CRITICAL))
+    assert "found CVE-1 (unknown)" in check.text
+
+
+def test_an_audit_that_is_too_old_for_all_statements_is_none():
+    found = verify(
+        SUBJECT,
+        [("p", signed(ALICE, provenance())), ("a", signed(BOB, audit()))],
+        Policy(keys=TRUSTED, audit=WEEK, max_age=timedelta(days=1)),
+        now=NOON,
+    )
+    assert not found.checks[-1].passed  # nothing says when a key signed
+
+
 @pytest.mark.parametrize(
     ("statements", "words"),
     [
@@ -631,6 +661,7 @@ def changed(**parts):
         changed(metadata={}),
         changed(metadata__scanFinishedOn="yesterday"),
         changed(metadata__scanFinishedOn="2026-06-01T11:00:00"),
+        changed(metadata__scanFinishedOn="0001-01-01T00:00:00+09:00"),
         changed(metadata__scanFinishedOn=3),
         changed(coverage__packages=True),
         changed(coverage__packages="3"),

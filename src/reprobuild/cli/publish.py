@@ -23,7 +23,11 @@ _PROOFS = {"votes": "by votes under the policy", "made-again": "made again just 
 
 def _without_login(ctx: click.Context, param: click.Parameter, value: str) -> str:  # noqa: ARG001 - Click's
     """A URL that holds no credentials: what is an argument can be read by anybody on the machine."""
-    if "@" in urlsplit(value).netloc:
+    try:
+        host = urlsplit(value).netloc
+    except ValueError:  # its message would show the URL
+        raise click.UsageError(f"{max(param.opts, key=len)} is no URL.") from None
+    if "@" in host:
         raise click.UsageError(f"{max(param.opts, key=len)} holds a credential: set UV_PUBLISH_TOKEN instead.")
     return value
 
