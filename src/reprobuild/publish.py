@@ -160,6 +160,10 @@ def publish(
             in before stays there.
         BuildFailed, SourceUnusable, …: a file can't be made again; nothing was uploaded.
     """
+    for path in files:
+        is_file = os.path.isfile(path)  # noqa: PTH113 - a name too long is no file
+        if not path.name.endswith((".whl", SUFFIX)) or not is_file:
+            raise BadInput(f"{shown(path)} is not a file that ends in .whl or {SUFFIX}.", "Name a wheel or an sdist.")
     if len({path.name for path in files}) < len(files):
         raise BadInput("Two of the files have the same name.", "An index holds one file of a name: name each once.")
     observer.step("checking what the files say of themselves")
@@ -241,8 +245,6 @@ def _metadata(path: Path) -> tuple[NormalizedName, Version, bytes]:
     if path.name.endswith(SUFFIX):
         sdist = read_sdist(path)
         return sdist.name, sdist.version, sdist.metadata
-    if not path.name.endswith(".whl"):
-        raise BadInput(f"{path.name} is neither a wheel nor an sdist.", "An index takes .whl and .tar.gz.")
     wheel = read_wheel(path)
     with open_archive(path) as archive:
         entry = next(each for each in archive.entries if each.name == f"{wheel.dist_info}/METADATA")

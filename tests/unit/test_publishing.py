@@ -1,5 +1,7 @@
 """What `publish` asks uv, what it shows of its answers, and where it looks."""
 
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -182,6 +184,15 @@ def test_two_files_of_one_name(make_wheel, tmp_path):
     wheels = [make_wheel(tmp_path / name) for name in ("a", "b")]
     with pytest.raises(BadInput, match="same name"):
         publish.publish(wheels, Target({}, "", None), publish.Demand(), scratch=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["..", ".", "/", "x" * 300 + ".whl", "pipe.whl", "folder.tar.gz", "gone.whl"])
+def test_what_is_no_file_is_refused_before_anything_is_read(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe.whl")  # reading it would never end
+    Path("folder.tar.gz").mkdir()
+    with pytest.raises(BadInput, match="is not a file that ends in"):
+        publish.publish([Path(name)], Target({}, "", None), publish.Demand(), scratch=tmp_path / "scratch")
 
 
 # --- what is checked is what goes out -------------------------------------------------------------------

@@ -250,6 +250,7 @@ def test_a_wheel_gets_its_document_and_is_sound(make_wheel, tmp_path):
     assert [each for each in archive.namelist() if each not in before] == [inside]
     assert archive.namelist()[-1] == "demo-1.0.dist-info/RECORD"
     assert archive.getinfo(inside).date_time == (2026, 10, 1, 12, 0, 0)
+    assert archive.getinfo(inside).external_attr >> 16 == 0o100644
     record = archive.read("demo-1.0.dist-info/RECORD").decode().splitlines()
     assert record[-1] == "demo-1.0.dist-info/RECORD,,"
     assert record[-2].startswith(f"{inside},sha256=")
