@@ -409,7 +409,8 @@ class Rehearsal:
 
 def say(text: str) -> None:
     """Progress, for whoever watches."""
-    print(text, file=sys.stderr, flush=True)
+    sys.stderr.write(f"{text}\n")  # with print, two at a time would share a line
+    sys.stderr.flush()
 
 
 def git(folder: Path, *arguments: str) -> str:

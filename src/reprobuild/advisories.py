@@ -41,6 +41,9 @@ _MOST_PAGES = 100
 _MOST_NAMES = 10_000  # after which no further ones are followed
 _SUMMARY = 300  # characters that are kept
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{1,99}")
+#: How a traceback ends: the name of an exception, with or without what it says.
+_WORDLESS = re.compile(r"[A-Za-z_][\w.]*")
+_WORDED = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Timeout): ")
 _WORDS = {"LOW": "low", "MODERATE": "medium", "MEDIUM": "medium", "HIGH": "high", "CRITICAL": "critical"}
 _CVSS = {"CVSS_V2": "CVSS2", "CVSS_V3": "CVSS3", "CVSS_V4": "CVSS4"}
 
@@ -189,13 +192,14 @@ def ask(
     wanted = sorted(set(packages))
     scanner_version()
     client = _Client(service)
-    observer.step(f"asking {service.database} about {len(wanted)} packages")
+    observer.step(f"asking {service.database} about {len(wanted)} package{'s' if len(wanted) != 1 else ''}")
     rounds = [chunk[at : at + _AT_ONCE] for chunk in _rounds(wanted) for at in range(0, len(chunk), _AT_ONCE)]
     with process.workers(_PROGRAMS) as pool:
         answers = list(pool.map(lambda each: _run(each[0], each[1], service, scratch), enumerate(rounds)))
     found = [advisory for answer in answers for advisory in answer]
     listed = client.listed(wanted) if service.kind == "osv" else {}
-    observer.step(f"asking how severe {len(found)} advisories are")
+    if found:
+        observer.step(f"asking how severe {f'{len(found)} advisories are' if len(found) > 1 else '1 advisory is'}")
     known = client.records({name for each in found for name in each.names}.union(*listed.values()))
     merged = _merged([replace(each, aliases=_aliases(each, known)) for each in found])
     for package, ids in listed.items():
@@ -242,7 +246,10 @@ def _run(number: int, packages: Sequence[Package], service: Service, scratch: Pa
 
 
 def _failed(service: Service, said: str) -> NotAudited:
-    last = next((line for line in reversed(said.splitlines()) if line.strip()), "it didn't say why")
+    lines = [line for line in reversed(said.splitlines()) if line.strip()]
+    last = lines[0] if lines else "it didn't say why"
+    if _WORDLESS.fullmatch(last):  # an exception around another, which is told before it
+        last = next((line for line in lines if _WORDED.match(line)), last)
     return NotAudited(
         f"pip-audit couldn't ask {service.database}: {shown(redacted(last.strip()), 300)}",
         "Nothing is known about these packages, which isn't the same as nothing wrong. Try again, or ask another "

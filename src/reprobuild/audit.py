@@ -270,6 +270,11 @@ def sources_of(statement: Json, name: str, project: Path) -> tuple[Source, ...]:
     raw, where = attest.encode(statement), f"the record of {name}"
     if build_type == attest.IMAGE_BUILD_TYPE:
         return (_named_in(ImageRecord(raw, where), where, raw),)
+    if build_type == attest.SDIST_BUILD_TYPE:
+        raise BadInput(
+            f"{name} is an sdist: what it runs with isn't in its record.",
+            "Audit the locks of its commit, or a wheel of it: `reprobuild audit [LOCK|WHEEL]`.",
+        )
     record = WheelRecord(raw, where)
     own = Pinned(_in_file(record.subject_name, where))
     built = _named_in(record, where, raw)

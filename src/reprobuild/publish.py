@@ -335,7 +335,9 @@ def _voted(copy: _Copy, level: Level, policy: Policy, trust: Path | None) -> Lev
         failed = [check for check in found.checks if not check.passed]
         reasons = "; ".join(f"{check.name}: {check.text}" for check in failed) or "nothing was checked"
         more = f" ({'; '.join(map(shown, found.refused))})" if found.refused else ""
-        remedy = "Have it made again and signed by somebody whom the policy trusts: `reprobuild verify-wheel --attest`."
+        what = "sdist" if copy.path.name.endswith(SUFFIX) else "wheel"
+        remedies = dict.fromkeys(check.remedy.replace("verify-…", f"verify-{what}") for check in failed if check.remedy)
+        remedy = " ".join(remedies)
         raise NotPublishable(f"{copy.path.name} is not verified under the policy: {reasons}{more}.", remedy)
     return strictest
 

@@ -19,7 +19,7 @@ from reprobuild.bundle import STATEMENT_MEDIA_TYPE, Bundle, refused, strict_json
 from reprobuild.compare import Level
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, EvidenceRefused, ToolMissing, shown
-from reprobuild.policy import Audit, Policy
+from reprobuild.policy import PREDICATES, Audit, Policy
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -32,6 +32,13 @@ _SKEW = timedelta(minutes=10)
 _ADD = "Add it to `identities` or `github`, if you trust it."
 _SOUND = "Ask whoever signed it for a sound bundle, or for the root of trust that it was signed under."
 _AUDIT = "Audit it again: `reprobuild audit … --attest KEY`."
+#: What signs a statement of each type.
+_MAKERS = {
+    attest.PROVENANCE_TYPE: "`reprobuild sign`",
+    attest.REBUILD_TYPE: "`reprobuild verify-… --attest KEY`",
+    attest.AUDIT_TYPE: "`reprobuild audit … --attest KEY`",
+    PREDICATES["sbom"]: "`reprobuild sbom … --attest KEY`",
+}
 _ROOT = "If it was signed with a private instance of Sigstore, name its --trusted-root; else ask for a sound bundle."
 _PROVENANCES = (attest.PROVENANCE_TYPE, "https://slsa.dev/provenance/v0.2")
 #: Fulcio's extensions with the repository whose job it was, and with the issuer: as DER, and as it was before (fulcio,
@@ -210,7 +217,8 @@ def _checks(
     for wanted in policy.predicates:
         there = any(each.predicate_type == wanted for each in found)
         text = f"a trusted statement of the type {wanted}"
-        yield Check("predicate", there, text if there else f"there isn't {text}", "" if there else "Have it signed.")
+        made = f"{_MAKERS.get(wanted, '`reprobuild sign … --statement FILE`')} makes one."
+        yield Check("predicate", there, text if there else f"there isn't {text}", "" if there else made)
     if policy.builders:
         yield _builders(found, policy)
     if policy.bases:

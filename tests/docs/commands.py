@@ -87,7 +87,8 @@ def _section(name: str, command: click.Command) -> str:
     lines += [f"reprobuild {name} {' '.join(command.collect_usage_pieces(context))}", "```", ""]
     for each in command.get_params(context):
         record = each.get_help_record(context)
-        if record and record[1] and record[0] != "--help":
+        # A command that ran before, in the same process, has kept `-h, --help`.
+        if record and record[1] and "--help" not in each.opts:
             lines.append(f"- `{record[0]}`: {' '.join(record[1].split())}")
     for block in re.split(r"\x08\n|\b\n(?=Examples)", command.epilog or ""):
         if block.strip():

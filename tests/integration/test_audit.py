@@ -86,6 +86,13 @@ def test_a_sound_lock_is_clean(audit: Any, lock: Any, osv: Osv) -> None:
     assert [body["package"]["name"] for path, body in osv.asked if path == "/v1/query"] == ["click", "jinja2"]
 
 
+def test_one_package_is_told_as_one(audit: Any, lock: Any) -> None:
+    said = audit(lock(SOUND))
+    assert said.stdout.startswith("clean: 1 package in ")
+    assert "about 1 package\n" in said.stderr
+    assert "how severe" not in said.stderr  # nobody is asked
+
+
 def test_markers_hide_nothing_and_every_version_is_asked_about(audit: Any, lock: Any) -> None:
     path = lock(
         "jinja2==3.1.6 ; sys_platform != 'win32'",

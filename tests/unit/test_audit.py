@@ -163,6 +163,14 @@ def test_a_pip_audit_that_fails_is_never_clean(monkeypatch, tmp_path, raw, code,
         advisories.ask([JINJA], Service(), tmp_path)
 
 
+def test_an_error_without_words_is_told_by_its_cause(monkeypatch, tmp_path):
+    """pip-audit wraps an answer such as 500 in an exception that says nothing."""
+    cause = "requests.exceptions.HTTPError: 500 Server Error: Internal Server Error for url: http://x/v1/query"
+    fake(monkeypatch, None, 1, f"Traceback\n{cause}\n\nThe above:\n\nTraceback\n  f()\npip_audit.ServiceError\n")
+    with pytest.raises(NotAudited, match=r"couldn't ask .*: requests\.exceptions\.HTTPError: 500 Server Error"):
+        advisories.ask([JINJA], Service(), tmp_path)
+
+
 @pytest.mark.parametrize("kind", ["pypi", "esms"])
 def test_whoever_is_asked_the_advisories_say_how_severe_it_is(monkeypatch, tmp_path, osv, kind):
     seen = fake(
@@ -389,7 +397,11 @@ def test_every_lock_of_a_project_has_to_be_there(tmp_path):
 
 
 def record(kind="wheel", dependencies=(), **external):
-    types = {"wheel": attest.WHEEL_BUILD_TYPE, "image": attest.IMAGE_BUILD_TYPE}
+    types = {
+        "wheel": attest.WHEEL_BUILD_TYPE,
+        "sdist": attest.SDIST_BUILD_TYPE,
+        "image": attest.IMAGE_BUILD_TYPE,
+    }
     return attest.provenance(
         attest.descriptor({"sha256": "1" * 64}, name="demo_app-1.0-py3-none-any.whl"),
         build_type=types.get(kind, kind),
@@ -434,6 +446,12 @@ def test_a_record_that_names_no_package_is_refused(tmp_path, name, uri, words):
 def test_the_record_of_another_tool_is_refused(tmp_path):
     with pytest.raises(RecordUnusable, match="is not the record of a wheel build"):
         audit.sources_of(record("https://example.org/build/v1"), "it", tmp_path)
+
+
+def test_an_sdist_is_not_audited(tmp_path):
+    with pytest.raises(BadInput, match=r"demo-1\.0\.tar\.gz is an sdist") as caught:
+        audit.sources_of(record("sdist"), "demo-1.0.tar.gz", tmp_path)
+    assert "reprobuild audit" in caught.value.remedy
 
 
 def committed(folder, git, lock=f"click==8.1.0 {HASH}\n"):

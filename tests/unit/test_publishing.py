@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
-from packaging.utils import NormalizedName
+from packaging.utils import NormalizedName, canonicalize_name
 from packaging.version import Version
 
 from reprobuild import places, process, publish, rebuild, verification
@@ -14,6 +14,7 @@ from reprobuild.cli.publish import publish as command
 from reprobuild.difference import Level
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, NotPublishable
+from reprobuild.keys import PrivateKey
 from reprobuild.places import Target, publishing
 from reprobuild.policy import Policy
 from reprobuild.progress import SILENT
@@ -260,3 +261,18 @@ def test_what_is_hidden_is_of_the_upload_and_of_every_index(project, monkeypatch
     monkeypatch.setenv("UV_PUBLISH_PASSWORD", "planted-password")
     hidden = publish._hidden(publishing(project, "internal"), project)
     assert {"planted-password", "planted-writer", "planted-reader"} <= set(hidden)
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), [("demo-1.0-py3-none-any.whl", "verify-wheel"), ("demo-1.0.tar.gz", "verify-sdist")]
+)
+def test_what_no_policy_vouches_for_is_told_with_each_remedy(tmp_path, name, command):
+    """Of an sdist too, which no `verify-wheel` takes, and of what isn't missing a rebuild alone."""
+    path = tmp_path / name
+    path.write_bytes(b"x")
+    policy = Policy(keys=(PrivateKey.generate().public,), predicates=("https://cyclonedx.org/bom",))
+    copy = publish._Copy(path, path, Digest.of_bytes(b"x"), canonicalize_name("demo"), Version("1.0"), None)
+    with pytest.raises(NotPublishable) as refused:
+        publish._voted(copy, Level.IDENTICAL, policy, None)
+    assert f"`reprobuild {command} --attest KEY`" in refused.value.remedy
+    assert "`reprobuild sbom … --attest KEY`" in refused.value.remedy

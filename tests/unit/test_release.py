@@ -378,3 +378,23 @@ def test_the_action_ends_as_the_command_did(
     assert action.main({"GITHUB_OUTPUT": str(tmp_path / "out")}) == code
     level = "payload" if code != 3 else "not-comparable"
     assert (tmp_path / "out").read_text() == f"level={level}\ndigest=\n"
+
+
+def test_a_line_of_the_rehearsal_is_written_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two machines work at a time: their lines got into each other."""
+    monkeypatch.syspath_prepend(str(ROOT / "release"))
+    spec = importlib.util.spec_from_file_location("release_rehearsal", ROOT / "release" / "rehearsal.py")
+    assert spec
+    assert spec.loader
+    rehearsal = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, rehearsal)
+    spec.loader.exec_module(rehearsal)
+    written: list[str] = []
+
+    class Stream:
+        write = staticmethod(written.append)
+        flush = staticmethod(lambda: None)
+
+    monkeypatch.setattr(sys, "stderr", Stream())
+    rehearsal.say("done       a step")
+    assert written == ["done       a step\n"]

@@ -470,6 +470,14 @@ def run(*arguments):
     return CliRunner().invoke(app.cli, ["sbom", "-q", *map(str, arguments)])
 
 
+def test_an_sdist_has_no_document(tmp_path):
+    (tmp_path / "demo-1.0.tar.gz").write_bytes(b"x")
+    done = run(tmp_path / "demo-1.0.tar.gz")
+    assert isinstance(done.exception, BadInput)
+    assert "demo-1.0.tar.gz is an sdist" in str(done.exception)
+    assert "[WHEEL|LOCK]" in done.exception.remedy
+
+
 def test_an_index_gets_a_document_for_each_image_and_twice_is_once(images):
     layout, found = images
     assert run(layout.folder).exit_code == 0

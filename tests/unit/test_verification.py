@@ -224,6 +224,21 @@ def test_predicates_that_have_to_be_there():
     found = check(signed(ALICE, provenance()), signed(MALLORY, rebuild()), predicates=wanted)
     assert failed(found) == {"predicate"}
     assert f"there isn't a trusted statement of the type {attest.REBUILD_TYPE}" in found.checks[2].text
+    assert "`reprobuild verify-… --attest KEY`" in found.checks[2].remedy
+
+
+@pytest.mark.parametrize(
+    ("wanted", "command"),
+    [
+        (attest.PROVENANCE_TYPE, "`reprobuild sign`"),
+        (attest.AUDIT_TYPE, "`reprobuild audit … --attest KEY`"),
+        ("https://cyclonedx.org/bom", "`reprobuild sbom … --attest KEY`"),
+        ("https://example.org/review/v1", "`reprobuild sign … --statement FILE`"),
+    ],
+)
+def test_a_predicate_that_is_missing_is_told_with_what_makes_it(wanted, command):
+    found = check(signed(ALICE, rebuild()), predicates=(wanted,))
+    assert [each.remedy for each in found.checks if each.name == "predicate"] == [f"{command} makes one."]
 
 
 def test_builders():

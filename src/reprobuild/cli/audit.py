@@ -231,7 +231,8 @@ def _tell(report: Report, counting: Sequence[Finding], unused: Sequence[Ignore],
     empty = [source.name for source in report.sources if not source.pins]
     for name in empty:
         click.echo(plain(f"note: {name} names no package"))
-    said = f"{len(report.packages)} packages in {', '.join(source.name for source in report.sources)}"
+    asked = f"{len(report.packages)} package{'s' if len(report.packages) != 1 else ''}"
+    said = f"{asked} in {', '.join(source.name for source in report.sources)}"
     ignored = sum(each.ignored is not None for each in report.findings)
     below = len(report.findings) - ignored - len(counting)
     more = "".join(f", {number} {word}" for number, word in ((below, "not so severe"), (ignored, "ignored")) if number)

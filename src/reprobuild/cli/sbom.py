@@ -123,6 +123,11 @@ class _Request:
             return
         for artifact in self._chosen(artifacts(what, registries, scratch)):
             if isinstance(artifact, File):
+                if artifact.path.name.endswith(".tar.gz"):
+                    raise BadInput(
+                        f"{artifact.path} is an sdist: it says neither what it holds nor what it runs with.",
+                        "Name a wheel of it, or a lock: `reprobuild sbom [WHEEL|LOCK]`.",
+                    )
                 self._refuse({"--platform": self.platform}, "is for images")
                 lock = self._lock(self.lock) if self.lock else self._own_lock(artifact.path)
                 self.reader.observer.step(f"reading {lock}" if lock else "without a lock: versions are left open")
