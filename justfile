@@ -81,7 +81,7 @@ test-integration: _environment-dev
 # What CI runs: lint, types, then every test in parallel. On Debian 12 the engine has to work: its tests fail, not skip
 [group('test')]
 test-ci: lint types
-    REPROBUILD_REQUIRE_ENGINE="${REPROBUILD_REQUIRE_ENGINE:-1}" .venv/bin/pytest -n auto --dist worksteal
+    REPROBUILD_REQUIRE_ENGINE="${REPROBUILD_REQUIRE_ENGINE:-1}" .venv/bin/pytest -n auto --dist worksteal --durations=20
 
 # A real registry and Docker engine for the tests by hand: just engine up | env | base debian | status | down
 [group('test')]
