@@ -275,6 +275,10 @@ class Rehearsal:
         began = time.monotonic()
         code = self.make(step, folder, settings, path.with_suffix(".log"))
         took = round(time.monotonic() - began, 1)
+        if code and self.ended:
+            self.outcomes.append(Outcome(step.name, "stopped", took, code))
+            say(f"stopped    {step.name}, {took} s")
+            raise Failed(f"{step.name} was stopped", code)
         self.outcomes.append(Outcome(step.name, "failed" if code else "done", took, code))
         if code:
             said = path.with_suffix(".log").read_text().splitlines()[-40:]
