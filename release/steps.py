@@ -89,10 +89,9 @@ class Release:
         """The names of the images that are released."""
         return sorted(self.settings.get("RELEASE_IMAGES", "").split() or self.project["tool"]["reprobuild"]["images"])
 
-    def policy(self, artifact: str = "") -> Path:
-        """The policy for those who use the release; or the one that an artifact has to pass before it is one."""
-        plain = not artifact or artifact.endswith(".tar.gz")  # nobody audits sdists, or writes bills of their materials
-        return self.out / ("policy.toml" if plain else "policy-release.toml")
+    def policy(self, *, strict: bool = True) -> Path:
+        """The policy that everything has to pass before it is released; or the one for those who use the release."""
+        return self.out / ("policy-release.toml" if strict else "policy.toml")
 
     @property
     def attest(self) -> list[str]:
@@ -105,10 +104,11 @@ class Release:
         key = self.settings.get("RELEASE_SIGNER")
         return ["--key", key] if key else self._instance("--trust-config")
 
-    def trust(self, artifact: str = "") -> list[str]:
+    @property
+    def trust(self) -> list[str]:
         """The options for what is believed."""
         config = self.settings.get("RELEASE_SIGSTORE")
-        return ["--policy", str(self.policy(artifact)), *(["--trusted-root", config] if config else [])]
+        return ["--policy", str(self.policy()), *(["--trusted-root", config] if config else [])]
 
     def _instance(self, option: str) -> list[str]:
         config = self.settings.get("RELEASE_SIGSTORE")
@@ -241,8 +241,8 @@ def images(release: Release, *_: str) -> None:
 
 
 def sbom(release: Release, *_: str) -> None:
-    """A bill of materials beside the wheel and beside each image."""
-    for artifact in (release.one("*.whl"), *release.layouts()):
+    """A bill of materials beside each file and each image."""
+    for artifact in (*release.files(), *release.layouts()):
         release.run("sbom", artifact)
 
 
@@ -250,7 +250,6 @@ def sign(release: Release, *_: str) -> None:
     """The records, the bills of materials and what the audit said, signed."""
     for artifact in (*release.files(), *release.layouts()):
         release.run("sign", artifact, *release.sign)
-    for artifact in (release.one("*.whl"), *release.layouts()):
         release.run("sbom", artifact, *release.attest)
         release.run("audit", artifact, *_advisories(release), *release.attest)
 
@@ -286,7 +285,8 @@ def policy(release: Release, *keys: str) -> None:
         raise Stopped(f"{repository} is not OWNER/NAME.")
     release.out.mkdir(exist_ok=True)
     tag = release.setting("TAG", f"v{release.version}")
-    for path, strict in ((release.policy(), False), (release.policy("any"), True)):
+    for strict in (False, True):
+        path = release.policy(strict=strict)
         path.write_text(policy_text(repository, tag, keys, strict=strict), encoding="utf-8")
         print(f"wrote {path}")
 
@@ -313,8 +313,8 @@ def verify(release: Release, *_: str) -> None:
     """Hold everything against the policy, and write dist/release.json: what there is, by digest, and who vouches."""
     found = []
     for name, artifact in artifacts(release):
-        release.run("verify", artifact, *release.trust(name))
-        (said,) = release.ask("verify", artifact, *release.trust(name))["artifacts"]
+        release.run("verify", artifact, *release.trust)
+        (said,) = release.ask("verify", artifact, *release.trust)["artifacts"]
         accepted = said["accepted"]
         votes = sorted({each["signer"] for each in accepted if "/rebuild/" in each["predicateType"]})
         found.append(
@@ -355,7 +355,7 @@ def publish(release: Release, *_: str) -> None:
     where = release.settings.get("RELEASE_INDEX")
     simple = release.settings.get("RELEASE_SIMPLE")
     to = [*(["--publish-url", where] if where else []), *(["--check-url", simple] if simple else [])]
-    release.run("publish", *release.files(), *to, *release.trust())
+    release.run("publish", *release.files(), *to, *release.trust)
     for layout, tag in tags.items():
         release.run("push", layout, tag)
 

@@ -12,12 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote
 
-from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+from packaging.utils import parse_sdist_filename, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
 from reprobuild import __version__, attest, lockfile
 from reprobuild.advisories import SCANNER, Advisory, Package, Service, Severity, ask, scanner_version
-from reprobuild.attest import ImageRecord, Json, Record, WheelRecord
+from reprobuild.attest import ImageRecord, Json, Record, SdistRecord, WheelRecord
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, LockMissing, NotAudited, RecordUnusable, SourceUnusable, shown
 from reprobuild.files import read_text
@@ -26,6 +26,7 @@ from reprobuild.lock import BUILD_LOCK
 from reprobuild.process import ToolFailed
 from reprobuild.progress import SILENT, Observer
 from reprobuild.project import Config, Ignore
+from reprobuild.sdist import SUFFIX
 
 RUNTIME_LOCK = "requirements.txt"
 #: Who ignores something for longer has forgotten it.
@@ -252,9 +253,10 @@ def _lock(text: str, name: str, digest: Digest, *, is_file: bool = True) -> Sour
 
 
 def sources_of(statement: Json, name: str, project: Path) -> tuple[Source, ...]:
-    """What the record of an artifact names: the wheels in an image; of a wheel what built it, and what runs with it.
+    """What the record of an artifact names: the wheels in an image; of others what built them, and what runs with them.
 
-    A wheel's record doesn't hold what runs beside it. That is the project's lock in the commit that the record names.
+    The record of a wheel or an sdist doesn't hold what runs beside it. That is the project's lock in the commit that
+    the record names.
 
     Args:
         statement: the record.
@@ -270,12 +272,7 @@ def sources_of(statement: Json, name: str, project: Path) -> tuple[Source, ...]:
     raw, where = attest.encode(statement), f"the record of {name}"
     if build_type == attest.IMAGE_BUILD_TYPE:
         return (_named_in(ImageRecord(raw, where), where, raw),)
-    if build_type == attest.SDIST_BUILD_TYPE:
-        raise BadInput(
-            f"{name} is an sdist: what it runs with isn't in its record.",
-            "Audit the locks of its commit, or a wheel of it: `reprobuild audit [LOCK|WHEEL]`.",
-        )
-    record = WheelRecord(raw, where)
+    record = (SdistRecord if build_type == attest.SDIST_BUILD_TYPE else WheelRecord)(raw, where)
     own = Pinned(_in_file(record.subject_name, where))
     built = _named_in(record, where, raw)
     return (replace(built, pins=(own, *built.pins)), _runtime_lock(record, name, project))
@@ -304,14 +301,16 @@ def _package(descriptor: Json, filename: str, where: str) -> Package:
 
 
 def _in_file(filename: str, where: str) -> Package:
+    parse = parse_sdist_filename if filename.endswith(SUFFIX) else parse_wheel_filename
     try:
-        name, version, *_ = parse_wheel_filename(filename)
-    except InvalidWheelFilename as error:
-        raise RecordUnusable(f"{where} names {shown(filename)!r}, which is no wheel.", "Audit its lock.") from error
+        name, version, *_ = parse(filename)
+    except ValueError as error:
+        text = f"{where} names {shown(filename)!r}, which is neither a wheel nor an sdist."
+        raise RecordUnusable(text, "Audit its lock.") from error
     return Package.of(name, version)
 
 
-def _runtime_lock(record: WheelRecord, name: str, project: Path) -> Source:
+def _runtime_lock(record: Record, name: str, project: Path) -> Source:
     source, remedy = record.dependency("source"), "Audit the lock itself: reprobuild audit requirements.txt."
     said = record.external.get("source")
     kind = said.get("kind") if isinstance(said, dict) else None

@@ -1,4 +1,4 @@
-"""Bills of materials of locks, wheels and images, out of what locks, records and metadata say; and beside images.
+"""Bills of materials of locks, files and images, out of what locks, records and metadata say; and beside images.
 
 The components are those that a lock pins or a record names. What depends on what, and under which licence it is, is
 read from the wheels themselves, each of which has the digest that the lock or the record has. Nothing else is asked:
@@ -19,6 +19,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from packaging.version import Version
 
 from reprobuild import attest, bom, graph, lockfile, pep770, process, project, rebuild
+from reprobuild.archive import open_archive
 from reprobuild.attest import ImageRecord, Json
 from reprobuild.bom import MEDIA_TYPE, SUFFIX, Document, Part, Purl, purl_of
 from reprobuild.digest import Digest
@@ -37,6 +38,8 @@ from reprobuild.oci.reference import Reference
 from reprobuild.oci.rootfs import open_layer
 from reprobuild.progress import SILENT, Observer
 from reprobuild.project import Config, Selection
+from reprobuild.sdist import SUFFIX as SDIST_SUFFIX
+from reprobuild.sdist import read_sdist
 from reprobuild.wheelfile import WheelFile, parse_metadata, read_metadata, read_wheel
 
 _EMPTY = b"{}"
@@ -323,8 +326,8 @@ def _of_group(groups: Mapping[str, Any], name: str, above: tuple[str, ...]) -> I
 # --- wheels ------------------------------------------------------------------------------------------
 
 
-def of_wheel(path: Path, reader: Reader, *, lock: Path | None = None, root: Path, files: bool = False) -> Document:
-    """A wheel's document: what it is and bundles, what it was made with, and what a lock says that it runs with.
+def of_file(path: Path, reader: Reader, *, lock: Path | None = None, root: Path, files: bool = False) -> Document:
+    """The document of a wheel or an sdist: what it is and bundles, what made it, and what a lock says it runs with.
 
     Args:
         lock: of its runtime requirements; none for leaving open which versions it gets.
@@ -332,37 +335,61 @@ def of_wheel(path: Path, reader: Reader, *, lock: Path | None = None, root: Path
         files: whether each file in it is listed.
 
     Raises:
-        BadInput: it isn't a wheel, or the lock isn't one.
+        BadInput: it is neither, or the lock isn't one.
         RecordUnusable: the record beside it is about something else.
         IndexFailed, DigestMismatch: as :meth:`Reader.metadata`.
     """
-    wheel, metadata = read_wheel(path), read_metadata(path)
-    listed = tuple(_files_of(wheel)) if files else ()
-    subject = pep770.subject_of(metadata, (wheel.digest,), listed)
-    bundled = pep770.bundled(path)
-    environments, pinned = _environments(None, wheel.requires_python), _Pinned((), ())
+    subject, metadata, requires = (_of_sdist if path.name.endswith(SDIST_SUFFIX) else _of_wheel)(path, files=files)
+    bundled = pep770.bundled(path) if path.name.endswith(".whl") else ()
+    requires_python = str(metadata.get("Requires-Python", ""))
+    environments, pinned = _environments(None, requires_python), _Pinned((), ())
     told = {"reprobuild:filename": path.name}
     if lock is not None:
         config, _ = _project(root)
         named = next((each for each in config.selections if root / each.output == lock), None) if config else None
-        environments = _environments(named, wheel.requires_python)
+        environments = _environments(named, requires_python)
         locked = lockfile.read(lock)
         pinned = _pinned(locked, environments, reader)
         told |= {"reprobuild:lock-digest": str(locked.digest), "reprobuild:for": environments.words}
-    own = Node(subject.ref, wheel.name, wheel.version, _requires(metadata))
+    own = Node(subject.ref, subject.name, Version(subject.version), requires)
     found = graph.resolve((own, *pinned.nodes), environments.markers)
     edges = dict(found.edges)
     if subject.ref in edges:
         edges[subject.ref] |= {each.ref for each in bundled}
     return Document(
         replace(subject, properties=tuple(told.items())),
-        "post-build",
+        "post-build" if path.name.endswith(".whl") else "pre-build",
         (*bundled, *pinned.parts),
         edges,
         found.incomplete,
         unread=frozenset([subject.ref]),
         makers=_makers(path),
     )
+
+
+def _of_wheel(path: Path, *, files: bool) -> tuple[Part, Message, tuple[str, ...] | None]:
+    wheel, metadata = read_wheel(path), read_metadata(path)
+    listed = tuple(_files_of(wheel)) if files else ()
+    return pep770.subject_of(metadata, (wheel.digest,), listed), metadata, _requires(metadata)
+
+
+def _of_sdist(path: Path, *, files: bool) -> tuple[Part, Message, tuple[str, ...] | None]:
+    """As of a wheel. What a wheel of it requires is in PKG-INFO, unless that leaves it to the build (PEP 643)."""
+    metadata, listed = parse_metadata(read_sdist(path).metadata), list[Part]()
+    if files:
+        with open_archive(path, kind="tar.gz") as archive:
+            content = [each for each in archive.entries if each.kind == "file"]
+            listed = [
+                Part(f"file:{each.name}", each.name, kind="file", digests=(Digest.of_stream(archive.open(each)),))
+                for each in content
+            ]
+    subject = pep770.subject_of(metadata, (Digest.of_file(path),), tuple(listed))
+    said = str(metadata.get("Metadata-Version", "")).strip().split(".")
+    new = all(map(str.isdecimal, said)) and tuple(map(int, said)) >= (2, 2)
+    dynamic = {str(each).strip().lower() for each in metadata.get_all("Dynamic", [])}
+    known = new and "requires-dist" not in dynamic
+    subject = replace(subject, ref=subject.ref.replace("wheel:", "sdist:", 1))
+    return subject, metadata, _requires(metadata) if known else None
 
 
 def _files_of(wheel: WheelFile) -> Iterator[Part]:
@@ -372,7 +399,7 @@ def _files_of(wheel: WheelFile) -> Iterator[Part]:
 
 
 def _makers(path: Path) -> tuple[Part, ...]:
-    """What the record beside a wheel says that built it."""
+    """What the record beside a file says that built it."""
     if not rebuild.record_path(path).exists():
         return ()
     record = rebuild.read_record(path)

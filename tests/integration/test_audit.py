@@ -282,6 +282,26 @@ def test_a_wheel_is_audited_signed_and_held_against_a_policy(
     assert reprobuild(*verify).json["passed"]
 
 
+def test_an_sdist_is_asked_about_as_its_wheel_is(wheel: Path, keys: Path, audit: Any, reprobuild: Cli) -> None:
+    where = wheel.parent.parent
+    reprobuild("sdist", where)
+    (sdist,) = wheel.parent.glob("*.tar.gz")
+    of_wheel, of_sdist = (
+        audit(each, "--project", where, "--attest", keys / "b.key", "--json", code=ExitCode.VULNERABLE).json
+        for each in (wheel, sdist)
+    )
+    assert of_sdist["packages"] == of_wheel["packages"] > 1
+    assert [each["package"] for each in of_sdist["findings"]] == ["jinja2"]
+    reprobuild("sbom", sdist, "--project", where, "--offline", "--attest", keys / "a.key")
+    reprobuild("sign", sdist, "--key", keys / "a.key")
+    policy = keys / "policy.toml"
+    policy.write_text(f'{POLICY}predicates = ["sbom"]\n')
+    said = reprobuild("verify", sdist, "--policy", policy, "--json", code=ExitCode.NOT_VERIFIED).json
+    assert failed(said).keys() == {"audit"}
+    policy.write_text(policy.read_text().replace("medium", "high"))
+    assert reprobuild("verify", sdist, "--policy", policy, "--json").json["passed"]
+
+
 def test_an_unanswered_audit_signs_nothing(wheel: Path, keys: Path, audit: Any, osv: Osv) -> None:
     osv.failing["/v1/querybatch"] = "500"
     before = sorted(wheel.parent.iterdir())
@@ -375,8 +395,8 @@ def test_what_is_named_by_mistake(audit: Any, lock: Any, tmp_path: Path, reprobu
     path = lock(SOUND)
     reprobuild("keys", "new", tmp_path / "a.key")
     key = tmp_path / "a.key"
-    assert "is for one wheel or one image" in audit(path, "--attest", key, code=ExitCode.USAGE).stderr
-    assert "is for one wheel or one image" in audit("--attest", key, code=ExitCode.USAGE).stderr
+    assert "is for one wheel, sdist or image" in audit(path, "--attest", key, code=ExitCode.USAGE).stderr
+    assert "is for one wheel, sdist or image" in audit("--attest", key, code=ExitCode.USAGE).stderr
     assert "There is no lock" in audit(tmp_path / "none.txt", code=ExitCode.BAD_INPUT).stderr
     assert "There is no file" in audit(tmp_path / "none.whl", code=ExitCode.BAD_INPUT).stderr
     assert "There is no pyproject.toml" in audit("--project", tmp_path, code=ExitCode.BAD_INPUT).stderr

@@ -396,14 +396,14 @@ def test_every_lock_of_a_project_has_to_be_there(tmp_path):
     assert names == ["constraints.txt", "requirements.txt", "images/x/requirements.txt"]
 
 
-def record(kind="wheel", dependencies=(), **external):
+def record(kind="wheel", dependencies=(), name="demo_app-1.0-py3-none-any.whl", **external):
     types = {
         "wheel": attest.WHEEL_BUILD_TYPE,
         "sdist": attest.SDIST_BUILD_TYPE,
         "image": attest.IMAGE_BUILD_TYPE,
     }
     return attest.provenance(
-        attest.descriptor({"sha256": "1" * 64}, name="demo_app-1.0-py3-none-any.whl"),
+        attest.descriptor({"sha256": "1" * 64}, name=name),
         build_type=types.get(kind, kind),
         external={"source": {"kind": "git", "subdirectory": ""}, **external},
         internal={},
@@ -430,12 +430,12 @@ def test_of_an_image_every_wheel_is_asked_about(tmp_path):
 @pytest.mark.parametrize(
     ("name", "uri", "words"),
     [
-        ("no wheel", "", "which is no wheel"),
+        ("no wheel", "", "which is neither a wheel nor an sdist"),
         ("a.whl", "pkg:pypi/a@one", "which has no version"),
         # What gets installed is what the file's name says.
         ("jinja2-3.1.4-py3-none-any.whl", "pkg:pypi/jinja2@3.1.6", "as 'pkg:pypi/jinja2@3.1.6'"),
         ("jinja2-3.1.4-py3-none-any.whl", "pkg:pypi/click@3.1.4", "as 'pkg:pypi/click@3.1.4'"),
-        ("jinja2.whl", "pkg:pypi/jinja2@3.1.4", "which is no wheel"),
+        ("jinja2.whl", "pkg:pypi/jinja2@3.1.4", "which is neither a wheel nor an sdist"),
     ],
 )
 def test_a_record_that_names_no_package_is_refused(tmp_path, name, uri, words):
@@ -448,12 +448,6 @@ def test_the_record_of_another_tool_is_refused(tmp_path):
         audit.sources_of(record("https://example.org/build/v1"), "it", tmp_path)
 
 
-def test_an_sdist_is_not_audited(tmp_path):
-    with pytest.raises(BadInput, match=r"demo-1\.0\.tar\.gz is an sdist") as caught:
-        audit.sources_of(record("sdist"), "demo-1.0.tar.gz", tmp_path)
-    assert "reprobuild audit" in caught.value.remedy
-
-
 def committed(folder, git, lock=f"click==8.1.0 {HASH}\n"):
     git(folder, "init", "-q")
     if lock is not None:
@@ -464,13 +458,13 @@ def committed(folder, git, lock=f"click==8.1.0 {HASH}\n"):
     return git(folder, "rev-parse", "HEAD").strip()
 
 
-def built_from(commit, **more):
+def built_from(commit, kind="wheel", **more):
     parts = [
         attest.descriptor({"gitCommit": commit, "gitTree": "0" * 40}, name="source", annotations={"role": "source"}),
         dependency("hatchling-1.27.0-py3-none-any.whl", "build-requirement", "pkg:pypi/hatchling@1.27.0"),
         dependency("old-1.0.tar.gz", "build-requirement", "pkg:pypi/old@1.0"),
     ]
-    return record("wheel", parts, **more)
+    return record(kind, parts, **more)
 
 
 def test_of_a_wheel_it_takes_what_built_it_and_the_lock_of_its_commit(tmp_path, git):
@@ -481,6 +475,13 @@ def test_of_a_wheel_it_takes_what_built_it_and_the_lock_of_its_commit(tmp_path, 
     assert [str(each.package) for each in runtime.pins] == ["click 8.1.0"]
     assert runtime.name == f"requirements.txt of the commit {commit[:12]}"
     assert runtime.digest == Digest.of_bytes(f"click==8.1.0 {HASH}\n".encode())
+
+
+def test_of_an_sdist_it_takes_the_same(tmp_path, git):
+    said = built_from(committed(tmp_path, git), "sdist", name="demo_app-1.0.tar.gz")
+    built, runtime = audit.sources_of(said, "demo_app-1.0.tar.gz", tmp_path)
+    assert [str(each.package) for each in built.pins] == ["demo-app 1.0", "hatchling 1.27.0", "old 1.0"]
+    assert [str(each.package) for each in runtime.pins] == ["click 8.1.0"]
 
 
 def test_a_wheel_whose_lock_is_not_to_be_had_is_not_audited(tmp_path, git):

@@ -161,14 +161,19 @@ def test_all_is_made_twice(steps: Any, folder: Path, calls: Any) -> None:
     assert not [each for each in seen if "--cross-engine" in each]
 
 
-def test_only_sdists_are_released_without_an_audit(steps: Any, verified: Any, calls: Any) -> None:
+def test_nothing_is_released_without_an_audit(steps: Any, verified: Any, calls: Any) -> None:
     seen = calls(answers())
     steps.publish(verified)
-    policies = {each[1].rpartition("/")[2]: Path(each[each.index("--policy") + 1]).name for each in seen[:8]}
-    strict = ("demo-1.2-py3-none-any.whl", f"a@{DIGEST}", f"b@{DIGEST}")
-    assert policies == {"demo-1.2.tar.gz": "policy.toml", **dict.fromkeys(strict, "policy-release.toml")}
-    (upload,) = [each for each in seen if each[0] == "publish"]
-    assert upload[-2:] == ["--policy", str(verified.out / "policy.toml")]
+    asked = [each for each in seen if each[0] in ("verify", "publish")]
+    assert len(asked) == 9
+    assert {Path(each[each.index("--policy") + 1]) for each in asked} == {verified.out / "policy-release.toml"}
+
+
+def test_everything_is_signed_with_its_bill_and_its_audit(steps: Any, verified: Any, calls: Any) -> None:
+    seen = calls()
+    steps.sign(verified)
+    about = [str(each) for each in (*verified.files(), *verified.layouts())]
+    assert [each[:2] for each in seen] == [[word, one] for one in about for word in ("sign", "sbom", "audit")]
 
 
 def test_a_tag_is_the_version(steps: Any, folder: Path, calls: Any) -> None:

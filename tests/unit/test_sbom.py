@@ -14,7 +14,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from packaging.version import Version
 
-from reprobuild import attest, bom, graph, pep770
+from reprobuild import attest, bom, graph, index, pep770, sbom
 from reprobuild.archive import NewMember, open_archive, replaced_zip, zipped
 from reprobuild.bom import Document, Licences, Part, purl_of
 from reprobuild.cli import app
@@ -470,12 +470,43 @@ def run(*arguments):
     return CliRunner().invoke(app.cli, ["sbom", "-q", *map(str, arguments)])
 
 
-def test_an_sdist_has_no_document(tmp_path):
-    (tmp_path / "demo-1.0.tar.gz").write_bytes(b"x")
-    done = run(tmp_path / "demo-1.0.tar.gz")
-    assert isinstance(done.exception, BadInput)
-    assert "demo-1.0.tar.gz is an sdist" in str(done.exception)
-    assert "[WHEEL|LOCK]" in done.exception.remedy
+def an_sdist(make_sdist, folder, *headers, metadata="2.4"):
+    lines = [f"Metadata-Version: {metadata}", "Name: demo", "Version: 1.0", *headers]
+    (folder / "demo").mkdir(parents=True)
+    (folder / "demo" / "PKG-INFO").write_text("".join(f"{line}\n" for line in lines))
+    (folder / "demo" / "demo.py").write_text("x = 1\n")
+    return make_sdist(folder / "demo", folder)
+
+
+def test_an_sdist_is_what_it_holds_and_says_that_it_requires(make_sdist, tmp_path):
+    path = an_sdist(make_sdist, tmp_path, "Requires-Dist: iniconfig>=2", "License-Expression: MIT")
+    assert run(path, "--files").exit_code == 0
+    found = valid((tmp_path / "demo-1.0.tar.gz.cdx.json").read_bytes())
+    subject = found["metadata"]["component"]
+    assert (subject["bom-ref"], subject["purl"]) == ("sdist:pkg:pypi/demo@1.0", "pkg:pypi/demo@1.0")
+    assert subject["hashes"] == [{"alg": "SHA-256", "content": Digest.of_file(path).hex}]
+    assert [each["name"] for each in subject["components"]] == ["demo-1.0/PKG-INFO", "demo-1.0/demo.py"]
+    assert subject["components"][1]["hashes"] == [{"alg": "SHA-256", "content": Digest.of_bytes(b"x = 1\n").hex}]
+    assert found["metadata"]["lifecycles"] == [{"phase": "pre-build"}]
+    again = an_sdist(make_sdist, tmp_path / "again", "Requires-Dist: iniconfig>=2", "License-Expression: MIT")
+    assert run(again, "--files").exit_code == 0
+    made = [(folder / "demo-1.0.tar.gz.cdx.json").read_bytes() for folder in (tmp_path, tmp_path / "again")]
+    assert made[0] == made[1]
+
+
+@pytest.mark.parametrize(
+    ("header", "metadata", "known"),
+    [
+        ("Requires-Dist: iniconfig>=2", "2.2", True),
+        ("Dynamic: Requires-Dist", "2.4", False),  # the build says it
+        ("Dynamic: Version", "2.4", True),
+        ("Requires-Dist: iniconfig>=2", "2.1", False),  # before PEP 643 nobody could tell
+    ],
+)
+def test_what_the_build_of_an_sdist_says_is_unknown(make_sdist, tmp_path, header, metadata, known):
+    path = an_sdist(make_sdist, tmp_path, header, metadata=metadata)
+    document = sbom.of_file(path, sbom.Reader(index.Index(tmp_path), offline=True), root=tmp_path)
+    assert (document.subject.ref in document.edges) is known
 
 
 def test_an_index_gets_a_document_for_each_image_and_twice_is_once(images):

@@ -39,7 +39,7 @@ A vulnerability that does no harm here is ignored for some time in pyproject.tom
   reason = "no template comes from outside"
   expires = 2026-12-31"""
 )
-@click.argument("what", metavar="[LOCK | WHEEL | IMAGE]...", nargs=-1)
+@click.argument("what", metavar="[LOCK | WHEEL | SDIST | IMAGE]...", nargs=-1)
 @click.option("--project", "where", type=FOLDER, default=Path(), help="The project's folder. Default: here.")
 @click.option(
     "--fail-on",
@@ -92,18 +92,18 @@ def audit(
     quiet: bool,
     verbose: bool,
 ) -> None:
-    """Ask which known vulnerabilities the locks have, or what a wheel or an image was made from; nothing is installed.
+    """Ask which known vulnerabilities the locks have, or what an artifact was made from; nothing is installed.
 
-    Without an argument it takes every lock of the project. Of a wheel it takes what its record names, and
+    Without an argument it takes every lock of the project. Of a wheel or an sdist it takes what its record names, and
     requirements.txt in the commit that it was built from; of an image every wheel that its record names, and not its
     base. Every pin is asked about, whatever its marker says.
 
     It ends with 26 where a vulnerability counts, and with 27 where the service didn't answer for every package: what
-    nobody answered for is never clean. --attest signs what came out, clean or not, and puts it beside the wheel or
-    image.
+    nobody answered for is never clean. --attest signs what came out, clean or not, and puts it beside the
+    artifact.
     """
     if attested_by and (len(what) != 1 or _is_lock(what[0])):
-        raise click.UsageError("--attest is for one wheel or one image: name it, and nothing else.")
+        raise click.UsageError("--attest is for one wheel, sdist or image: name it, and nothing else.")
     scanner_version()
     signer = voter(attested_by, trust_config)
     service = Service(kind, osv_url, timeout)
@@ -155,7 +155,7 @@ class _Subjects:
             return
         if text.endswith((".txt", ".lock")):
             raise BadInput(
-                f"There is no lock {text}.", "Name a lock that `reprobuild lock` wrote, a wheel or an image."
+                f"There is no lock {text}.", "Name a lock that `reprobuild lock` wrote, a wheel, an sdist or an image."
             )
         from reprobuild.image import signed  # noqa: PLC0415 - the registry's client is slow to import
         from reprobuild.image.archive import Registries  # noqa: PLC0415 - the same

@@ -45,14 +45,18 @@ Examples:
   reprobuild sbom registry.example.org/team/training:1.0 --attest release.key
   reprobuild sbom dist/training -o - | jq .components"""
 )
-@click.argument("what", metavar="[WHEEL|IMAGE|LOCK]", required=False)
+@click.argument("what", metavar="[WHEEL|SDIST|IMAGE|LOCK]", required=False)
 @click.option("--project", "where", type=PATH, default=Path(), help="The project's folder. Default: here.")
 @click.option(
-    "--lock", metavar="NAME|FILE", help="Which lock; of a wheel: what it runs with. Default: requirements.txt."
+    "--lock",
+    metavar="NAME|FILE",
+    help="Which lock; of a wheel or an sdist: what it runs with. Default: requirements.txt.",
 )
 @click.option("-o", "--output", type=PATH, metavar="FILE", help="Write it there; - for standard output.")
 @click.option("--platform", metavar="OS/ARCH", help="Of an image for several platforms, this one alone.")
-@click.option("--files", is_flag=True, help="List every file of a wheel; of an image those that came from the project.")
+@click.option(
+    "--files", is_flag=True, help="List every file of a wheel or sdist; of an image those of the project's folder."
+)
 @click.option("--offline", is_flag=True, help="Fetch no wheel: what isn't in the cache is said to be unknown.")
 @click.option("--plain-http", multiple=True, metavar="HOST", help="Speak http with this registry.")
 @attest_option
@@ -75,10 +79,11 @@ def sbom(
     """Write a bill of materials: CycloneDX 1.6 JSON, the same bytes each time.
 
     Of a lock what it pins; of a wheel what it bundles, what the record beside it says that it was built with, and what
-    a lock of the project says that it runs with; of an image what its record says is in it. Without an argument, of
-    the project's requirements.txt.
+    a lock of the project says that it runs with; of an sdist the same without bundles; of an image what its record says
+    is in it. Without an argument, of the project's requirements.txt.
 
-    It goes beside a lock or a wheel, as FILE.cdx.json, and beside an image as a referrer, which `push` takes along.
+    It goes beside a lock, wheel or sdist, as FILE.cdx.json, and beside an image as a referrer, which `push` takes
+    along.
     """
     signer = voter(attested_by, trust_config)
     to_standard_output = str(output) == _STANDARD_OUTPUT
@@ -123,17 +128,12 @@ class _Request:
             return
         for artifact in self._chosen(artifacts(what, registries, scratch)):
             if isinstance(artifact, File):
-                if artifact.path.name.endswith(".tar.gz"):
-                    raise BadInput(
-                        f"{artifact.path} is an sdist: it says neither what it holds nor what it runs with.",
-                        "Name a wheel of it, or a lock: `reprobuild sbom [WHEEL|LOCK]`.",
-                    )
                 self._refuse({"--platform": self.platform}, "is for images")
                 lock = self._lock(self.lock) if self.lock else self._own_lock(artifact.path)
                 self.reader.observer.step(f"reading {lock}" if lock else "without a lock: versions are left open")
-                document = sboms.of_wheel(artifact.path, self.reader, lock=lock, root=self.where, files=self.files)
+                document = sboms.of_file(artifact.path, self.reader, lock=lock, root=self.where, files=self.files)
             else:
-                self._refuse({"--lock": self.lock}, "is for locks and wheels: the record of an image names its own")
+                self._refuse({"--lock": self.lock}, "is for other things: the record of an image names its own")
                 assert isinstance(artifact, ImageIn)  # noqa: S101 - there are two kinds
                 document = sboms.of_image(artifact, self.reader, files=self.files)
             yield artifact, document
@@ -166,13 +166,13 @@ class _Request:
         names = ", ".join(each.name or each.output for each in selections)
         raise BadInput(f"The project has no lock {name!r}.", f"It has constraints.txt, {names}.")
 
-    def _own_lock(self, wheel: Path) -> Path | None:
-        """requirements.txt of the project, if the wheel is the project's own."""
+    def _own_lock(self, path: Path) -> Path | None:
+        """requirements.txt of the project, if the wheel or sdist is the project's own."""
         lock = self.where / "requirements.txt"
         if not lock.is_file() or not (self.where / "pyproject.toml").is_file():
             return None
         name = project.load(self.where).name
-        return lock if name and wheel.name.startswith(f"{name.replace('-', '_')}-") else None
+        return lock if name and path.name.startswith(f"{name.replace('-', '_')}-") else None
 
 
 def _keep(artifact: Artifact, document: bom.Document, output: Path | None, signer: Any) -> _Made:  # noqa: ANN401 - as voter gives it
