@@ -33,6 +33,9 @@ RUNTIME_LOCK = "requirements.txt"
 LONGEST_IGNORED = timedelta(days=366)
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _PURL = re.compile(r"pkg:pypi/([^@?#/]+)@([^@?#]+)")
+_A_LOCK = (
+    "A lock has exact versions and hashes, as `reprobuild lock`, `uv export` and `pip-compile --generate-hashes` write."
+)
 _ROLES = ("wheel", "own-wheel", "build-requirement")
 
 
@@ -247,7 +250,10 @@ def lock_at(path: Path, name: str = "") -> Source:
 
 
 def _lock(text: str, name: str, digest: Digest, *, is_file: bool = True) -> Source:
-    pins, lines = lockfile.parse(text, name).pins, (line for line, _ in lockfile.logical_lines(text))
+    try:
+        pins, lines = lockfile.parse(text, name).pins, (line for line, _ in lockfile.logical_lines(text))
+    except BadInput as error:
+        raise BadInput(error.reason, _A_LOCK) from error
     named = (Pinned(Package.of(pin.name, pin.version), line) for pin, line in zip(pins, lines, strict=True))
     return Source(name, digest, tuple(named), is_file)
 

@@ -396,6 +396,14 @@ def test_every_lock_of_a_project_has_to_be_there(tmp_path):
     assert names == ["constraints.txt", "requirements.txt", "images/x/requirements.txt"]
 
 
+@pytest.mark.parametrize("text", ["jinja2>=3\n", "jinja2==3.1.4\n", "[project]\n"])
+def test_a_file_that_others_wrote_gets_a_remedy_for_it(tmp_path, text):
+    (tmp_path / "dev.txt").write_text(text)
+    with pytest.raises(BadInput) as refused:
+        audit.lock_at(tmp_path / "dev.txt")
+    assert "pip-compile --generate-hashes" in refused.value.remedy
+
+
 def record(kind="wheel", dependencies=(), name="demo_app-1.0-py3-none-any.whl", **external):
     types = {
         "wheel": attest.WHEEL_BUILD_TYPE,
