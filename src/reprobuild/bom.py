@@ -127,7 +127,7 @@ def purl_of(name: str, version: str) -> Purl:
     return Purl("pypi", name, version)
 
 
-def library_version() -> str:
+def cyclonedx_version() -> str:
     """The version of the library that spells documents.
 
     Raises:

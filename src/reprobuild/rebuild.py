@@ -15,7 +15,7 @@ from typing import Any
 
 from reprobuild import guilty, interpreter, lockfile, process, sdist, source
 from reprobuild.attest import Record, SdistRecord, WheelRecord
-from reprobuild.bom import library_version
+from reprobuild.bom import cyclonedx_version
 from reprobuild.causes import cause_of
 from reprobuild.compare import Difference, Hint, Level, Verdict, compare
 from reprobuild.digest import Digest
@@ -383,7 +383,7 @@ def _then_and_now(record: WheelRecord | SdistRecord, inputs: Inputs) -> tuple[st
         then[name], now[name] = recorded.get(name) if isinstance(recorded, dict) else None, version
     if isinstance(sbom := record.internal.get("sbom"), dict):
         name = "cyclonedx-python-lib"
-        then[name], now[name] = sbom.get(name), library_version()
+        then[name], now[name] = sbom.get(name), cyclonedx_version()
     if isinstance(cuda := record.internal.get("cuda"), dict):
         for name, here in toolkit_of(inputs.config).items():
             said = cuda.get(name)

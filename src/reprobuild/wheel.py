@@ -351,7 +351,7 @@ def record_of(
         **more,
     }
     if _has_sbom(inputs):
-        internal["sbom"] = {"cyclonedx-python-lib": bom.library_version()}
+        internal["sbom"] = {"cyclonedx-python-lib": bom.cyclonedx_version()}
     return statement_of(inputs, filename, digest, internal, {"reprobuild": __version__, "uv": uv_version()})
 
 
