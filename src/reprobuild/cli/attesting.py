@@ -1,23 +1,21 @@
 """``--attest``: a rebuilder's vote, the signed statement of what came out."""
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from reprobuild import __version__, attest
 from reprobuild.attest import Json
-from reprobuild.cli.console import PATH
+from reprobuild.cli.console import PATH, Command
 from reprobuild.compare import Verdict
 from reprobuild.difference import Level
 from reprobuild.digest import Digest
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 
-
-def attest_option(command: _F) -> _F:
+def attest_option(command: Command) -> Command:
     """Who signs the rebuild, if anybody."""
     command = click.option(
         "--trust-config", type=PATH, metavar="FILE", help="For --attest keyless: a private instance of Sigstore."

@@ -11,7 +11,8 @@ import click
 
 from reprobuild.difference import Level
 
-_F = TypeVar("_F", bound=Callable[..., Any])
+#: What an option is added to.
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def colour() -> bool | None:
@@ -106,7 +107,7 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2, sort_keys=True))
 
 
-def output_options(command: _F) -> _F:
+def output_options(command: Command) -> Command:
     """--json, --quiet and --verbose."""
     for option in (
         click.option("-v", "--verbose", is_flag=True, help="Show what the build backend and uv print."),
@@ -117,7 +118,7 @@ def output_options(command: _F) -> _F:
     return command
 
 
-def sandbox_option(command: _F) -> _F:
+def sandbox_option(command: Command) -> Command:
     """--sandbox."""
     return click.option(
         "--sandbox",
@@ -127,7 +128,7 @@ def sandbox_option(command: _F) -> _F:
     )(command)
 
 
-def builder_options(command: _F) -> _F:
+def builder_options(command: Command) -> Command:
     """--builder and --network."""
     for option in (
         click.option(
@@ -143,7 +144,7 @@ def builder_options(command: _F) -> _F:
     return command
 
 
-def limit_options(command: _F) -> _F:
+def limit_options(command: Command) -> Command:
     """--timeout and --memory, for what builds a stranger's code."""
     for option in (
         click.option(
@@ -160,7 +161,7 @@ def limit_options(command: _F) -> _F:
     return command
 
 
-def accept_option(command: _F) -> _F:
+def accept_option(command: Command) -> Command:
     """--accept."""
     return click.option(
         "--accept",

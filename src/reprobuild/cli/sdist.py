@@ -8,10 +8,9 @@ from reprobuild import rebuild
 from reprobuild import wheel as wheels
 from reprobuild.cli.attesting import attest_option, voter
 from reprobuild.cli.console import FOLDER, PATH, Console, accept_option, output_options, print_json, sandbox_option
-from reprobuild.cli.verify_wheel import Variations, keep_vote, newest, outcome_json, print_outcome, tell_vote
-from reprobuild.cli.wheel import built_json, print_built
+from reprobuild.cli.verify_wheel import keep_vote, newest, outcome_json, print_outcome, rebuild_options, tell_vote
+from reprobuild.cli.wheel import build_options, built_json, print_built
 from reprobuild.difference import Level
-from reprobuild.variations import USUAL_NAMES
 
 
 @click.command(
@@ -22,11 +21,7 @@ Examples:
   reprobuild sdist --allow-dirty       the working tree as it is; the record says so"""
 )
 @click.argument("where", metavar="[PROJECT]", type=PATH, default=Path())
-@click.option("--out-dir", "-o", type=FOLDER, help="Where the sdist goes. Default: dist in the project.")
-@click.option("--allow-dirty", is_flag=True, help="Build a git checkout with changes that no commit holds.")
-@click.option("--python", metavar="PYTHON", help="The interpreter to build with: a version or a path.")
-@sandbox_option
-@output_options
+@build_options
 def sdist(
     where: Path,
     out_dir: Path | None,
@@ -72,15 +67,7 @@ Examples:
 )
 @click.argument("file", metavar="[SDIST]", type=PATH, required=False)
 @click.option("--project", "where", type=FOLDER, default=Path(), help="The checkout it was built from. Default: here.")
-@click.option("--python", metavar="PYTHON", help="The interpreter. Default: the version that the record names.")
-@click.option(
-    "--vary",
-    type=Variations(),
-    default=",".join(USUAL_NAMES),
-    show_default="all but python",
-    help="What shall differ: names with commas between them, all, or none.",
-)
-@click.option("--explain/--no-explain", default=True, help="When the bytes differ, find the guilty variables.")
+@rebuild_options
 @accept_option
 @attest_option
 @sandbox_option

@@ -1,22 +1,19 @@
 """`reprobuild sign`."""
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from reprobuild.cli.console import PATH, Console, output_options, plain, print_json
+from reprobuild.cli.console import PATH, Command, Console, output_options, plain, print_json
 from reprobuild.cli.secrets import signer_of
 from reprobuild.files import scratch_folder
 from reprobuild.image import signed
 from reprobuild.image.archive import Registries
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 
-
-def signer_options(command: _F) -> _F:
+def signer_options(command: Command) -> Command:
     """Who signs."""
     for option in (
         click.option(

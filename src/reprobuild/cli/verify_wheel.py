@@ -19,6 +19,7 @@ from reprobuild.cli.attesting import attest_option, vote_of, voter
 from reprobuild.cli.console import (
     FOLDER,
     PATH,
+    Command,
     Console,
     accept_option,
     limit_options,
@@ -59,6 +60,23 @@ class Variations(click.ParamType[tuple[str, ...]]):
         return [CompletionItem(f"{before}{comma}{word}") for word in words if word.startswith(started)]
 
 
+def rebuild_options(command: Command) -> Command:
+    """The options of what is made again from its record: --python, --vary and --explain."""
+    for option in (
+        click.option("--explain/--no-explain", default=True, help="When the bytes differ, find the guilty variables."),
+        click.option(
+            "--vary",
+            type=Variations(),
+            default=",".join(USUAL_NAMES),
+            show_default="all but python",
+            help="What shall differ: names with commas between them, all, or none.",
+        ),
+        click.option("--python", metavar="PYTHON", help="The interpreter. Default: the version that the record names."),
+    ):
+        command = option(command)
+    return command
+
+
 @click.command(
     "verify-wheel",
     epilog="""\b
@@ -78,15 +96,7 @@ Examples:
 @click.option(
     "--project", "where", type=PATH, default=Path(), help="The checkout or sdist it was built from. Default: here."
 )
-@click.option("--python", metavar="PYTHON", help="The interpreter. Default: the version that the record names.")
-@click.option(
-    "--vary",
-    type=Variations(),
-    default=",".join(USUAL_NAMES),
-    show_default="all but python",
-    help="What shall differ: names with commas between them, all, or none.",
-)
-@click.option("--explain/--no-explain", default=True, help="When the bytes differ, find the guilty variables.")
+@rebuild_options
 @click.option(
     "--source",
     "origin",

@@ -6,7 +6,20 @@ from pathlib import Path
 import click
 
 from reprobuild import wheel as wheels
-from reprobuild.cli.console import FOLDER, PATH, Console, output_options, plain, print_json, sandbox_option
+from reprobuild.cli.console import FOLDER, PATH, Command, Console, output_options, plain, print_json, sandbox_option
+
+
+def build_options(command: Command) -> Command:
+    """The options of what builds from the project."""
+    for option in (
+        output_options,
+        sandbox_option,
+        click.option("--python", metavar="PYTHON", help="The interpreter to build with: a version or a path."),
+        click.option("--allow-dirty", is_flag=True, help="Build a git checkout with changes that no commit holds."),
+        click.option("--out-dir", "-o", type=FOLDER, help="Where it goes. Default: dist in the project."),
+    ):
+        command = option(command)
+    return command
 
 
 @click.command(
@@ -18,11 +31,7 @@ Examples:
   reprobuild wheel --allow-dirty       the working tree as it is; the record says so"""
 )
 @click.argument("where", metavar="[PROJECT]", type=PATH, default=Path())
-@click.option("--out-dir", "-o", type=FOLDER, help="Where the wheel goes. Default: dist in the project.")
-@click.option("--allow-dirty", is_flag=True, help="Build a git checkout with changes that no commit holds.")
-@click.option("--python", metavar="PYTHON", help="The interpreter to build with: a version or a path.")
-@sandbox_option
-@output_options
+@build_options
 def wheel(
     where: Path,
     out_dir: Path | None,
