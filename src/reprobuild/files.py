@@ -7,7 +7,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -45,23 +45,38 @@ def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
     Raises:
         WriteFailed: the disk is full, or the place can't be written to.
     """
-    partial = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.partial")
+    write_together([(path, chunks)])
+
+
+def write_together(files: Sequence[tuple[Path, Iterable[bytes]]]) -> None:
+    """Write files of which one says nothing without the other: none takes its place before all are written.
+
+    Raises:
+        WriteFailed: as :func:`write_atomically`; what was there before is untouched.
+    """
+    written: list[tuple[Path, Path]] = []
+    path = Path()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("xb") as stream:
-            for chunk in chunks:
-                stream.write(chunk)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
+        for path, chunks in files:
+            partial = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.partial")
+            written.append((partial, path))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("xb") as stream:
+                for chunk in chunks:
+                    stream.write(chunk)
+                stream.flush()
+                os.fsync(stream.fileno())
+        for partial, path in written:
+            partial.replace(path)
     except OSError as error:
         raise WriteFailed(
             f"{path} can't be written: {error.strerror or error}.",
             "Free some space, or choose another place; what was there before is untouched.",
         ) from error
     finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+        for partial, _ in written:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
 
 
 def read_text(path: Path) -> str:

@@ -30,7 +30,7 @@ from reprobuild import (
 from reprobuild.attest import Json
 from reprobuild.digest import Digest, chunks_of
 from reprobuild.errors import BadInput, BuildFailed, LockMissing, WriteFailed
-from reprobuild.files import remove_tree, scratch_folder, write_atomically
+from reprobuild.files import remove_tree, scratch_folder, write_atomically, write_together
 from reprobuild.index import Index, LockedFile
 from reprobuild.interpreter import Interpreter
 from reprobuild.lock import BUILD_LOCK, require_satisfied
@@ -138,8 +138,8 @@ def build(
         if not out_dir.exists():  # as uv does: or else the next --allow-dirty would build it in
             write_atomically(out_dir / ".gitignore", [b"*"])
         with made.open("rb") as stream:
-            write_atomically(target, digest.check(chunks_of(stream), made.name))
-        write_atomically(beside, [attest.encode(record)])
+            content = digest.check(chunks_of(stream), made.name)
+            write_together([(target, content), (beside, [attest.encode(record)])])
     if guarantees.missing:
         observer.warn(f"The sandbox kind {guarantees.kind} doesn't give: {', '.join(guarantees.missing)}.")
     return Built(target, digest, beside, inputs, guarantees)

@@ -9,7 +9,15 @@ import pytest
 
 from reprobuild import files
 from reprobuild.errors import BadInput, WriteFailed
-from reprobuild.files import cache_root, read_text, remove_orphans, remove_tree, scratch_folder, write_atomically
+from reprobuild.files import (
+    cache_root,
+    read_text,
+    remove_orphans,
+    remove_tree,
+    scratch_folder,
+    write_atomically,
+    write_together,
+)
 
 NOBODY = 65534
 
@@ -113,6 +121,18 @@ def test_a_failure_midway_leaves_the_old_file_and_nothing_else(tmp_path, error, 
         write_atomically(path, failing(error))
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_of_files_that_belong_together_none_is_new_before_all_are(tmp_path, error):
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_bytes(b"old")
+    with pytest.raises((WriteFailed, KeyboardInterrupt)) as caught:
+        write_together([(one, [b"new"]), (other, failing(error))])
+    assert isinstance(error, KeyboardInterrupt) or f"{other} can't be written" in str(caught.value)
+    assert (one.read_bytes(), list(tmp_path.iterdir())) == (b"old", [one])
+    write_together([(one, [b"new"]), (other, [b"its own"])])
+    assert (one.read_bytes(), other.read_bytes(), len(list(tmp_path.iterdir()))) == (b"new", b"its own", 2)
 
 
 def test_until_the_end_the_old_content_is_there(tmp_path):
