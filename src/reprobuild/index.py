@@ -83,6 +83,10 @@ class _Offer:
     uploaded: str = ""
 
 
+class Damaged(DigestMismatch):
+    """A file in the cache isn't what the lock names any more; :meth:`Index.kept` fetches it again."""
+
+
 class Index:
     """The places that uv knows, and the files that came from them.
 
@@ -224,6 +228,33 @@ class Index:
             self._use(file, lambda chunks: deque(chunks, maxlen=0))
             self._sound.add(path)
         return path
+
+    def placed(self, file: LockedFile) -> Path:
+        """A file's place in the cache; what lies there already is only checked by :meth:`kept` or :meth:`require`.
+
+        Raises:
+            IndexFailed, DigestMismatch: it has to be fetched, and can't be.
+        """
+        path = self._kept(file)
+        if not path.is_file():
+            self._download(file, path)
+            self._sound.add(path)
+        return path
+
+    def require(self, file: LockedFile) -> None:
+        """Check the digest of a file that was :meth:`placed`, once a process.
+
+        Raises:
+            Damaged: it lies in the cache with another.
+        """
+        path = self._kept(file)
+        if path in self._sound:
+            return
+        try:
+            deque(_checked(path, file), maxlen=0)
+        except (DigestMismatch, OSError) as error:
+            raise Damaged(str(error)) from error
+        self._sound.add(path)
 
     def kept_size(self, files: Iterable[LockedFile]) -> int | None:
         """How many bytes some files have together; None unless all of them have been fetched before."""

@@ -10,7 +10,7 @@ import os
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -24,6 +24,7 @@ from reprobuild.image.context import Nodes, Tree, owner_of, place
 from reprobuild.image.environment import Environment, InstalledWheel
 from reprobuild.image.plan import HEAVY, LARGEST_LAYER, MOST_LAYERS, plan
 from reprobuild.image.stages import BaseImage, Copy, Folder, ImageSpec, StageSpec, Step
+from reprobuild.index import LockedFile
 from reprobuild.oci.layer import Compression, Layer, write_layer
 from reprobuild.oci.layout import Layout
 from reprobuild.oci.memo import layer_key, recall, remember
@@ -55,12 +56,14 @@ class Part:
     Attributes:
         title: for the image's history.
         wheels: the wheels that its nodes come from.
+        locked: the files that a content, or what was made of one, comes from; nobody has checked their digests yet.
         key: the digest of all that decides the layer's bytes; None where it would take reading the content.
     """
 
     title: str
     nodes: tuple[Node, ...] = field(repr=False)
     wheels: tuple[InstalledWheel, ...] = ()
+    locked: tuple[LockedFile, ...] = ()
     key: Digest | None = None
 
 
@@ -199,7 +202,8 @@ class _Stage:
                 self._add(step, self._undated(placed.parents, parents, nodes), nodes)
             else:
                 self.tree |= {node.path: node for node in parents}
-                self._add(step, parents, nodes)
+                other = stages[step.origin].environments if isinstance(step.origin, int) else ()
+                self._add(step, parents, nodes, locked=[file for each in other for file in _locked(each.wheels)])
         else:
             self.history.append((step.text, ()))
 
@@ -211,10 +215,10 @@ class _Stage:
             return self._origins.tree(step.origin)
         return self._origins.context
 
-    def _add(self, step: Step, above: Sequence[Node], nodes: Sequence[Node]) -> None:
+    def _add(self, step: Step, above: Sequence[Node], nodes: Sequence[Node], locked: Sequence[LockedFile] = ()) -> None:
         self.tree |= {node.path: node for node in nodes}
         there = (*above, *nodes)
-        self.history.append((step.text, (Part(step.text, there),) if there else ()))
+        self.history.append((step.text, (Part(step.text, there, locked=(*locked,)),) if there else ()))
 
     def _undated(self, way: Sequence[Node], above: Sequence[Node], nodes: Sequence[Node]) -> list[Node]:
         """The folders on a way for a layer that is to be the same for each commit.
@@ -302,9 +306,8 @@ class _Stage:
                 nodes = tuple(n if n.kind == "symlink" else replace(n, mode=step.mode or 0) for n in nodes)
             nodes = nodes if number else tuple(({node.path: node for node in (*nodes, *above)}).values())
             names = ", ".join(f"{wheel.file.name} {wheel.file.version}" for wheel in each.wheels)
-            parts.append(
-                Part(f"{step.text} # {names or 'pyvenv.cfg'}", nodes, each.wheels, self._key(nodes, each.wheels))
-            )
+            title = f"{step.text} # {names or 'pyvenv.cfg'}"
+            parts.append(Part(title, nodes, each.wheels, _locked(each.wheels), self._key(nodes, each.wheels)))
         return parts
 
     def _key(self, nodes: Iterable[Node], wheels: Iterable[InstalledWheel]) -> Digest:
@@ -411,6 +414,10 @@ class _Known:
         return self._nodes.names(path)
 
 
+def _locked(wheels: Iterable[InstalledWheel]) -> tuple[LockedFile, ...]:
+    return tuple(wheel.file for wheel in wheels if not wheel.own)
+
+
 def _of_content(node: Node) -> str | int:
     if isinstance(node.content, Text):
         return str(Digest.of_bytes(node.content.data))
@@ -443,6 +450,7 @@ def writing(
     compression: Compression,
     remembering: bool = True,
     is_there: Callable[[Descriptor], bool] = lambda _: False,
+    require: Callable[[LockedFile], object] = id,
     observer: Observer = SILENT,
 ) -> Iterator["Writer"]:
     """What writes images into a store, in as many threads as there are processors.
@@ -450,21 +458,38 @@ def writing(
     Args:
         remembering: whether what is known of layers that were made before counts.
         is_there: whether a layer is where the image goes to, and so needn't be in the store.
+        require: checks the digest of a file of the lock. It isn't asked about what is in a layer that has the digest
+            which it had before: then its files do as well.
     """
+
+    def written(part: Part, known: Layer | None = None) -> Layer:
+        with store.new_blob() as (stream, put):
+            leaving = cast("BinaryIO", _Leaving(stream))
+            layer = write_layer(part.nodes, leaving, compression, diff_id=known.diff_id if known else None)
+            if known in (None, layer):
+                put(layer.descriptor.digest)
+        return layer
+
+    def is_again(part: Part, known: Layer) -> bool:
+        """Whether a layer could be had as it was; or else something is damaged, its wheels or what is known of it."""
+        if store.holds(known.descriptor) or is_there(known.descriptor):
+            return True
+        observer.step(f"writing the layer {part.title}")
+        with suppress(BadInput):
+            return written(part, known) == known
+        return False
 
     def made(part: Part) -> tuple[Layer, bool]:
         known = recall(part.key) if remembering and part.key else None
-        if known and (store.holds(known.descriptor) or is_there(known.descriptor)):
+        if known and is_again(part, known):
             return known, True
         observer.step(f"writing the layer {part.title}")
-        with store.new_blob() as (stream, put):
-            layer = write_layer(
-                part.nodes, cast("BinaryIO", _Leaving(stream)), compression, diff_id=known.diff_id if known else None
-            )
-            put(layer.descriptor.digest)
+        for each in part.locked:
+            require(each)
+        layer = written(part)
         if part.key:
             remember(part.key, layer)
-        return layer, known is not None
+        return layer, False
 
     with process.workers(os.cpu_count() or 1) as pool:
         yield Writer(store, lambda part: pool.submit(made, part))

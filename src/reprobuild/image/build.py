@@ -24,7 +24,7 @@ from reprobuild.image.environment import Environment
 from reprobuild.image.own import OwnWheel
 from reprobuild.image.stages import BaseImage, ImageSpec, resolve
 from reprobuild.image.target import Target, platforms_of, target_of
-from reprobuild.index import Index, LockedFile
+from reprobuild.index import Damaged, Index, LockedFile
 from reprobuild.lockfile import Lockfile
 from reprobuild.oci.layer import Compression
 from reprobuild.oci.layout import Layout
@@ -116,8 +116,13 @@ class Definition:
             target=self.choices.target,
         )
 
-    def environment(self, prefix: str, base: Base | None, platform: Platform, index: Index) -> Environment:
+    def environment(
+        self, prefix: str, base: Base | None, platform: Platform, index: Index, *, checked: bool = True
+    ) -> Environment:
         """The locked environment for a place in an image, without the project's own wheel.
+
+        Args:
+            checked: whether each wheel's digest is checked, as for :func:`environments.assemble`.
 
         Raises:
             BadInput, LockMissing: the image can't have one, or there is no lock.
@@ -127,7 +132,7 @@ class Definition:
             raise LockMissing(
                 f"The source has no {LOCK.format(name=self.name)}.", "Run `reprobuild lock` and commit it."
             )
-        return environments.assemble(self.lock, self.python(prefix, base, platform), index)
+        return environments.assemble(self.lock, self.python(prefix, base, platform), index, checked=checked)
 
     def python(self, prefix: str, base: Base | None, platform: Platform) -> Target:
         """The Python that an environment is for.
@@ -184,7 +189,7 @@ def _settings(config: Config, name: str) -> ImageSettings:
 def assembled(
     definition: Definition,
     platform: Platform,
-    index: Index,
+    locked: Callable[[str, Base | None, Platform], Environment],
     registry_of: Callable[[Reference], Documents],
     tree_of: Callable[[BaseImage], Tree],
     ahead: Callable[[Sequence[Part]], object],
@@ -192,6 +197,9 @@ def assembled(
     observer: Observer = SILENT,
 ) -> Assembly:
     """What the image is for one platform; nothing is written but the cache.
+
+    Args:
+        locked: the locked environment, for a place, a base and a platform.
 
     Raises:
         BadInput, LockStale: the Dockerfile can't be assembled, or names an image without a digest.
@@ -203,7 +211,7 @@ def assembled(
 
     def environment_of(prefix: str, base: Base | None) -> Environment:
         observer.step("fetching and reading the locked wheels")
-        return definition.environment(prefix, base, platform, index)
+        return locked(prefix, base, platform)
 
     def complete(environment: Environment) -> Environment:
         return environments.with_own(environment, own.result()) if own else environment
@@ -269,17 +277,32 @@ def build(
     Raises:
         BadInput, …: as :func:`assembled` and :meth:`assembler.Writer.image`.
     """
-    images: list[tuple[Image, Json]] = []
-    compression = definition.choices.compression
-    with writing(
-        store, compression=compression, remembering=remembering, is_there=sink.has, observer=observer
-    ) as writer:
-        for platform in definition.platforms:
-            assembly = assembled(definition, platform, index, registry_of, tree_of, writer.start, sink.needs, observer)
-            image = writer.image(assembly)
-            internal = {"engine": "assembler", "layers": compression.decided_by()}
-            images.append((image, record_of(definition, image, internal, _copied(definition, assembly))))
-    return together(definition.name, images, store)
+
+    def images(*, checked: bool) -> Iterator[tuple[Image, Json]]:
+        def locked(prefix: str, base: Base | None, platform: Platform) -> Environment:
+            return definition.environment(prefix, base, platform, index, checked=checked)
+
+        compression = definition.choices.compression
+        internal = {"engine": "assembler", "layers": compression.decided_by()}
+        with writing(
+            store,
+            compression=compression,
+            remembering=remembering,
+            is_there=sink.has,
+            require=index.require,
+            observer=observer,
+        ) as writer:
+            for platform in definition.platforms:
+                assembly = assembled(
+                    definition, platform, locked, registry_of, tree_of, writer.start, sink.needs, observer
+                )
+                image = writer.image(assembly)
+                yield image, record_of(definition, image, internal, _copied(definition, assembly))
+
+    try:
+        return together(definition.name, [*images(checked=False)], store)
+    except Damaged:  # what was read in that wheel is of no use; it is fetched again
+        return together(definition.name, [*images(checked=True)], store)
 
 
 def together(name: str, images: Sequence[tuple[Image, Json]], store: Layout) -> Built:

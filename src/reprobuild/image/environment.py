@@ -10,6 +10,7 @@ for that is what takes the time.
 import hashlib
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -67,11 +68,15 @@ class Environment:
     installed: tuple[_Installed, ...] = field(default=(), repr=False, compare=False)
 
 
-def assemble(lock: Lockfile, target: Target, index: Index, own: Path | None = None) -> Environment:
+def assemble(
+    lock: Lockfile, target: Target, index: Index, own: Path | None = None, *, checked: bool = True
+) -> Environment:
     """The environment that a lock describes.
 
     Args:
         own: the project's wheel, if it is to be in it.
+        checked: whether each wheel's digest is checked; if not, who uses what is in a wheel calls
+            :meth:`reprobuild.index.Index.require` before, or has another proof.
 
     Raises:
         IndexFailed: no place offers a suitable file of a pin.
@@ -81,10 +86,20 @@ def assemble(lock: Lockfile, target: Target, index: Index, own: Path | None = No
     files = index.choose(lock.selected(target.markers).values(), target)
     _require_wheels(files, target)
     with process.workers(_PARALLEL) as pool:
-        read = list(pool.map(lambda file: read_wheel(index.kept(file), seen=file.digest), files))
-    installed = [(file, wheel, install(wheel, target)) for file, wheel in zip(files, read, strict=True)]
+        installed = list(pool.map(lambda file: _installed(file, target, index, checked=checked), files))
     environment = _with(Environment(target, _skeleton(target), (), ()), installed)
     return environment if own is None else with_own(environment, own)
+
+
+def _installed(file: LockedFile, target: Target, index: Index, *, checked: bool) -> _Installed:
+    def read(path: Path) -> _Installed:
+        wheel = read_wheel(path, seen=file.digest)
+        return file, wheel, install(wheel, target)
+
+    if not checked:
+        with suppress(BadInput):  # it may be damaged: then it is fetched again
+            return read(index.placed(file))
+    return read(index.kept(file))
 
 
 def with_own(environment: Environment, path: Path) -> Environment:
