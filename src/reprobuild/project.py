@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -188,8 +189,9 @@ def load(root: Path, called: str = "") -> Config:
     return _parse(document, root, name)
 
 
+@lru_cache(4096)
 def requirement_of(text: str) -> Requirement:
-    """A requirement (PEP 508) whose versions can be compared with others.
+    """A requirement (PEP 508) whose versions can be compared with others; nobody changes what is returned.
 
     Raises:
         ValueError: it is none.

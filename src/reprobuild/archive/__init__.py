@@ -35,6 +35,7 @@ from reprobuild.archive.zipped import (
     replaced_zip,
     zip_content,
     zip_raw,
+    zip_start,
 )
 from reprobuild.errors import BadInput
 
@@ -66,6 +67,7 @@ __all__ = [
     "write_tar",
     "zip_content",
     "zip_raw",
+    "zip_start",
     "zstd",
 ]
 

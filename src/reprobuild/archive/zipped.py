@@ -234,14 +234,27 @@ def _start(stream: BinaryIO, archive: str, entry: Entry) -> int:
     return entry.offset + _LOCAL.size + int(name_length) + int(extra_length)
 
 
-def zip_raw(stream: BinaryIO, archive: str, entry: Entry) -> Iterator[bytes]:
-    """A member as it is stored, in pieces of 1 MiB but the last; ``archive`` is what messages call the zip.
+def zip_start(stream: BinaryIO, archive: str, entry: Entry) -> int:
+    """Where a member's stored bytes start; ``archive`` is what messages call the zip.
 
     Raises:
-        BadInput: while reading, when it isn't where and what the checked entry says.
+        BadInput: the member isn't where and what the checked entry says.
     """
     with refusing(f"{archive}, at {entry.name!r},"):
-        start = _start(stream, archive, entry)
+        return _start(stream, archive, entry)
+
+
+def zip_raw(stream: BinaryIO, archive: str, entry: Entry, start: int | None = None) -> Iterator[bytes]:
+    """A member as it is stored, in pieces of 1 MiB but the last.
+
+    Args:
+        start: what :func:`zip_start` says, if it was asked already.
+
+    Raises:
+        BadInput: while reading, as :func:`zip_start`, or when the archive ends too early.
+    """
+    with refusing(f"{archive}, at {entry.name!r},"):
+        start = _start(stream, archive, entry) if start is None else start
         left = entry.compressed_size
         while left:
             stream.seek(start)

@@ -6,6 +6,7 @@ for it: docs/adr/0012-images-without-their-base.md.
 """
 
 import io
+import json
 import os
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,11 +26,12 @@ from reprobuild.image.environment import Environment, InstalledWheel
 from reprobuild.image.plan import HEAVY, LARGEST_LAYER, MOST_LAYERS, plan
 from reprobuild.image.stages import BaseImage, Copy, Folder, ImageSpec, StageSpec, Step
 from reprobuild.index import LockedFile
-from reprobuild.oci.layer import Compression, Layer, write_layer
+from reprobuild.oci.delta import Recorder
+from reprobuild.oci.layer import Compression, Layer, write_again, write_layer
 from reprobuild.oci.layout import Layout
-from reprobuild.oci.memo import layer_key, recall, remember
+from reprobuild.oci.memo import layer_key, recall, recall_delta, remember, remember_delta
 from reprobuild.oci.model import OCI_CONFIG, Descriptor, Json, Manifest, Platform
-from reprobuild.oci.tree import WHEEL_TIME, Node, Text
+from reprobuild.oci.tree import WHEEL_TIME, Node, Text, wheels_of
 from reprobuild.progress import SILENT, Observer
 
 if TYPE_CHECKING:
@@ -284,19 +286,32 @@ class _Stage:
         folders = [*there, *self._above(_way_to(path, self._epoch, owner))]
         environment = self._origins.environment(prefix, self.base)
         above = self._undated(_way_to(path, self._epoch, owner), folders, environment.skeleton)
+        started: list[Part] = []
         if self._origins.complete:
-            self._ahead(self._parts(step, environment, owner, above, waiting=1))
+            started = self._parts(step, environment, owner, above, waiting=1)
+            self._ahead(started)
             environment = self._origins.complete(environment)
-        parts = self._parts(step, environment, owner, above)
+        parts = self._parts(step, environment, owner, above, known=started)
         self.tree |= {node.path: node for part in parts for node in part.nodes}
         self._date(folders)
         self.environments.append(environment)
         self.history.append((step.text, tuple(parts)))
 
     def _parts(
-        self, step: Copy, environment: Environment, owner: tuple[int, int], above: Sequence[Node], waiting: int = 0
+        self,
+        step: Copy,
+        environment: Environment,
+        owner: tuple[int, int],
+        above: Sequence[Node],
+        *,
+        waiting: int = 0,
+        known: Sequence[Part] = (),
     ) -> list[Part]:
-        """The layers of an environment, with room for others that are waited for, and for one of folders."""
+        """The layers of an environment, with room for others that are waited for, and for one of folders.
+
+        Args:
+            known: parts of an environment with fewer wheels, most of which are the same again.
+        """
         uid, gid = owner
         parts = []
         others = (len(self.base.manifest.layers) if self.base else 0) + len(self.history) + waiting + 1
@@ -305,15 +320,16 @@ class _Stage:
             if step.mode is not None:
                 nodes = tuple(n if n.kind == "symlink" else replace(n, mode=step.mode or 0) for n in nodes)
             nodes = nodes if number else tuple(({node.path: node for node in (*nodes, *above)}).values())
+            again = next((part for part in known if (part.wheels, part.nodes) == (each.wheels, nodes)), None)
             names = ", ".join(f"{wheel.file.name} {wheel.file.version}" for wheel in each.wheels)
             title = f"{step.text} # {names or 'pyvenv.cfg'}"
-            parts.append(Part(title, nodes, each.wheels, _locked(each.wheels), self._key(nodes, each.wheels)))
+            parts.append(again or Part(title, nodes, each.wheels, _locked(each.wheels), self._key(nodes, each.wheels)))
         return parts
 
     def _key(self, nodes: Iterable[Node], wheels: Iterable[InstalledWheel]) -> Digest:
         """Of a layer of wheels: what is in a wheel's file follows from the wheel and the path."""
-        described = [[n.path, n.kind, n.mode, n.mtime, n.uid, n.gid, n.target, _of_content(n)] for n in nodes]
-        parts = [str(Digest.of_bytes(canonical_json(described))), *(str(wheel.file.digest) for wheel in wheels)]
+        described = [(n.path, n.kind, n.mode, n.mtime, n.uid, n.gid, n.target, _of_content(n)) for n in nodes]
+        parts = [str(Digest.of_bytes(json.dumps(described).encode())), *(str(wheel.file.digest) for wheel in wheels)]
         return layer_key(self._compression, parts)
 
     def _made(self, step: Folder) -> list[Node]:
@@ -462,37 +478,46 @@ def writing(
             which it had before: then its files do as well.
     """
 
-    def written(part: Part, known: Layer | None = None) -> Layer:
-        with store.new_blob() as (stream, put):
-            leaving = cast("BinaryIO", _Leaving(stream))
-            layer = write_layer(part.nodes, leaving, compression, diff_id=known.diff_id if known else None)
-            if known in (None, layer):
-                put(layer.descriptor.digest)
-        return layer
-
-    def is_again(part: Part, known: Layer) -> bool:
-        """Whether a layer could be had as it was; or else something is damaged, its wheels or what is known of it."""
+    def is_again(part: Part, key: Digest, known: Layer) -> bool:
+        """Whether a layer can be had as it was; or else something is damaged, its wheels or what is known of it."""
         if store.holds(known.descriptor) or is_there(known.descriptor):
             return True
         observer.step(f"writing the layer {part.title}")
-        with suppress(BadInput):
-            return written(part, known) == known
+        with suppress(BadInput), store.new_blob() as (stream, put):
+            if delta := recall_delta(key):
+                digest = write_again(delta, wheels_of(part.nodes), _leaving(stream))
+            else:
+                layer = write_layer(part.nodes, _leaving(stream), compression, diff_id=known.diff_id)
+                digest = layer.descriptor.digest
+            if digest == known.descriptor.digest:
+                put(digest)
+                return True
         return False
 
     def made(part: Part) -> tuple[Layer, bool]:
         known = recall(part.key) if remembering and part.key else None
-        if known and is_again(part, known):
+        if part.key and known and is_again(part, part.key, known):
             return known, True
         observer.step(f"writing the layer {part.title}")
         for each in part.locked:
             require(each)
-        layer = written(part)
+        keep = part.key and compression is Compression.SPLICE
+        recorder = Recorder(wheels_of(part.nodes)) if keep else None
+        with store.new_blob() as (stream, put):
+            layer = write_layer(part.nodes, _leaving(stream), compression, recorder=recorder)
+            put(layer.descriptor.digest)
         if part.key:
             remember(part.key, layer)
+        if part.key and recorder and recorder.delta:
+            remember_delta(part.key, recorder.delta)
         return layer, False
 
     with process.workers(os.cpu_count() or 1) as pool:
         yield Writer(store, lambda part: pool.submit(made, part))
+
+
+def _leaving(stream: BinaryIO) -> BinaryIO:
+    return cast("BinaryIO", _Leaving(stream))
 
 
 class _Leaving(io.RawIOBase):

@@ -30,6 +30,8 @@ from reprobuild.wheelfile import WheelFile, read_wheel
 _Installed = tuple[LockedFile, WheelFile, Mapping[str, InstalledFile]]
 #: What is at a place: a file of a wheel, a folder, or what no wheel may replace.
 _Thing = InstalledFile | Literal["folder", "fixed"]
+#: By path below the prefix: who put something there, and what.
+_Holders = Mapping[str, tuple[str, _Thing]]
 _PARALLEL = 4  # wheels that are fetched and read at once
 
 
@@ -59,6 +61,7 @@ class Environment:
         unmet: what `pip check` would complain about, each in a few words. A resolver that was told to override
             something leaves that on purpose.
         installed: what each wheel was read as, and what it becomes below the prefix.
+        holders: who put what where.
     """
 
     target: Target
@@ -66,6 +69,7 @@ class Environment:
     wheels: tuple[InstalledWheel, ...]
     unmet: tuple[str, ...]
     installed: tuple[_Installed, ...] = field(default=(), repr=False, compare=False)
+    holders: _Holders = field(default_factory=dict, repr=False, compare=False)
 
 
 def assemble(
@@ -116,10 +120,11 @@ def with_own(environment: Environment, path: Path) -> Environment:
 
 def _with(environment: Environment, more: Sequence[_Installed], *, own: bool = False) -> Environment:
     target, skeleton, installed = environment.target, environment.skeleton, (*environment.installed, *more)
-    _require_peace(skeleton, ((file.filename, contents) for file, _, contents in installed), target.prefix.strip("/"))
+    before = environment.holders or _of_skeleton(skeleton, target.prefix.strip("/"))
+    holders = _in_peace(before, ((file.filename, contents) for file, _, contents in more))
     new = (InstalledWheel(file, nodes(each, target.prefix), _size(each), own=own) for file, _, each in more)
     unmet = tuple(_unmet([wheel for _, wheel, _ in installed], target))
-    return Environment(target, skeleton, (*environment.wheels, *new), unmet, installed)
+    return Environment(target, skeleton, (*environment.wheels, *new), unmet, installed, holders)
 
 
 def _size(contents: Mapping[str, InstalledFile]) -> int:
@@ -175,32 +180,43 @@ def _skeleton(target: Target) -> tuple[Node, ...]:
     return tuple(sorted(found, key=lambda node: node.path))
 
 
-def _require_peace(
-    skeleton: Iterable[Node], installed: Iterable[tuple[str, Mapping[str, InstalledFile]]], root: str
-) -> None:
-    """Refuse two things at one place, unless they are folders, or the same bytes with the same mode."""
-    holders: dict[str, tuple[str, _Thing]] = {}
-    for node in skeleton:
-        what: _Thing = "folder" if node.kind == "directory" else "fixed"
-        holders[node.path.removeprefix(root).lstrip("/")] = ("the environment itself", what)
+def _of_skeleton(skeleton: Iterable[Node], root: str) -> _Holders:
+    """What the environment has of itself."""
+    return {
+        node.path.removeprefix(root).lstrip("/"): (
+            "the environment itself",
+            "folder" if node.kind == "directory" else "fixed",
+        )
+        for node in skeleton
+    }
+
+
+def _in_peace(holders: _Holders, installed: Iterable[tuple[str, Mapping[str, InstalledFile]]]) -> _Holders:
+    """Who has which place when some wheels are added.
+
+    Two things at one place are refused, unless they are folders, or the same bytes with the same mode.
+    """
+    found = dict(holders)
 
     def claim(path: str, who: str, what: _Thing) -> bool:
         """Whether nobody had it yet."""
-        new = path not in holders
-        holder, there = holders.setdefault(path, (who, what))
-        if there is not what and not _same(there, what):
+        known = found.get(path)
+        if known is None:
+            found[path] = who, what
+        elif known[1] is not what and not _same(known[1], what):
             raise BadInput(
-                f"{holder} and {who} both install {shown(path)!r}, and not the same.",
+                f"{known[0]} and {who} both install {shown(path)!r}, and not the same.",
                 "Lock only one of the two, or versions that get along.",
             )
-        return new
+        return known is None
 
     for who, contents in installed:
         for path, one in contents.items():
             claim(path, who, one)
-            above = posixpath.dirname(path)
+            above = path.rpartition("/")[0]
             while above and claim(above, who, "folder"):
-                above = posixpath.dirname(above)
+                above = above.rpartition("/")[0]
+    return found
 
 
 def _same(one: _Thing, other: _Thing) -> bool:

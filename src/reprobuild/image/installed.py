@@ -69,7 +69,7 @@ def install(wheel: WheelFile, target: Target, *, requested: bool = False) -> dic
     for path, file in _files(wheel, target, requested=requested):
         if path in files:
             raise _bad(wheel, f"it has two files for {path!r}")
-        if any(len(part.encode()) > _COMPONENT_LIMIT for part in path.split("/")):
+        if max(map(len, path.encode().split(b"/"))) > _COMPONENT_LIMIT:
             raise _bad(wheel, f"the name {shown(path)!r} is too long for a file system")
         files[path] = file
     files[record] = InstalledFile(Text(_record(files, site_packages)), executable=False, hash="")

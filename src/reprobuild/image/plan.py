@@ -98,7 +98,19 @@ def _shared(wheels: Iterable[InstalledWheel], count: int) -> list[list[Installed
 
 
 def _cut(group: Sequence[InstalledWheel], largest: int) -> Iterator[LayerPlan]:
-    """One layer of some wheels, or as many as it takes: each with some of the files, and the folders above them."""
+    """One layer of some wheels, or as many as it takes."""
+    nodes: dict[str, Node] = {}
+    for wheel in group:
+        for node in wheel.nodes:
+            nodes.setdefault(node.path, node)  # two wheels may have the same file
+    if _packed(nodes.values()) <= largest:
+        yield LayerPlan(tuple(group), tuple(nodes[path] for path in sorted(nodes)))
+    else:
+        yield from _cut_up(group, largest)
+
+
+def _cut_up(group: Sequence[InstalledWheel], largest: int) -> Iterator[LayerPlan]:
+    """Several layers of some wheels: each with some of the files, and the folders above them."""
     folders = {node.path: node for wheel in group for node in wheel.nodes if node.kind == "directory"}
     wheels: list[InstalledWheel] = []
     nodes: dict[str, Node] = {}
@@ -111,7 +123,7 @@ def _cut(group: Sequence[InstalledWheel], largest: int) -> Iterator[LayerPlan]:
             if size + _packed(each for each in needed if each.path not in nodes) > largest and nodes:
                 yield LayerPlan(tuple(wheels), tuple(nodes[path] for path in sorted(nodes)))
                 wheels, nodes, size = [], {}, 0
-            new = [each for each in needed if each.path not in nodes]  # two wheels may have the same file
+            new = [each for each in needed if each.path not in nodes]
             size += _packed(new)
             if size > largest:
                 raise BadInput(

@@ -10,18 +10,20 @@ import itertools
 import struct
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from pathlib import Path
 from typing import BinaryIO, Protocol, Self, cast
 
 from reprobuild.archive import Inflater, refusing, zstd
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, WriteFailed, shown
+from reprobuild.oci.delta import Delta, Recorder
 from reprobuild.oci.model import OCI_LAYER, Descriptor
 from reprobuild.oci.splice import Splicer, even
-from reprobuild.oci.tree import Content, Deflated, Node, Recorded
+from reprobuild.oci.tree import Content, Deflated, Node, Range, Recorded
 
 #: Goes up whenever the same nodes give other bytes than before.
 LAYOUT_VERSION = 1
@@ -79,8 +81,30 @@ class Layer:
     tar_size: int
 
 
+def write_again(delta: Delta, sources: Sequence[Path], stream: BinaryIO) -> Digest:
+    """Write a spliced layer that was recorded; the digest of what came out, to be compared.
+
+    Args:
+        sources: the wheels, as the recorder had them.
+
+    Raises:
+        BadInput: a wheel can't be read, or isn't the one it was.
+        WriteFailed: the stream can't be written to.
+    """
+    hasher = hashlib.sha256()
+    for piece in delta.pieces(sources):
+        hasher.update(piece)
+        _write(stream, piece)
+    return Digest("sha256", hasher.hexdigest())
+
+
 def write_layer(
-    nodes: Iterable[Node], stream: BinaryIO, compression: Compression, *, diff_id: Digest | None = None
+    nodes: Iterable[Node],
+    stream: BinaryIO,
+    compression: Compression,
+    *,
+    diff_id: Digest | None = None,
+    recorder: Recorder | None = None,
 ) -> Layer:
     """Write one layer, in one pass; no content is held whole.
 
@@ -91,6 +115,7 @@ def write_layer(
         stream: where the compressed bytes go.
         diff_id: what an earlier run found for the same nodes; then neither the tar is hashed nor, when splicing,
             anything inflated or checked.
+        recorder: keeps a spliced layer as its difference from its wheels.
 
     Raises:
         BadInput: two nodes have one path, a path is unsafe, or a content isn't what it declares.
@@ -98,7 +123,7 @@ def write_layer(
         WriteFailed: the stream can't be written to.
     """
     ordered = _checked(nodes)
-    out = _Out(stream)
+    out = _Out(stream, recorder)
     with _Tar(hashed=diff_id is None) as tar:
         if compression is Compression.SPLICE:
             _splice(ordered, out, tar)
@@ -210,13 +235,20 @@ def _record(key: str, value: bytes) -> bytes:
 class _Out:
     """The compressed bytes: gathered, hashed, counted and written."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, recorder: Recorder | None = None) -> None:
+        self.recorder = recorder
         self._stream = stream
         self._hasher = hashlib.sha256()
         self._gathered = bytearray()
         self._size = 0
 
     def write(self, data: bytes) -> None:
+        if self.recorder:
+            self.recorder.wrote(data)
+        self.copy(data)
+
+    def copy(self, data: bytes) -> None:
+        """What the recorder knows already."""
         self._gathered += data
         if len(self._gathered) >= _BATCH:
             self._flush()
@@ -224,16 +256,20 @@ class _Out:
     def _flush(self) -> None:
         self._hasher.update(self._gathered)
         self._size += len(self._gathered)
-        try:
-            self._stream.write(self._gathered)
-        except OSError as error:
-            raise WriteFailed(f"The layer can't be written: {error.strerror or error}.", "Free some space.") from error
+        _write(self._stream, self._gathered)
         self._gathered = bytearray()
 
     def descriptor(self, media_type: str) -> Descriptor:
         """Of all that was written."""
         self._flush()
         return Descriptor(media_type, Digest("sha256", self._hasher.hexdigest()), self._size)
+
+
+def _write(stream: BinaryIO, data: bytes | bytearray | memoryview) -> None:
+    try:
+        stream.write(data)
+    except OSError as error:
+        raise WriteFailed(f"The layer can't be written: {error.strerror or error}.", "Free some space.") from error
 
 
 class _Tar:
@@ -347,7 +383,7 @@ def _exactly(content: Content, path: str) -> Iterator[bytes]:
 
 
 def _splice(nodes: Iterable[Node], out: _Out, tar: _Tar) -> None:
-    splicer = Splicer(out.write)
+    splicer = Splicer(out.write, out.copy)
     padding = b""
     for node in nodes:
         splicer.text(tar.add(padding + tar_header(node)))
@@ -363,10 +399,23 @@ def _splice(nodes: Iterable[Node], out: _Out, tar: _Tar) -> None:
         elif deflated.size != content.size:
             raise _other_content(path)
         else:
+            if out.recorder:
+                deflated = replace(deflated, raw=_recording(deflated, out.recorder))
             splicer.deflated(_inflated(deflated, path, tar), deflated.crc, deflated.size)
         padding = bytes(-content.size % _BLOCK)
     splicer.text(tar.add(padding + _END))
     splicer.end()
+
+
+def _recording(deflated: Deflated, recorder: Recorder) -> Iterator[bytes]:
+    """A deflate stream whose place is kept when it is read, or itself if it has none."""
+    raw = deflated.raw
+    for number, piece in enumerate(raw):
+        if not isinstance(raw, Range):
+            recorder.wrote(piece)
+        elif not number:
+            recorder.copied(raw.path, raw.start, deflated.raw_size)
+        yield piece
 
 
 def _inflated(deflated: Deflated, path: str, tar: _Tar) -> Iterator[bytes]:

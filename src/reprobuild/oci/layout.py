@@ -206,7 +206,6 @@ class Placer:
         target = self._layout.path_of(digest)
         target.parent.mkdir(parents=True, exist_ok=True)
         self._stream.flush()
-        os.fsync(self._stream.fileno())
         self._partial.replace(target)
 
 

@@ -1,4 +1,4 @@
-"""What is remembered of layers that were made before: their diff IDs, digests and sizes, never their bytes."""
+"""What is remembered of layers that were made before: their diff IDs, digests and sizes, and what isn't in wheels."""
 
 import json
 from collections.abc import Iterable
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from reprobuild import files
 from reprobuild.digest import Digest, canonical_json
 from reprobuild.errors import BadInput
+from reprobuild.oci.delta import Delta
 from reprobuild.oci.layer import Compression, Layer
 from reprobuild.oci.model import Descriptor, Json, document_of
 
@@ -34,6 +35,24 @@ def remember(key: Digest, layer: Layer) -> None:
     files.write_atomically(path, [canonical_json({**known, "check": _check(key, known)})])
 
 
+def remember_delta(key: Digest, delta: Delta) -> None:
+    """Keep how a layer can be put together again.
+
+    Raises:
+        WriteFailed: the cache can't be written to.
+    """
+    files.write_atomically(files.cache_root().joinpath(*_place(key, "delta")), delta.encoded())
+
+
+def recall_delta(key: Digest) -> Delta | None:
+    """What was kept; None for nothing. Only the layer's digest shows whether it is right.
+
+    Raises:
+        BadInput: this account has no place for a cache.
+    """
+    return Delta.read(files.cache_root().joinpath(*_place(key, "delta")))
+
+
 def recall(key: Digest) -> Layer | None:
     """What was remembered; None when nothing was, or it is damaged.
 
@@ -52,8 +71,8 @@ def recall(key: Digest) -> Layer | None:
         return None
 
 
-def _place(key: Digest) -> tuple[str, ...]:
-    return "layers", key.hex[:2], f"{key.hex}.json"
+def _place(key: Digest, kind: str = "json") -> tuple[str, ...]:
+    return "layers", key.hex[:2], f"{key.hex}.{kind}"
 
 
 def _check(key: Digest, known: Json) -> str:

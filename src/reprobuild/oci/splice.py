@@ -96,10 +96,14 @@ class Splicer:
     """Writes such a file; its bytes don't depend on how the pieces are cut.
 
     Each content must come behind some text, and text must come last.
+
+    Args:
+        write: where it goes.
+        copy: where what is deflated already goes, at the same place.
     """
 
-    def __init__(self, write: Callable[[bytes], object]) -> None:
-        self._write = write
+    def __init__(self, write: Callable[[bytes], object], copy: Callable[[bytes], object] | None = None) -> None:
+        self._write, self._copy = write, copy or write
         self._text = bytearray()
         self._crc = self._size = 0
         self._inside = False  # of a member of our own
@@ -125,7 +129,7 @@ class Splicer:
         self.end()
         self._write(GZIP_HEADER)
         for piece in stream:
-            self._write(piece)
+            self._copy(piece)
         self._write(gzip_trailer(crc, size))
 
     def end(self) -> None:

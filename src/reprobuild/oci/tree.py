@@ -2,12 +2,13 @@
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 
-from reprobuild.archive import DEFLATED, Entry, zip_content, zip_raw
+from reprobuild.archive import DEFLATED, Entry, zip_content, zip_raw, zip_start
 from reprobuild.digest import chunks_of
 from reprobuild.errors import BadInput, shown
 
@@ -33,6 +34,24 @@ class Deflated:
     raw_size: int
     raw: Iterable[bytes]
     record: str = ""
+
+
+class Range:
+    """The stored bytes of a member of a zip, in pieces.
+
+    Attributes:
+        path: the zip.
+        start: where in it they start; known once the first piece was asked for.
+    """
+
+    def __init__(self, path: Path, entry: Entry) -> None:
+        self.path, self.start = path, -1
+        self._entry = entry
+
+    def __iter__(self) -> Iterator[bytes]:
+        with _opened(self.path) as stream:
+            self.start = zip_start(stream, str(self.path), self._entry)
+            yield from zip_raw(stream, str(self.path), self._entry, self.start)
 
 
 class Recorded:
@@ -118,23 +137,31 @@ class _InZip:
 
     def chunks(self) -> Iterator[bytes]:
         recorded = Recorded(self.record)
-        for chunk in self._read(zip_content):
-            recorded.update(chunk)
-            yield chunk
+        with _opened(self.path) as stream:
+            for chunk in zip_content(stream, str(self.path), self.entry):
+                recorded.update(chunk)
+                yield chunk
         recorded.end(f"{self.path.name}: {self.entry.name}")
 
     def deflated(self) -> Deflated | None:
         entry = self.entry
         if entry.method != DEFLATED:
             return None
-        return Deflated(entry.crc, entry.size, entry.compressed_size, self._read(zip_raw), self.record)
+        return Deflated(entry.crc, entry.size, entry.compressed_size, Range(self.path, entry), self.record)
 
-    def _read(self, how: Callable[[BinaryIO, str, Entry], Iterator[bytes]]) -> Iterator[bytes]:
-        try:
-            with self.path.open("rb") as stream:
-                yield from how(stream, str(self.path), self.entry)
-        except OSError as error:
-            raise BadInput(f"{self.path} can't be read: {error.strerror}.") from error
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with path.open("rb") as stream:
+            yield stream
+    except OSError as error:
+        raise BadInput(f"{path} can't be read: {error.strerror}.") from error
+
+
+def wheels_of(nodes: Iterable["Node"]) -> list[Path]:
+    """The zips that contents lie in, in the order of the nodes."""
+    return [*dict.fromkeys(node.content.path for node in nodes if isinstance(node.content, _InZip))]
 
 
 def wheel_content(path: Path, entry: Entry, record: str = "") -> Content:
