@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from reprobuild.image.environment import assemble as environment_of
 from reprobuild.image.environment import with_own
 from reprobuild.image.stages import resolve
 from reprobuild.image.target import Target
-from reprobuild.index import Index
+from reprobuild.index import Damaged, Index
 from reprobuild.lockfile import Lockfile, Pin
 from reprobuild.oci import layer as layers
 from reprobuild.oci.layer import Compression
@@ -82,7 +83,7 @@ class Making:
         self.epoch = EPOCH
         self.others = Nodes({})
 
-    def assembly(self, text, compression=Compression.SPLICE, complete=None, ahead=len):
+    def assembly(self, text, compression=Compression.SPLICE, complete=None, ahead=len, *, checked=True):
         text = text.replace("FROM base", f"FROM {self.base.reference}")
         spec = resolve(parse(text, "Dockerfile"), lambda _: self.base.config, platform=AMD64, epoch=self.epoch)
         target = Target("3.12", "/usr/bin/python3.12", "x86_64-manylinux_2_28")
@@ -90,15 +91,17 @@ class Making:
             Context(self.context, self.epoch),
             lambda _: self.base,
             lambda _: self.others,
-            lambda prefix, _: environment_of(self.lock, replace(target, prefix=prefix), Index(self.folder)),
+            lambda prefix, _: environment_of(
+                self.lock, replace(target, prefix=prefix), Index(self.folder), checked=checked
+            ),
             complete,
         )
         return assemble(spec, origins, epoch=self.epoch, where="Dockerfile", compression=compression, ahead=ahead)
 
-    def image(self, text, name="layout", compression=Compression.SPLICE, **more):
+    def image(self, text, name="layout", compression=Compression.SPLICE, *, checked=True, **more):
         store = Layout(self.folder / name, create=True)
         with writing(store, compression=compression, **more) as writer:
-            return writer.image(self.assembly(text, compression)), store
+            return writer.image(self.assembly(text, compression, checked=checked)), store
 
 
 @pytest.fixture
@@ -607,3 +610,75 @@ def test_what_was_begun_is_left_when_something_else_fails(making):
         failing()
     assert len(given) < 256
     assert list(store.folder.glob("blobs/**/*")) == []
+
+
+# --- what proves that the wheels are sound ----------------------------------------------------------------
+
+TWO = "FROM base AS first\nCOPY --from=environment / /opt/venv/\nFROM base\nCOPY --from=first /opt/venv/ /opt/venv/\n"
+
+
+def test_wheels_are_checked_where_nothing_else_proves_them(making):
+    asked: list[str] = []
+    with_files = {"checked": False, "require": lambda file: asked.append(file.name)}
+    for text in (ENVIRONMENT, TWO):
+        making.image(text, "one", remembering=False, **with_files)
+        assert sorted(asked) == ["one", "two"]
+        asked.clear()
+    shutil.rmtree(making.folder / "cache" / "layers")
+    first, _ = making.image(ENVIRONMENT, "two", **with_files)
+    assert sorted(asked) == ["one", "two"]
+    asked.clear()
+    again, store = making.image(ENVIRONMENT, "three", **with_files)
+    assert asked == []
+    assert again.manifest.raw == first.manifest.raw
+    assert all(Digest.of_file(store.path_of(each.descriptor.digest)) == each.descriptor.digest for each in again.layers)
+    making.image(TWO, "four", **with_files)  # whose files nobody knows by a layer's digest
+    assert sorted(asked) == ["one", "two"]
+
+
+@pytest.fixture
+def larger(tmp_path, locked, make_wheel):
+    """The same lock of wheels with more in them."""
+    text = " ".join(str(number**3) for number in range(200))
+    pins = []
+    for pin in locked.pins:
+        path = make_wheel(tmp_path / "offered", {f"{pin.name}/__init__.py": f"'{text}'".encode()}, name=pin.name)
+        pins.append(replace(pin, hashes=(Digest.of_file(path),)))
+    return replace(locked, pins=tuple(pins))
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["first", "known"])
+@pytest.mark.parametrize("compression", [Compression.SPLICE, Compression.ZSTD], ids=lambda each: each.value)
+def test_no_damage_of_a_cached_wheel_gets_into_an_image(making, larger, compression, known):
+    making.lock = larger
+    right, _ = making.image(ENVIRONMENT, "right", compression, remembering=known)
+    wheel = next((making.folder / "cache").glob("files/**/one-*.whl"))
+    sound = wheel.read_bytes()
+    noticed = 0
+    for at in range(0, len(sound), 23):
+        wheel.write_bytes(sound[:at] + bytes([sound[at] ^ 0x10]) + sound[at + 1 :])
+        index, name = Index(making.folder), f"layout-{at}"
+        try:
+            found, store = making.image(
+                ENVIRONMENT, name, compression, checked=False, require=index.require, remembering=known
+            )
+        except (Damaged, BadInput):
+            noticed += 1
+        else:  # what was damaged isn't in the layer, or the copy was fetched anew when it was read
+            assert found.manifest.raw == right.manifest.raw, at
+            for layer in found.layers:
+                assert Digest.of_file(store.path_of(layer.descriptor.digest)) == layer.descriptor.digest
+        wheel.write_bytes(sound)
+    assert noticed
+
+
+def test_what_is_remembered_wrongly_is_made_anew(making):
+    right, _ = making.image(ENVIRONMENT, "right")
+    for path in (making.folder / "cache" / "layers").rglob("*.delta"):
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+    found, store = making.image(ENVIRONMENT, "again")
+    assert found.manifest.raw == right.manifest.raw
+    assert all(Digest.of_file(store.path_of(each.descriptor.digest)) == each.descriptor.digest for each in found.layers)
+    assert found.remembered < making.image(ENVIRONMENT, "mended")[0].remembered

@@ -22,8 +22,9 @@ from reprobuild.archive import open_archive
 from reprobuild.archive import zstd as zstd_library
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, WriteFailed
-from reprobuild.oci.layer import GZIP_LEVEL, Compression, tar_header, write_layer
-from reprobuild.oci.tree import WHEEL_TIME, Deflated, Node, OnDisk, Text, wheel_content
+from reprobuild.oci.delta import Recorder
+from reprobuild.oci.layer import GZIP_LEVEL, Compression, tar_header, write_again, write_layer
+from reprobuild.oci.tree import WHEEL_TIME, Deflated, Node, OnDisk, Text, wheel_content, wheels_of
 
 zstd = zstd_library()
 each_compression = pytest.mark.parametrize("compression", Compression, ids=lambda each: each.value)
@@ -126,6 +127,23 @@ def sample(folder):
         Node("srv/" + "n" * 120, "file", 0o4755, -1, 1 << 22, content=Text(b"\0" * 70_000)),
         Node("srv/é", "symlink", 0o777, 0, target="ü" * 60),
     ]
+
+
+def test_a_recorded_layer_is_written_again_without_its_nodes(tmp_path):
+    noise = random.Random(1).randbytes(3 << 20)  # more than a buffer, and than a batch
+    other = wheel(tmp_path / "other-1.0-py3-none-any.whl", Member("other/large", noise, deflate(noise), 8))
+    nodes = [*sample(tmp_path), *nodes_of(other)]
+    recorder = Recorder(wheels_of(nodes))
+    layer, data = written(nodes, recorder=recorder)
+    assert recorder.delta
+    assert len(bytes(recorder.delta.own)) < 80_000 < len(noise)
+    again = io.BytesIO()
+    assert write_again(recorder.delta, wheels_of(nodes), again) == layer.descriptor.digest
+    assert again.getvalue() == data
+    changed = bytearray(other.read_bytes())
+    changed[1000] ^= 1
+    other.write_bytes(changed)
+    assert write_again(recorder.delta, wheels_of(nodes), io.BytesIO()) != layer.descriptor.digest
 
 
 GOLDEN_TAR = "sha256:7cf14fc89e938a57369563143ab41281a47b5b77c4e53fbce4972a08a697abd4"

@@ -1,7 +1,9 @@
 """From a project to wherever its image is to be: layouts, archives, registries; and what stays as it was."""
 
 import json
+import shutil
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from reprobuild.image.verify import verify
 from reprobuild.oci.layout import Layout
 from reprobuild.oci.model import OCI_CONFIG, OCI_LAYER, Descriptor, Index, Manifest, Platform
 from reprobuild.oci.reference import Reference
+from reprobuild.progress import SILENT, Silent
 
 AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
 LAYERS = (b"the lower layer of a base", b"the upper one")
@@ -71,9 +74,17 @@ def based(tmp_path, git, served, cache):
     return write_project(tmp_path / "based", f"FROM {put_base(served)}\nCOPY app.py /srv/\n", git)
 
 
-def built(project, *outputs, platforms=(AMD64,), pushes=(), **more):
+class Listener(Silent):
+    def __init__(self):
+        self.warnings = []
+
+    def warn(self, message):
+        self.warnings.append(message)
+
+
+def built(project, *outputs, platforms=(AMD64,), pushes=(), observer=SILENT, **more):
     to = Destinations(tuple(outputs), tuple(map(Reference.parse, pushes)))
-    return make(project, "app", Choices(platforms=platforms, **more), to)
+    return make(project, "app", Choices(platforms=platforms, **more), to, observer=observer)
 
 
 def to_layout(path, name="latest"):
@@ -277,6 +288,37 @@ def test_building_again_mends_a_layout(based, tmp_path, damage):
     layer.write_bytes(damage(layer.read_bytes()))
     built(based, output, other)
     assert verify(str(tmp_path / "other"), based).level == "identical"
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["first", "known"])
+def test_a_wheel_that_is_damaged_in_the_cache_is_fetched_again(
+    tmp_path, git, served, cache, make_wheel, monkeypatch, known
+):
+    offered = tmp_path / "offered"
+    offered.mkdir()
+    monkeypatch.setenv("UV_NO_CONFIG", "1")
+    monkeypatch.setenv("UV_NO_INDEX", "1")
+    monkeypatch.setenv("UV_FIND_LINKS", str(offered))
+    wheel = make_wheel(offered, {"demo/__init__.py": b"text = 'a text that is long enough to be hit'\n"})
+    folder = write_project(tmp_path / "project", f"FROM {put_base(served)}\nCOPY --from=environment / /venv/\n", git)
+    python = 'python = "3.12.1"\ninterpreter = "/usr/bin/python3.12"\nplatform = "x86_64-manylinux_2_28"\n'
+    with (folder / "pyproject.toml").open("a") as stream:
+        stream.write(python)
+    (folder / "images/app/requirements.txt").write_text(f"demo==1.0 --hash={Digest.of_file(wheel)}\n")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "a lock")
+    right = built(folder, to_layout(tmp_path / "right")).built.top
+    (copy,) = (tmp_path / "cache").glob("files/**/*.whl")
+    sound = copy.read_bytes()
+    with zipfile.ZipFile(copy) as archive:
+        at = archive.getinfo("demo/__init__.py").header_offset + 30 + len("demo/__init__.py") + 5
+    copy.write_bytes(sound[:at] + bytes([sound[at] ^ 1]) + sound[at + 1 :])
+    if not known:
+        shutil.rmtree(tmp_path / "cache" / "layers")
+    observer = Listener()
+    assert built(folder, to_layout(tmp_path / "again"), observer=observer).built.top == right
+    assert observer.warnings == [f"{wheel.name} was damaged in the cache and is fetched again."]
+    assert copy.read_bytes() == sound
 
 
 def test_a_broken_connection_to_the_base_is_taken_up(based, served, tmp_path):

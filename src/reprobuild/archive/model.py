@@ -29,6 +29,7 @@ SIZE_LIMIT = 64 << 30
 ENTRY_LIMIT = 1_000_000
 #: Characters of a member's name: PATH_MAX of Linux, less the NUL at its end.
 _NAME_LIMIT = 4095
+_DRIVE = re.compile(r"[A-Za-z]:")
 CHUNK = 1 << 20
 
 AGAIN = "Download or build it again; don't use this copy."
@@ -213,7 +214,7 @@ def clean_name(stored: str, names: Names = "portable") -> str | None:
     """A member's name without ``./`` and trailing ``/``; None when it isn't safe to create."""
     unsafe = stored.startswith("/") or "\0" in stored or not stored
     if names == "portable":
-        unsafe = unsafe or "\\" in stored or re.match(r"[A-Za-z]:", stored) is not None
+        unsafe = unsafe or "\\" in stored or _DRIVE.match(stored) is not None
     parts = [part for part in stored.split("/") if part not in ("", ".")]
     return None if unsafe or ".." in parts else "/".join(parts)
 

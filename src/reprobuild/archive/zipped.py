@@ -133,9 +133,9 @@ def _central_entry(stream: BinaryIO, archive: str, order: int, shift: int) -> En
     fields = _CENTRAL.unpack(stream.read(_CENTRAL.size))
     magic, create_version, create_system, extract_version, _, flags, method, time, date = fields[:9]
     crc, compressed, size, name_length, extra_length, comment_length, disk, _, attr = fields[9:18]
-    raw_name = stream.read(name_length)
-    extra = stream.read(extra_length)
-    comment = stream.read(comment_length)
+    rest = stream.read(name_length + extra_length + comment_length)
+    raw_name, rest = rest[:name_length], rest[name_length:]
+    extra, comment = rest[:extra_length], rest[extra_length:]
     if magic != b"PK\x01\x02" or disk not in (0, 0xFFFF):
         raise bad(archive, "has a damaged central directory")
     stored = raw_name.decode("utf-8" if flags & 0x800 else "cp437")
@@ -178,6 +178,7 @@ def _kind(stored: str, mode: int) -> Kind:
     return "symlink" if mode & 0o170000 == 0o120000 else "file"
 
 
+@functools.lru_cache(1024)
 def _dos_time(date: int, time: int) -> str:
     day = f"{(date >> 9) + 1980:04}-{date >> 5 & 15:02}-{date & 31:02}"
     return f"{day} {time >> 11:02}:{time >> 5 & 63:02}:{(time & 31) * 2:02}"
@@ -194,7 +195,7 @@ def extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _zip64(extra: bytes, values: list[int]) -> list[int]:
     """Replace each 0xFFFFFFFF among size, compressed size and offset by its 64 bits (4.5.3)."""
-    found = [data for tag, data in extra_fields(extra) if tag == ZIP64]
+    found = [data for tag, data in extra_fields(extra) if tag == ZIP64] if extra else ()
     if len(found) > 1:
         raise ValueError("two sizes of one member")
     wide = b"".join(found)
@@ -207,7 +208,9 @@ def _zip64(extra: bytes, values: list[int]) -> list[int]:
 
 def _has_other_name(extra: bytes, stored: str) -> bool:
     """Whether a Unicode Path field (4.6.9), which some readers obey, says another name than the header."""
-    return any(tag == _UNICODE_PATH and data[5:] != stored.encode() for tag, data in extra_fields(extra))
+    return bool(extra) and any(
+        tag == _UNICODE_PATH and data[5:] != stored.encode() for tag, data in extra_fields(extra)
+    )
 
 
 def _with_target(entry: Entry, stream: BinaryIO, name: str) -> Entry:
@@ -274,7 +277,7 @@ def zip_content(stream: BinaryIO, archive: str, entry: Entry) -> Iterator[bytes]
             size += len(chunk)
             if size > entry.size:
                 break
-            crc = zlib.crc32(chunk, crc)
+            crc = crc32(chunk, crc)
             yield chunk
     if size != entry.size:
         word = "longer" if size > entry.size else "shorter"
@@ -343,6 +346,11 @@ class Inflater:
             return cast("bytes", self._inflate.decompress(piece, CHUNK))
         except self._error as error:
             raise zlib.error(str(error)) from error
+
+
+def crc32(data: bytes, before: int = 0) -> int:
+    """CRC-32 of some bytes behind others; by ISA-L, where it is installed, in a fraction of zlib's time."""
+    return cast("int", _fast_library().crc32(data, before))
 
 
 @functools.cache

@@ -111,8 +111,8 @@ def _range(file: int, start: int, size: int) -> Iterator[memoryview]:
     while size:
         try:
             count = os.preadv(file, [buffer[: min(size, _BUFFER)]], start)
-        except OSError as error:
-            raise BadInput(f"A wheel can't be read: {error.strerror}.") from error
+        except (OSError, OverflowError) as error:
+            raise BadInput(f"A wheel can't be read: {error}.") from error
         if not count:
             raise BadInput(_DAMAGED)
         start += count
@@ -123,8 +123,8 @@ def _range(file: int, start: int, size: int) -> Iterator[memoryview]:
 def _some(file: int, size: int, start: int) -> bytes:
     try:
         return os.pread(file, size, start)
-    except OSError as error:
-        raise BadInput(f"A wheel can't be read: {error.strerror}.") from error
+    except (OSError, OverflowError) as error:
+        raise BadInput(f"A wheel can't be read: {error}.") from error
 
 
 class Recorder:

@@ -17,7 +17,7 @@ from enum import Enum
 from pathlib import Path
 from typing import BinaryIO, Protocol, Self, cast
 
-from reprobuild.archive import Inflater, refusing, zstd
+from reprobuild.archive import Inflater, crc32, refusing, zstd
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, WriteFailed, shown
 from reprobuild.oci.delta import Delta, Recorder
@@ -356,7 +356,7 @@ class _Inflating:
                 self._size += len(piece)
                 if self._size > self._declared.size:
                     raise _other_content(self._path)
-                self._crc = zlib.crc32(piece, self._crc)
+                self._crc = crc32(piece, self._crc)
                 self._recorded.update(piece)
                 yield piece
 

@@ -1,0 +1,107 @@
+"""Layers put together from what was recorded of them."""
+
+import random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from reprobuild.errors import BadInput
+from reprobuild.oci import delta as deltas
+from reprobuild.oci.delta import Delta, Recorder
+
+SOURCES = (random.Random(1).randbytes(10_000), random.Random(2).randbytes(39_000))
+
+
+@pytest.fixture
+def sources(tmp_path):
+    paths = [tmp_path / str(number) for number in range(len(SOURCES))]
+    for path, content in zip(paths, SOURCES, strict=True):
+        path.write_bytes(content)
+    return paths
+
+
+@st.composite
+def ranges(draw):
+    number = draw(st.integers(0, len(SOURCES) - 1))
+    start = draw(st.integers(0, len(SOURCES[number]) - 1))
+    return number, start, draw(st.integers(0, len(SOURCES[number]) - start))
+
+
+def recorded(steps, sources):
+    """A recorder that was told of some bytes and ranges, and what the layer is."""
+    recorder, layer = Recorder(sources), bytearray()
+    for step in steps:
+        if isinstance(step, bytes):
+            recorder.wrote(step)
+            layer += step
+        else:
+            number, start, size = step
+            recorder.copied(sources[number], start, size)
+            layer += SOURCES[number][start : start + size]
+    return recorder, bytes(layer)
+
+
+def joined(delta, sources):
+    return b"".join(bytes(piece) for piece in delta.pieces(sources))
+
+
+def kept(delta, path):
+    path.write_bytes(b"".join(delta.encoded()))
+    return Delta.read(path)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(steps=st.lists(st.one_of(st.binary(max_size=40), ranges()), max_size=30), small=st.booleans())
+def test_what_was_recorded_comes_back(sources, tmp_path, steps, small):
+    with pytest.MonkeyPatch.context() as patch:
+        if small:  # ranges that are larger than the buffer, and batches that are full
+            patch.setattr(deltas, "_BUFFER", 7)
+            patch.setattr(deltas, "_BATCH", 50)
+        recorder, layer = recorded(steps, sources)
+        assert joined(recorder.delta, sources) == layer
+        assert joined(kept(recorder.delta, tmp_path / "delta"), sources) == layer
+
+
+def test_a_damaged_file_is_nothing(sources, tmp_path):
+    recorder, layer = recorded([b"head", (0, 5, 100), b"middle", (1, 0, 9), b"end"], sources)
+    path = tmp_path / "delta"
+    assert Delta.read(path) is None
+    assert joined(kept(recorder.delta, path), sources) == layer
+    whole = path.read_bytes()
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at])
+        assert Delta.read(path) is None, at
+    path.write_bytes(whole + b"x")
+    assert Delta.read(path) is None
+    for at in range(len(whole)):
+        for change in (1, 0x80, 0xFF):
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ change]) + whole[at + 1 :])
+            try:
+                found = Delta.read(path)
+                assert found is None or joined(found, sources) != layer, at
+            except BadInput:
+                pass
+
+
+def test_what_lies_in_no_wheel_is_kept_up_to_a_limit(sources, monkeypatch):
+    monkeypatch.setattr(deltas, "LIMIT", 10)
+    assert recorded([b"x" * 10, (0, 0, 5)], sources)[0].delta
+    assert recorded([b"x" * 10, (0, 0, 5), b"y"], sources)[0].delta is None
+
+
+def test_other_wheels_than_before(sources):
+    recorder, layer = recorded([(1, 10, 30_000), b"between", (0, 0, 10)], sources)
+    delta = recorder.delta
+    with pytest.raises(BadInput, match="doesn't fit"):
+        joined(delta, sources[:1])
+    sources[0].write_bytes(b"")
+    assert joined(delta, sources) != layer
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deltas, "_BUFFER", 100)
+        sources[1].write_bytes(b"short")
+        with pytest.raises(BadInput, match="doesn't fit"):
+            joined(delta, sources)
+    sources[1].unlink()
+    with pytest.raises(BadInput, match="can't be read"):
+        joined(delta, sources)
