@@ -22,7 +22,8 @@ from reprobuild.image.built import Built, Image
 from reprobuild.image.context import Context, Tree
 from reprobuild.image.environment import Environment
 from reprobuild.image.own import OwnWheel
-from reprobuild.image.stages import BaseImage, ImageSpec, resolve
+from reprobuild.image.resolve import resolve
+from reprobuild.image.stages import BaseImage, ImageSpec
 from reprobuild.image.target import Target, platforms_of, target_of
 from reprobuild.index import Index, LockedFile
 from reprobuild.lockfile import Lockfile
