@@ -12,7 +12,7 @@ from pathlib import Path
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
-from reprobuild import evidence, infer, interpreter, lock, lockfile, source
+from reprobuild import evidence, export, infer, interpreter, lock, lockfile, source
 from reprobuild.archive import Entry, open_archive, unpack
 from reprobuild.compare import Level, Verdict, compare
 from reprobuild.digest import Digest, chunks_of
@@ -401,17 +401,17 @@ def _open_sdist(
 ) -> tuple[Source, Origin]:
     sdist = _sdist_of(released, subject.name, subject.version).file
     index.fetch([sdist], scratch)
-    opened = source.open_source(scratch / sdist.filename, scratch)
+    opened = export.open_source(scratch / sdist.filename, scratch)
     return opened, Origin("sdist", sdist.filename, opened.digests)
 
 
 def _open_origin(origin: str, scratch: Path, observer: Observer) -> tuple[Source, Origin]:
     if not origin.startswith("git+"):
         place = Path(origin)
-        opened = source.open_source(place, scratch)
+        opened = export.open_source(place, scratch)
         return opened, Origin("folder" if place.is_dir() else "sdist", origin, opened.digests)
     observer.step(f"cloning {origin}")
-    opened = source.clone(origin, scratch)
+    opened = export.clone(origin, scratch)
     return opened, Origin("git", origin.removeprefix("git+"), opened.digests)
 
 

@@ -13,7 +13,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from reprobuild import guilty, interpreter, lockfile, process, sdist, source
+from reprobuild import export, guilty, interpreter, lockfile, process, sdist, source
 from reprobuild.attest import Record, SdistRecord, WheelRecord
 from reprobuild.bom import cyclonedx_version
 from reprobuild.causes import cause_of
@@ -234,7 +234,7 @@ def source_of(record: Record, where: Path, scratch: Path) -> source.Source:
     commit = digests.get("gitCommit", "") if kind == "git" else "HEAD"
     if kind == "git" and not re.fullmatch(r"[0-9a-f]{40,64}", commit):
         raise RecordUnusable("The record doesn't name the commit that was built.")
-    found = source.open_source(where, scratch, allow_dirty=kind == "dirty", commit=commit, epoch=epoch)
+    found = export.open_source(where, scratch, allow_dirty=kind == "dirty", commit=commit, epoch=epoch)
     if dict(found.digests) != digests:
         remedy = {
             "git": "Name the right checkout with --project.",

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packaging.markers import default_environment
 
-from reprobuild import attest, guilty, interpreter, process, rebuild, source
+from reprobuild import attest, export, guilty, interpreter, process, rebuild
 from reprobuild.attest import WheelRecord
 from reprobuild.causes import cause_of
 from reprobuild.compare import Difference, Level, Verdict
@@ -404,7 +404,7 @@ def test_the_source_is_opened_as_the_record_says(monkeypatch, tmp_path, kind, co
         opened.update(options)
         return replace(inputs().source, digests=digests)
 
-    monkeypatch.setattr(source, "open_source", open_source)
+    monkeypatch.setattr(export, "open_source", open_source)
     rebuild.source_of(record(external={"source": {"kind": kind}}, source={"digest": digests}), tmp_path, tmp_path)
     assert opened == {"allow_dirty": kind == "dirty", "commit": commit, "epoch": 1_700_000_000}
 
