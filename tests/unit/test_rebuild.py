@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packaging.markers import default_environment
 
-from reprobuild import attest, export, guilty, interpreter, process, rebuild
+from reprobuild import attest, export, guilty, interpreter, process, rebuild, recorded
 from reprobuild.attest import WheelRecord
 from reprobuild.causes import cause_of
 from reprobuild.compare import Difference, Level, Verdict
@@ -33,7 +33,8 @@ from reprobuild.index import LockedFile
 from reprobuild.interpreter import Interpreter
 from reprobuild.lockfile import parse
 from reprobuild.project import BuildSettings, Config
-from reprobuild.rebuild import Guilt, Rebuilt, read_record
+from reprobuild.rebuild import Guilt, Rebuilt
+from reprobuild.recorded import read_record
 from reprobuild.sandbox import USUAL, Guarantees, Surroundings
 from reprobuild.source import EARLIEST_EPOCH, Source
 from reprobuild.toolchain import compilers
@@ -148,13 +149,13 @@ def test_a_renamed_wheel_is_not_the_one_in_the_record(wheel, tmp_path):
 )
 def test_a_source_without_its_kind_or_time_is_no_source(tmp_path, external):
     with pytest.raises(RecordUnusable, match="what kind of source and which epoch"):
-        rebuild.source_of(record(external=external), tmp_path, tmp_path)
+        recorded.source_of(record(external=external), tmp_path, tmp_path)
 
 
 @pytest.mark.parametrize("commit", ["", "HEAD", "--output=x", "0" * 39, "0" * 40 + "\0", "\u0661" * 40, "G" * 40])
 def test_a_commit_is_named_by_its_number(tmp_path, commit):
     with pytest.raises(RecordUnusable, match=r"doesn't name the commit|has no digest"):
-        rebuild.source_of(record(source={"digest": {"gitCommit": commit}}), tmp_path, tmp_path)
+        recorded.source_of(record(source={"digest": {"gitCommit": commit}}), tmp_path, tmp_path)
 
 
 def test_another_source_is_refused_with_both_names(tmp_path):
@@ -163,15 +164,15 @@ def test_another_source_is_refused_with_both_names(tmp_path):
     (tmp_path / "scratch").mkdir()
     changed = record(external={"source": {"kind": "folder"}}, source={"digest": {"sha256": "0" * 64}})
     with pytest.raises(SourceUnusable, match=f"the record names sha256 {'0' * 64}, but this is sha256 ") as caught:
-        rebuild.source_of(changed, tmp_path / "project", tmp_path / "scratch")
+        recorded.source_of(changed, tmp_path / "project", tmp_path / "scratch")
     assert "--project" in caught.value.remedy
 
 
 def test_a_locked_file_is_read_back():
     (part,) = record().dependencies("build-requirement")
-    file = rebuild.locked_file(record(), part)
+    file = recorded.locked_file(record(), part)
     assert (file.name, file.version, file.filename, file.digest) == ("tool", "2.0", "tool-2.0-py3-none-any.whl", TOOL)
-    rebuild._require_locked([file], parse(LOCK, "x"), PYTHON, "")
+    recorded._require_locked([file], parse(LOCK, "x"), PYTHON, "")
 
 
 @pytest.mark.parametrize(("algorithm", "length"), [("sha256", 64), ("sha384", 96), ("sha512", 128)])
@@ -180,8 +181,8 @@ def test_a_file_of_any_algorithm_comes_back_from_the_record_that_holds_it(algori
     file = LockedFile("tool", "2.0", "tool-2.0-py3-none-any.whl", digest)
     read = written(files=(file,))
     (part,) = read.dependencies("build-requirement")
-    assert rebuild.locked_file(read, part) == file
-    rebuild._require_locked([file], parse(f"tool==2.0 --hash={digest}\n", "x"), PYTHON, "")
+    assert recorded.locked_file(read, part) == file
+    recorded._require_locked([file], parse(f"tool==2.0 --hash={digest}\n", "x"), PYTHON, "")
 
 
 @pytest.mark.parametrize(
@@ -206,7 +207,7 @@ def test_a_malformed_requirement_is_refused(part):
     changed = record(build_requirement=part)
     (found,) = changed.dependencies("build-requirement")
     with pytest.raises(RecordUnusable):
-        rebuild.locked_file(changed, found)
+        recorded.locked_file(changed, found)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +223,7 @@ def test_a_record_cannot_bring_in_what_the_lock_does_not_hold(part):
     changed = record(build_requirement=part)
     (found,) = changed.dependencies("build-requirement")
     with pytest.raises(RecordUnusable, match="which the lock doesn't hold"):
-        rebuild._require_locked([rebuild.locked_file(changed, found)], parse(LOCK, "x"), PYTHON, "")
+        recorded._require_locked([recorded.locked_file(changed, found)], parse(LOCK, "x"), PYTHON, "")
 
 
 @pytest.mark.parametrize(
@@ -240,14 +241,14 @@ def test_a_record_names_what_the_lock_selects_no_less_no_more(lock, names, says)
     files = [LockedFile(name, "1", f"{name}-1-py3-none-any.whl", TOOL) for name in names]
     read = parse(lock.format(f"--hash={TOOL}"), "x")
     with pytest.raises(RecordUnusable, match=says) if says else nullcontext():
-        rebuild._require_locked(files, read, PYTHON, "")
+        recorded._require_locked(files, read, PYTHON, "")
 
 
 @pytest.mark.parametrize(
     ("version", "says"), [("3.11.7", "don't trust it"), ("3.12.0", "Use the Python that the record names")]
 )
 def test_only_with_the_same_python_is_another_selection_a_forgery(version, says):
-    assert says in rebuild._remedy(record(), replace(PYTHON, version=version))
+    assert says in recorded._remedy(record(), replace(PYTHON, version=version))
 
 
 # --- what a record says of its inputs ----------------------------------------------------------------
@@ -288,7 +289,7 @@ def with_change(path, value):
 
 
 def test_a_record_that_was_just_written_is_believed():
-    rebuild._require_unchanged(written(), inputs())
+    recorded._require_unchanged(written(), inputs())
 
 
 def test_no_value_in_a_record_can_be_changed():
@@ -300,7 +301,7 @@ def test_no_value_in_a_record_can_be_changed():
         if path[-1] == "uri" and "source" in path:
             continue
         with pytest.raises(RecordUnusable):
-            rebuild._require_unchanged(WheelRecord(attest.encode(with_change(path, "changed")), "x"), inputs())
+            recorded._require_unchanged(WheelRecord(attest.encode(with_change(path, "changed")), "x"), inputs())
 
 
 @pytest.mark.parametrize(
@@ -324,7 +325,7 @@ def test_no_value_in_a_record_can_be_changed():
 def test_a_record_says_nothing_more(path):
     changed = WheelRecord(attest.encode(with_change((*path, "more"), "x")), "x")
     with pytest.raises(RecordUnusable, match="more' something else than the source"):
-        rebuild._require_unchanged(changed, inputs())
+        recorded._require_unchanged(changed, inputs())
 
 
 def test_a_record_names_no_further_dependency():
@@ -332,7 +333,7 @@ def test_a_record_names_no_further_dependency():
     for more in ({"digest": {"sha256": "0" * 64}}, {"annotations": {"role": "other"}}, listed[3]):
         changed = with_change((*DEFINITION, "resolvedDependencies"), [*listed, more])
         with pytest.raises(RecordUnusable, match="resolvedDependencies"):
-            rebuild._require_unchanged(WheelRecord(attest.encode(changed), "x"), inputs())
+            recorded._require_unchanged(WheelRecord(attest.encode(changed), "x"), inputs())
 
 
 def test_another_machine_and_clone_may_have_made_the_wheel():
@@ -342,30 +343,30 @@ def test_another_machine_and_clone_may_have_made_the_wheel():
     definition["internalParameters"] = {"new": 1}
     definition["externalParameters"]["source"]["uri"] = definition["resolvedDependencies"][0]["uri"] = "git+x://y"
     definition["resolvedDependencies"][2]["digest"] = {"sha256": "0" * 64}
-    rebuild._require_unchanged(WheelRecord(attest.encode(changed), "x"), inputs())
+    recorded._require_unchanged(WheelRecord(attest.encode(changed), "x"), inputs())
 
 
 def test_the_place_of_the_source_is_said_twice_alike():
     changed = with_change((*DEFINITION, "externalParameters", "source", "uri"), "git+https://example.org/other")
     with pytest.raises(RecordUnusable, match=r"resolvedDependencies\.0\.uri"):
-        rebuild._require_unchanged(WheelRecord(attest.encode(changed), "x"), inputs())
+        recorded._require_unchanged(WheelRecord(attest.encode(changed), "x"), inputs())
 
 
 def test_what_this_machine_has_otherwise_is_noted():
     read = written()
     read.internal["compilers"] = compilers()
     read.internal["zlib"] = PYTHON.zlib
-    assert rebuild._then_and_now(read, inputs()) == ()
+    assert recorded.then_and_now(read, inputs()) == ()
     read.dependency("interpreter")["digest"]["sha256"] = "0" * 64
     read.external["source"]["uri"] = ""
     read.internal["zlib"] = "0.9"
-    assert rebuild._then_and_now(read, inputs()) == (
+    assert recorded.then_and_now(read, inputs()) == (
         "Python: one build of 3.11.7 then, another now",
         f"zlib: 0.9 then, {PYTHON.zlib} now",
         "source: unknown then, git+https://example.org/demo now",
     )
     newer = inputs(interpreter=replace(PYTHON, version="3.11.9"))
-    assert rebuild._then_and_now(read, newer)[0] == "Python: 3.11.7 then, 3.11.9 now"
+    assert recorded.then_and_now(read, newer)[0] == "Python: 3.11.7 then, 3.11.9 now"
 
 
 @pytest.mark.parametrize(
@@ -390,7 +391,7 @@ def test_a_record_cannot_name_a_program_to_run(monkeypatch, said):
     monkeypatch.setattr(interpreter, "find", refuse)
     own = {"implementation": "cpython", "version": "3.99.1", "prefix": "/usr"} | said
     with pytest.raises(RecordUnusable):
-        rebuild._interpreter_of(record(interpreter={"annotations": own}))
+        recorded._interpreter_of(record(interpreter={"annotations": own}))
 
 
 @pytest.mark.parametrize(
@@ -405,7 +406,7 @@ def test_the_source_is_opened_as_the_record_says(monkeypatch, tmp_path, kind, co
         return replace(inputs().source, digests=digests)
 
     monkeypatch.setattr(export, "open_source", open_source)
-    rebuild.source_of(record(external={"source": {"kind": kind}}, source={"digest": digests}), tmp_path, tmp_path)
+    recorded.source_of(record(external={"source": {"kind": kind}}, source={"digest": digests}), tmp_path, tmp_path)
     assert opened == {"allow_dirty": kind == "dirty", "commit": commit, "epoch": 1_700_000_000}
 
 
@@ -420,10 +421,10 @@ def test_the_interpreter_is_the_recorded_one_else_its_next_of_kin(monkeypatch):
 
     monkeypatch.setattr(interpreter, "find", find)
     monkeypatch.setattr(interpreter, "describe", lambda _: replace(PYTHON, version="3.12.0"))
-    assert rebuild._interpreter_of(record()) == PYTHON
+    assert recorded._interpreter_of(record()) == PYTHON
     assert asked == ["cpython@3.11.7", "cpython@3.11"]
     monkeypatch.setattr(interpreter, "describe", lambda _: PYTHON)
-    assert rebuild._interpreter_of(record()) is PYTHON
+    assert recorded._interpreter_of(record()) is PYTHON
     assert len(asked) == 2  # uv isn't asked for what runs already
 
 
@@ -494,8 +495,8 @@ def test_whatever_stands_in_a_record_no_step_ends_in_a_traceback(path, value):
         read = WheelRecord(data, "x")
         rebuild._hints(read, USUAL, PYTHON)
         for part in read.dependencies("build-requirement"):
-            rebuild._require_locked([rebuild.locked_file(read, part)], parse(LOCK, "x"), PYTHON, "")
-        rebuild.source_of(read, Path("/nonexistent"), Path("/nonexistent"))
+            recorded._require_locked([recorded.locked_file(read, part)], parse(LOCK, "x"), PYTHON, "")
+        recorded.source_of(read, Path("/nonexistent"), Path("/nonexistent"))
 
 
 # --- what is built again, and what is said of it -------------------------------------------------------
@@ -538,8 +539,8 @@ def verify(tmp_path, monkeypatch):
             (tmp_path / "constraints.txt").write_text(lock)
         read = (inputs().config, tmp_path / "constraints.txt")
         monkeypatch.setattr(rebuild, "source_of", lambda *_: inputs().source)
-        monkeypatch.setattr(rebuild, "read_export", lambda *_: read)
-        monkeypatch.setattr(rebuild, "_interpreter_of", lambda _: PYTHON)
+        monkeypatch.setattr(recorded, "read_export", lambda *_: read)
+        monkeypatch.setattr(recorded, "_interpreter_of", lambda _: PYTHON)
         return rebuild.verify(built, tmp_path, **options), seen
 
     return run
