@@ -23,8 +23,8 @@ from reprobuild.dependencies import Dependency
 from reprobuild.digest import Digest
 from reprobuild.errors import ExitCode, NotComparable, ReprobuildError, WriteFailed
 from reprobuild.files import cache_root, write_atomically
+from reprobuild.guesses import Guess
 from reprobuild.index import Index, ReleasedFile
-from reprobuild.infer import Guess
 from reprobuild.progress import SILENT, Observer
 from reprobuild.published import CONFINED, Checked, Confinement, Subject
 

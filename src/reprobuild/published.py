@@ -12,7 +12,7 @@ from pathlib import Path
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
-from reprobuild import evidence, export, infer, interpreter, lock, lockfile, source
+from reprobuild import evidence, export, infer, interpreter, lock, lockfile, source, ziptime
 from reprobuild.archive import Entry, open_archive, unpack
 from reprobuild.compare import Level, Verdict, compare
 from reprobuild.digest import Digest, chunks_of
@@ -28,8 +28,9 @@ from reprobuild.errors import (
     shown,
 )
 from reprobuild.files import read_text, scratch_folder, write_atomically
+from reprobuild.guesses import Guess, choices_of
 from reprobuild.index import Index, LockedFile, ReleasedFile
-from reprobuild.infer import Aspect, Guess, Hypothesis, Outcome
+from reprobuild.infer import Aspect, Hypothesis, Outcome
 from reprobuild.interpreter import Interpreter
 from reprobuild.lockfile import Lockfile, Pin
 from reprobuild.process import ToolTimeout, ToolTooLarge
@@ -467,9 +468,8 @@ class _Checker:
         config = replace(config, wheel=_settings(self.confinement))
         tries: list[Try] = []
         members = _members(self.exported)
-        search = infer.Search(
-            self.published, members, self.uploaded, config.requires_python, _pythons_here(), legacy=config.is_legacy
-        )
+        evidence = (self.published, members, self.uploaded, config.requires_python)
+        search = infer.Search(choices_of(*evidence, _pythons_here(), legacy=config.is_legacy))
         while hypothesis := search.next():
             if self.constraints:
                 hypothesis = self.constraints.overrule(hypothesis)
@@ -511,7 +511,7 @@ class _Checker:
                 return Try(hypothesis, None, failure=error.reason)
             replayed = None
             if hypothesis.epoch is None:
-                offset = infer.offset_of(hypothesis.timezone, started)
+                offset = ziptime.offset_of(hypothesis.timezone, started)
                 replayed = set_clock(self.published, made, started, offset)
             verdict = self._compared(made, members, config)
             renamed = made.name != self.published.path.name

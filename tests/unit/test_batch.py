@@ -23,8 +23,9 @@ from reprobuild.errors import (
     SandboxUnavailable,
     WriteFailed,
 )
+from reprobuild.guesses import Guess
 from reprobuild.index import LockedFile, ReleasedFile
-from reprobuild.infer import Guess, Hypothesis
+from reprobuild.infer import Hypothesis
 from reprobuild.published import Checked, Origin, Try
 from reprobuild.replay import Replay
 

@@ -14,19 +14,21 @@ from packaging.requirements import Requirement
 from packaging.tags import Tag
 from packaging.version import Version
 
-from reprobuild import infer, interpreter, lock, project, published
+from reprobuild import interpreter, lock, project, published
 from reprobuild.archive import open_archive
 from reprobuild.compare import Difference, Level, Verdict
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, BuildFailed, ExitCode, IndexFailed, NotComparable
+from reprobuild.guesses import Guess
 from reprobuild.index import Index, LockedFile, ReleasedFile
-from reprobuild.infer import Aspect, Guess, Hypothesis
+from reprobuild.infer import Aspect, Hypothesis
 from reprobuild.process import ToolTimeout
 from reprobuild.progress import SILENT
 from reprobuild.replay import Replay, set_clock
 from reprobuild.source import Source
 from reprobuild.wheel import Inputs
 from reprobuild.wheelfile import WheelFile
+from reprobuild.ziptime import offset_of
 
 INFO = "demo-1.0.dist-info"
 WRITTEN = (2026, 11, 21, 8, 0, 0)
@@ -506,7 +508,7 @@ def test_the_clock_is_replayed_in_every_time_zone(pair, monkeypatch, zone, ahead
     written, older = (time.gmtime(each)[:6] for each in (now, now - 7200))
     theirs = {"a.py": OLD, f"{INFO}/RECORD": RECORDED}
     wheel, made = pair(theirs, {"a.py": older, f"{INFO}/RECORD": written})
-    replay = set_clock(wheel, made, STARTED, infer.offset_of(zone, STARTED))
+    replay = set_clock(wheel, made, STARTED, offset_of(zone, STARTED))
     assert replay is not None
     assert replay.members == (f"{INFO}/RECORD",)
 
@@ -549,6 +551,7 @@ def test_a_strangers_settings_show_a_build_nothing_more(tmp_path, monkeypatch):
     monkeypatch.setattr("reprobuild.source.peek", lambda *_: None)
     monkeypatch.setattr(published, "_members", lambda _: ())
     search = SimpleNamespace(next=Hypothesis, learn=None)
+    monkeypatch.setattr("reprobuild.published.choices_of", lambda *_, **__: {})
     monkeypatch.setattr("reprobuild.infer.Search", lambda *_, **__: search)
     seen = []
 
