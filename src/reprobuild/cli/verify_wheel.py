@@ -215,8 +215,9 @@ def _verify_published(
 ) -> None:
     from reprobuild import published  # noqa: PLC0415 - only this way of asking needs it
     from reprobuild.cli import published as told  # noqa: PLC0415 - the same
+    from reprobuild.subject import Subject  # noqa: PLC0415 - the same
 
-    subject = published.Subject.of(what)
+    subject = Subject.of(what)
     confinement = told.confinement(sandbox, options.pop("timeout"), options.pop("memory"))
     try:
         with console:
