@@ -50,12 +50,12 @@ def open_source(
     if not project.is_dir():
         raise BadInput(f"There is no folder or sdist {project}.")
     checkout = find_checkout(project)
-    if checkout is None and commit != "HEAD":
+    if checkout is None:
+        if commit == "HEAD":
+            return _open_folder(project, scratch, epoch)
         raise SourceUnusable(
             f"{project} is not a git checkout, and so hasn't the commit {commit}.", "Name the checkout with --project."
         )
-    if checkout is None:
-        return _open_folder(project, scratch, epoch)
     if allow_dirty and commit == "HEAD" and not has_commit(checkout):
         return _open_folder(project, scratch, epoch, files_here(project, scratch))
     return export_checkout(checkout, project, scratch, allow_dirty=allow_dirty, commit=commit, epoch=epoch)

@@ -23,7 +23,7 @@ from reprobuild import process
 from reprobuild.clock import Clock, preload
 from reprobuild.errors import SandboxUnavailable, ToolMissing
 from reprobuild.files import scratch_folder
-from reprobuild.workspace import workspace
+from reprobuild.workspace import Workspace, workspace
 
 #: Folders of a workspace; each lies at ``<root>/<name>`` inside.
 FOLDERS = ("src", "asked", "env", "wheels", "out", "tmp", "cache")
@@ -145,8 +145,7 @@ class Box:
         self,
         kind: _Kind,
         surroundings: Surroundings,
-        host: Path,
-        held: Path,
+        place: Workspace,
         private: Path,
         guarantees: Guarantees,
         readable: Sequence[Path],
@@ -156,12 +155,11 @@ class Box:
         self.memory = memory << 20 if memory else None
         self.timeout: float | None = None
         self.guarantees = guarantees
-        self.root = surroundings.root if guarantees.fixed_path or kind.name != "plain" else str(host)
+        self.root = surroundings.root if guarantees.fixed_path or kind.name != "plain" else str(place.folder)
         self.readable = tuple(readable)
         self.uv = process.find("uv")
         self._kind = kind
-        self._host = host
-        self._held = held
+        self._host, self._held = place.folder, place.held
         self.private = private
 
     def inside(self, *parts: str) -> str:
@@ -498,8 +496,10 @@ def open_box(
         workspace(None if namespaces else Path(surroundings.root), source_size, environment_size) as place,
         scratch_folder(Path(tempfile.gettempdir()), "reprobuild-private-") as private,
     ):
-        host, held = place.folder, place.held
-        for folder in (*(host / name for name in FOLDERS), *(held / name for name in _HELD if namespaces)):
+        for folder in (
+            *(place.folder / name for name in FOLDERS),
+            *(place.held / name for name in _HELD if namespaces),
+        ):
             folder.mkdir(mode=0o755, exist_ok=True)
         (private / "stage").mkdir()
         (private / "tools").mkdir()
@@ -514,7 +514,7 @@ def open_box(
             fixed_user=chosen.name == "bubblewrap",
             fixed_directory_order=place.ordered,
         )
-        box = Box(chosen, surroundings, host, held, private, guarantees, outside, memory)
+        box = Box(chosen, surroundings, place, private, guarantees, outside, memory)
         box.timeout = timeout
         if surroundings.clock != "real":
             box.tools[0].mkdir(exist_ok=True)
