@@ -442,6 +442,15 @@ def test_a_source_that_does_not_fit_into_memory_lies_on_disk(kind, around):
         assert box.guarantees.fixed_directory_order == workspace._is_in_memory(box.outside("src"))
 
 
+@pytest.mark.parametrize(("size", "is_roomy"), [(None, False), (0, True), (1 << 60, False)])
+def test_the_whole_workspace_lies_in_memory_where_it_is_known_to_fit(monkeypatch, size, is_roomy):
+    """Of what uv is to put there only the packed size is known."""
+    monkeypatch.setattr(workspace, "_fits_in_memory", lambda size: size < 1 << 30)
+    with workspace.workspace(None, 0, size) as place:
+        assert place.folder.is_relative_to("/dev/shm") is is_roomy
+        assert place.held.is_relative_to("/dev/shm")
+
+
 @pytest.mark.parametrize(
     ("mounts", "answer"),
     [

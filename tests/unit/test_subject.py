@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from packaging.tags import Tag
 
-from reprobuild import interpreter, subject
+from reprobuild import export, interpreter, subject
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, IndexFailed, NotComparable
 from reprobuild.index import Index, LockedFile, ReleasedFile
@@ -154,3 +154,21 @@ def test_only_files_that_a_lock_admits_are_taken(tmp_path, monkeypatch):
     other = frozenset((Digest.of_bytes(b"another"), listed[1].file.digest))
     with pytest.raises(IndexFailed, match="no wheel of demo"):
         subject.fetch(Index(tmp_path), Subject("demo", "1.0", digests=other), None, tmp_path, SILENT)
+
+
+def test_what_it_was_made_from_is_said_in_words(tmp_path, monkeypatch):
+    wheel = tmp_path / "demo-1.0-py3-none-any.whl"
+    wheel.write_bytes(b"")
+    monkeypatch.setattr(Index, "release", lambda *_: ())
+    monkeypatch.setattr(subject, "read_wheel", lambda path: path)
+    for name in ("open_source", "clone"):
+        monkeypatch.setattr(export, name, lambda *_: SimpleNamespace(digests={}))
+    found = [
+        subject.fetch(Index(tmp_path), Subject("demo", "1.0", wheel), origin, tmp_path, SILENT).origin
+        for origin in (str(tmp_path), "demo-1.0.tar.gz", "git+https://example.org/demo.git@v1")
+    ]
+    assert [(each.kind, each.name) for each in found] == [
+        ("folder", str(tmp_path)),
+        ("sdist", "demo-1.0.tar.gz"),
+        ("git", "https://example.org/demo.git@v1"),
+    ]
