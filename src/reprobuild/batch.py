@@ -23,10 +23,11 @@ from reprobuild.dependencies import Dependency
 from reprobuild.digest import Digest
 from reprobuild.errors import ExitCode, NotComparable, ReprobuildError, WriteFailed
 from reprobuild.files import cache_root, write_atomically
+from reprobuild.guesses import Guess
 from reprobuild.index import Index, ReleasedFile
-from reprobuild.infer import Guess
 from reprobuild.progress import SILENT, Observer
-from reprobuild.published import CONFINED, Checked, Confinement, Subject
+from reprobuild.published import CONFINED, Checked, Confinement
+from reprobuild.subject import Subject, select
 
 _T = TypeVar("_T")
 _LONGEST_REASON = 2000  # characters of what a build printed
@@ -243,9 +244,7 @@ class _Checker:
         started = time.monotonic()
         observer = _Named(self.shared, str(dependency))
         observer.step("asking the index")
-        pair = published.select(
-            Index(self.settings, observer=observer), dependency.name, dependency.version, dependency.digests
-        )
+        pair = select(Index(self.settings, observer=observer), dependency.name, dependency.version, dependency.digests)
         memory = _Memory(pair, self.confinement)
         remembered = memory.recall() if self.resume else None
         if remembered is not None:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from reprobuild.archive import Archive, Names, archive_kind, open_archive
+from reprobuild.binary import first_difference
 from reprobuild.causes import CAUSES, Cause, Hint
-from reprobuild.contents import archive_differences, compression_difference, first_difference, stream_differences
+from reprobuild.contents import archive_differences, compression_difference, stream_differences
 from reprobuild.difference import Difference, Level
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput

@@ -1,4 +1,4 @@
-"""Where two archives, or two streams of bytes, differ: one generator of differences for each kind."""
+"""Where two archives differ, member by member, and what is in their members."""
 
 import io
 import re
@@ -7,8 +7,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from difflib import SequenceMatcher
-from itertools import islice, zip_longest
+from itertools import zip_longest
 from typing import IO, BinaryIO, cast
 
 from packaging.utils import canonicalize_name
@@ -24,36 +23,29 @@ from reprobuild.archive import (
     open_archive,
     stream_kind,
 )
-from reprobuild.causes import Hint, cause_of, mode_cause, same_items, zone_apart
-from reprobuild.difference import Difference, Level
+from reprobuild.binary import bytes_difference, common_prefix, section_differences
+from reprobuild.causes import Hint, cause_of, mode_cause, zone_apart
+from reprobuild.difference import Difference, Level, quoted
 from reprobuild.digest import chunks_of
-from reprobuild.elf import Section, printable, read_sections, section_bytes
+from reprobuild.elf import read_sections
 from reprobuild.errors import BadInput
+from reprobuild.lines import text_differences
 from reprobuild.progress import SILENT, Observer, Paced, size_text
 
-_CHUNK = 1 << 20
 _DEPTH = 3
 _TEXT_LIMIT = 1 << 20  # bytes of a member that is compared line by line
-_LINES = 20  # differing lines that are quoted of one member
-_MATCHED_LINES = 500  # differing lines that are aligned; the work grows with the square
 _MEMORY = 16 << 20  # bytes of a member that are held in memory; a larger one goes to a file
 _HELD_LIMIT = 4 << 30  # bytes of a compressed member that are held at all
 _LARGE = 4 << 20  # bytes of a member from which on both sides are read at once
 _SLOW = 256 << 20  # bytes of a member that takes seconds
 _EXPLAINED = 200  # differing members that are looked into, those of nested archives included
-_EXPLAINED_SECTIONS = 200  # differing sections of a file in which strings are looked for
 _RECORD_LIMIT = 64 << 20  # bytes of a RECORD that is compared by its lines
 _NESTED_LIMIT = 16 << 30  # bytes that all nested archives may claim
-_WINDOW = 4 << 20  # bytes of a section in which strings are looked for
-_PAIRS = 200
-_QUOTED = 96  # characters
 
+_ZEROS = bytes(1 << 20)  # as large as an archive's chunks
 _Stream = IO[bytes]
 _SINGLE = ("gz", "xz", "bz2")
 _RECORD = re.compile(r"[^/]+\.dist-info/RECORD")
-_DEBUG = re.compile(r"(\.rela?)?\.z?debug_|\.symtab$|\.strtab$|\.shstrtab$|\.gnu_debuglink$")
-_DEVICE = re.compile(r"\.nv_fatbin$|\.nvFatBinSegment$|__nv_relfatbin$|\.nv\.")
-_BUILD_ID = ".note.gnu.build-id"
 
 
 @dataclass(slots=True)
@@ -226,7 +218,7 @@ def _entry_differences(a: Entry, b: Entry, hints: Sequence[Hint]) -> Iterator[Di
         if ours != theirs and (field != "stored_name" or a.name == b.name):
             word = field.replace("_", " ")
             systems = field == "create_system" and {ours, theirs} == _WINDOWS_AND_UNIX
-            yield _framing(name, word, _quoted(ours), _quoted(theirs), "operating-system" if systems else cause)
+            yield _framing(name, word, quoted(ours), quoted(theirs), "operating-system" if systems else cause)
     if a.extra != b.extra and _framed(a) != _framed(b):
         yield _framing(name, "extra field", a.extra.hex(), b.extra.hex(), _extra_cause(a, b))
     if a.external_attr & ~0xFFF0000 != b.external_attr & ~0xFFF0000:
@@ -287,7 +279,7 @@ def _header_differences(ours: dict[str, str], theirs: dict[str, str], hints: Seq
         if a != b:
             cause = "clock" if field == "gzip time" else cause_of(a, b, hints)
             cause = "compression" if field == "gzip level flag" else cause
-            yield Difference((), field, _quoted(a), _quoted(b), cause, level=Level.CONTAINER)
+            yield Difference((), field, quoted(a), quoted(b), cause, level=Level.CONTAINER)
 
 
 def _member_differences(
@@ -342,15 +334,12 @@ def _fill(archive: Archive, entry: Entry, room: _Stream) -> None:
     room.seek(0)
 
 
-_ZEROS = bytes(_CHUNK)
-
-
 def _streamed_difference(left: Archive, a: Entry, right: Archive, b: Entry) -> Difference:
     """Where two members start to differ that are too large to be looked into; both are checked to their ends."""
     at, found = 0, (0, "", "")
     for x, y in zip_longest(chunks_of(left.open(a)), chunks_of(right.open(b)), fillvalue=b""):
         if x != y and not found[1]:
-            start = _prefix(x, y)
+            start = common_prefix(x, y)
             found = (at + start, x[start : start + 16].hex(" ") or "end of file", y[start : start + 16].hex(" "))
         at += len(x)
     return Difference((a.name,), f"bytes at {found[0]:#x}", found[1], found[2] or "end of file")
@@ -365,12 +354,12 @@ def _record_differences(
     gone, come = Counter(x) - Counter(y), Counter(y) - Counter(x)
     if not gone and not come:
         at = next(i for i, pair in enumerate(zip(x, y, strict=True)) if pair[0] != pair[1])
-        yield Difference(path, "order", _quoted(x[at]), _quoted(y[at]), "file-order")
+        yield Difference(path, "order", quoted(x[at]), quoted(y[at]), "file-order")
     elif b"\n".join(x).replace(b"\r\n", b"\n") == b"\n".join(y).replace(b"\r\n", b"\n"):
         yield Difference(path, "line endings", f"{a.size} bytes", f"{b.size} bytes", "line-endings")
     else:
-        ours_by_name = {_listed(line): _quoted(line) for line in gone}
-        theirs_by_name = {_moved(_listed(line), folders): _quoted(line) for line in come}
+        ours_by_name = {_listed(line): quoted(line) for line in gone}
+        theirs_by_name = {_moved(_listed(line), folders): quoted(line) for line in come}
         for name in dict.fromkeys([*ours_by_name, *theirs_by_name]):
             pair = (ours_by_name.get(name, "absent"), theirs_by_name.get(name, "absent"))
             moved = folders is not None and name.split("/")[0] == folders[0]
@@ -379,9 +368,6 @@ def _record_differences(
 
 def _listed(line: bytes) -> str:
     return line.decode("utf-8", "replace").rsplit(",", 2)[0].strip('"')
-
-
-# --- bytes -------------------------------------------------------------------------------------
 
 
 def stream_differences(
@@ -397,7 +383,7 @@ def stream_differences(
         found = True
         yield each
     if not found:
-        yield _bytes_difference(left, right, name, hints)
+        yield bytes_difference(left, right, name, hints)
 
 
 def _structured(
@@ -412,7 +398,7 @@ def _structured(
     sizes = [stream.seek(0, io.SEEK_END) for stream in (left, right)]
     sections = [read_sections(s, size) for s, size in zip((left, right), sizes, strict=True)]
     if sections[0] and sections[1]:
-        yield from _elf_differences(left, sections[0], right, sections[1], hints)
+        yield from section_differences(left, sections[0], right, sections[1], hints)
     elif max(sizes) <= _TEXT_LIMIT:
         texts = [_text(stream) for stream in (left, right)]
         if texts[0] is not None and texts[1] is not None:
@@ -444,230 +430,3 @@ def _text(stream: _Stream) -> str | None:
         return None if b"\0" in data else data.decode()
     except UnicodeDecodeError:
         return None
-
-
-def first_difference(left: _Stream, right: _Stream) -> tuple[int, str, str]:
-    """Offset of the first byte that differs, and 16 bytes from there of each stream, in hex."""
-    left.seek(0)
-    right.seek(0)
-    at = 0
-    while True:
-        a, b = left.read(_CHUNK), right.read(_CHUNK)
-        if a != b or not a:
-            break
-        at += len(a)
-    at += _prefix(a, b)
-    return at, _hex_at(left, at), _hex_at(right, at)
-
-
-def _prefix(a: bytes, b: bytes) -> int:
-    low, high = 0, min(len(a), len(b))
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if a[:middle] == b[:middle] else (low, middle - 1)
-    return low
-
-
-def _hex_at(stream: _Stream, at: int) -> str:
-    stream.seek(at)
-    return stream.read(16).hex(" ") or "end of file"
-
-
-def _bytes_difference(left: _Stream, right: _Stream, name: str, hints: Sequence[Hint]) -> Difference:
-    at, a, b = first_difference(left, right)
-    if name.endswith(".pyc") and 8 <= at < 12:
-        return Difference((), f"bytes at {at:#x}", a, b, "clock")  # the source's mtime (PEP 552)
-    windows = []
-    for stream in (left, right):
-        stream.seek(max(0, at - 4096))
-        windows.append(stream.read(_WINDOW))
-    pair, cause = _strings(windows[0], windows[1], hints)
-    return Difference((), f"bytes at {at:#x}", *(pair if pair and cause else (a, b)), cause)
-
-
-def _strings(a: bytes, b: bytes, hints: Sequence[Hint]) -> tuple[tuple[str, str] | None, str | None]:
-    """The most telling pair of differing strings, and its cause."""
-    pairs = list(zip(_strings_only_in(a, b), _strings_only_in(b, a)))  # noqa: B905 - one may have more
-    for x, y in pairs:
-        if cause := cause_of(x, y, hints):
-            return _quoted_pair(x, y), cause
-    return (_quoted_pair(*pairs[0]) if pairs else None), None
-
-
-def _strings_only_in(data: bytes, other: bytes) -> list[str]:
-    theirs = set(printable(other))
-    return list(islice((text for text in printable(data) if text not in theirs), _PAIRS))
-
-
-# --- ELF ---------------------------------------------------------------------------------------
-
-
-def _elf_differences(
-    left: _Stream,
-    ours: Sequence[Section],
-    right: _Stream,
-    theirs: Sequence[Section],
-    hints: Sequence[Hint],
-) -> Iterator[Difference]:
-    a, b = _keyed(ours), _keyed(theirs)
-    found: list[Difference] = []
-    for key in dict.fromkeys([*a, *b]):
-        explain = len(found) < _EXPLAINED_SECTIONS
-        if difference := _section_difference(left, a.get(key), right, b.get(key), hints, explain=explain):
-            found.append(difference)
-    names = {difference.path[0] for difference in found}
-    debug_only = all(_DEBUG.match(name) or name == _BUILD_ID for name in names)
-    named = any(difference.cause for difference in found)
-    for each in found:
-        section = each.path[0]
-        if section == _BUILD_ID:
-            yield replace(each, cause="build-id", follows=len(names) > 1)
-        elif each.cause:
-            yield each
-        elif debug_only:
-            # Offsets into a string table shift with the strings.
-            yield replace(each, cause="debug-info", follows=named)
-        elif _DEBUG.match(section):
-            yield replace(each, follows=True)
-        elif _DEVICE.search(section) and ".text" not in names:
-            yield replace(each, cause="cuda")
-        else:
-            yield each
-
-
-def _keyed(sections: Sequence[Section]) -> dict[tuple[str, int], Section]:
-    seen: Counter[str] = Counter()
-    keyed = {}
-    for section in sections:
-        keyed[(section.name, seen[section.name])] = section
-        seen[section.name] += 1
-    return keyed
-
-
-def _section_difference(
-    left: _Stream, a: Section | None, right: _Stream, b: Section | None, hints: Sequence[Hint], *, explain: bool
-) -> Difference | None:
-    if a is None or b is None:
-        name = a.name if a else b.name if b else ""
-        sizes = [f"{section.size} bytes" if section else "absent" for section in (a, b)]
-        return Difference((name,), "section", sizes[0], sizes[1])
-    at = _first_in_section(left, a, right, b)
-    if at is None and a.size == b.size:
-        return None
-    at = at or 0
-    pair, cause = _section_strings(left, a, right, b, at, hints) if explain else (None, None)
-    if pair is None or (cause is None and not _holds_text(a.name)):
-        pair = (_section_hex(left, a, at), _section_hex(right, b, at))
-    return Difference((a.name,), "section", pair[0], pair[1], cause)
-
-
-def _section_strings(
-    left: _Stream, a: Section, right: _Stream, b: Section, at: int, hints: Sequence[Hint]
-) -> tuple[tuple[str, str] | None, str | None]:
-    start = 0 if at < _WINDOW // 2 else at - 4096
-    x, y = section_bytes(left, a, start, _WINDOW), section_bytes(right, b, start, _WINDOW)
-    if max(len(x), len(y)) > _WINDOW:  # inflated
-        start = max(0, _prefix(x, y) - 4096)
-        x, y = x[start : start + _WINDOW], y[start : start + _WINDOW]
-    return _strings(x, y, hints)
-
-
-def _section_hex(stream: _Stream, section: Section, at: int) -> str:
-    stream.seek(section.offset + at)
-    data = stream.read(max(0, min(16, section.stored - at)))
-    return f"{at:#x}: {data.hex(' ') or f'end of {section.size} bytes'}"
-
-
-def _holds_text(section: str) -> bool:
-    return section.startswith((".rodata", ".comment", ".debug_str", ".debug_line_str", ".data"))
-
-
-def _first_in_section(left: _Stream, a: Section, right: _Stream, b: Section) -> int | None:
-    at = 0
-    while at < max(a.stored, b.stored):
-        left.seek(a.offset + at)
-        right.seek(b.offset + at)
-        x = left.read(max(0, min(_CHUNK, a.stored - at)))
-        y = right.read(max(0, min(_CHUNK, b.stored - at)))
-        if x != y:
-            return at + _prefix(x, y)
-        at += _CHUNK
-    return None
-
-
-# --- text --------------------------------------------------------------------------------------
-
-
-def text_differences(left: str, right: str, name: str, hints: Sequence[Hint]) -> Iterator[Difference]:
-    """The first lines that differ between two texts."""
-    if left.replace("\r\n", "\n") == right.replace("\r\n", "\n"):
-        counts = [f"{text.count(chr(13) + chr(10))} lines end in CRLF" for text in (left, right)]
-        yield Difference((), "line endings", counts[0], counts[1], "line-endings")
-        return
-    pairs = _line_pairs(left.split("\n"), right.split("\n"))
-    whole = _block_cause([a for _, a, _ in pairs if a is not None], [b for _, _, b in pairs if b is not None], name)
-
-    def cause(a: str | None, b: str | None) -> str | None:
-        if whole or a is None or b is None:
-            return whole
-        return _line_cause(a, b, name) or cause_of(a, b, hints)
-
-    for number, a, b in pairs[:_LINES]:
-        x, y = _quoted_pair("absent" if a is None else a, "absent" if b is None else b)
-        yield Difference((), f"line {number}", x, y, cause(a, b))
-    if len(pairs) > _LINES:
-        more = f"{len(pairs) - _LINES} more lines differ"
-        causes = (cause(a, b) for _, a, b in pairs[_LINES:_MATCHED_LINES])
-        yield Difference((), "more lines", more, more, next((c for c in causes if c), None))
-
-
-def _line_pairs(a: list[str], b: list[str]) -> list[tuple[int, str | None, str | None]]:
-    """(line number on the left, or on the right if it is only there; left line; right line)."""
-    start = 0
-    while start < min(len(a), len(b)) and a[start] == b[start]:
-        start += 1
-    end = 0
-    while end < min(len(a), len(b)) - start and a[-1 - end] == b[-1 - end]:
-        end += 1
-    ours, theirs = a[start : len(a) - end], b[start : len(b) - end]
-    if len(ours) == len(theirs) or max(len(ours), len(theirs)) > _MATCHED_LINES:
-        blocks = [("replace", 0, len(ours), 0, len(theirs))]
-    else:
-        matcher = SequenceMatcher(None, ours, theirs, autojunk=False)
-        blocks = [block for block in matcher.get_opcodes() if block[0] != "equal"]
-    return [
-        (start + 1 + (i if x is not None else j) + offset, x, y)
-        for _, i, i_end, j, j_end in blocks
-        for offset, (x, y) in enumerate(zip_longest(ours[i:i_end], theirs[j:j_end]))
-        if x != y
-    ]
-
-
-def _block_cause(ours: list[str], theirs: list[str], name: str) -> str | None:
-    """The cause that a block of lines shows only as a whole: its order."""
-    if len(ours) > 1 and Counter(ours) == Counter(theirs):
-        return "set-order" if name.endswith(".dist-info/METADATA") else "file-order"
-    return "set-order" if same_items("\n".join(ours), "\n".join(theirs)) else None
-
-
-def _line_cause(a: str, b: str, name: str) -> str | None:
-    for member, field, cause in (
-        (".dist-info/WHEEL", "Generator:", "backend-version"),
-        (".dist-info/METADATA", "Metadata-Version:", "metadata-version"),
-    ):
-        if name.endswith(member) and a.startswith(field) and b.startswith(field):
-            return cause
-    return None
-
-
-def _quoted_pair(a: str, b: str) -> tuple[str, str]:
-    """Both texts from a little before their first difference on."""
-    at = next((i for i, pair in enumerate(zip(a, b)) if pair[0] != pair[1]), min(len(a), len(b)))  # noqa: B905 - the shorter one decides
-    start = max(0, at - _QUOTED // 2) if max(len(a), len(b)) > _QUOTED else 0
-    mark = "..." if start else ""
-    return mark + _quoted(a[start:]), mark + _quoted(b[start:])
-
-
-def _quoted(value: object) -> str:
-    text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
-    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."

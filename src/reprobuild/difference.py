@@ -1,9 +1,11 @@
-"""What a comparison reports: levels and differences."""
+"""What a comparison reports: levels and differences, with a short quotation of each side."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 from reprobuild.errors import ExitCode
+
+_QUOTED = 96  # characters
 
 
 class Level(StrEnum):
@@ -59,3 +61,17 @@ class Difference:
     cause: str | None = None
     follows: bool = False
     level: Level = Level.PAYLOAD
+
+
+def quoted_pair(a: str, b: str) -> tuple[str, str]:
+    """Both texts from a little before their first difference on."""
+    at = next((i for i, pair in enumerate(zip(a, b)) if pair[0] != pair[1]), min(len(a), len(b)))  # noqa: B905 - the shorter one decides
+    start = max(0, at - _QUOTED // 2) if max(len(a), len(b)) > _QUOTED else 0
+    mark = "..." if start else ""
+    return mark + quoted(a[start:]), mark + quoted(b[start:])
+
+
+def quoted(value: object) -> str:
+    """As much of a value as a report shows."""
+    text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."

@@ -14,7 +14,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from reprobuild import backend, lockfile, places, process, sdistfile, source, toolchain
+from reprobuild import backend, export, lockfile, places, process, sdistfile, source, toolchain
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, BuildFailed, IndexFailed, LockStale, SourceUnusable, redacted
 from reprobuild.files import read_text, scratch_folder, write_atomically
@@ -77,7 +77,7 @@ def make(
     """
     when = _moment(config, exclude_newer, upgrade)
     with scratch_folder(Path(tempfile.gettempdir()), "reprobuild-lock-") as scratch:
-        exported = source.open_source(config.root, scratch, allow_dirty=True)
+        exported = export.open_source(config.root, scratch, allow_dirty=True)
         (scratch / "src").mkdir()
         source.place(exported, scratch / "src", "sorted")
         here = scratch / "src" / exported.subdirectory

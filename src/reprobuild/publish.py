@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from packaging.utils import NormalizedName, parse_sdist_filename, parse_wheel_filename
 from packaging.version import Version
 
-from reprobuild import places, process, rebuild, verification
+from reprobuild import places, process, rebuild, recorded, verification
 from reprobuild.archive import open_archive
 from reprobuild.difference import Level
 from reprobuild.digest import Digest, chunks_of
@@ -234,10 +234,10 @@ def _copied(path: Path, scratch: Path) -> _Copy:
     except BadInput as error:
         raise NotPublishable(error.reason, error.remedy) from error
     _check_metadata(metadata, path.name)
-    beside = rebuild.record_path(path)
+    beside = recorded.record_path(path)
     if beside.is_file():
         with beside.open("rb") as stream:
-            write_atomically(rebuild.record_path(copy), chunks_of(stream))
+            write_atomically(recorded.record_path(copy), chunks_of(stream))
     return _Copy(path, copy, digest, name, version, _attestation(path, copy, digest))
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reprobuild.archive import open_archive
-from reprobuild.infer import seconds_of
 from reprobuild.wheelfile import WheelFile
+from reprobuild.ziptime import seconds_of
 
 #: How far apart the recorded times of what one build wrote may lie, in seconds.
 _CLOCK_WINDOW = 3600

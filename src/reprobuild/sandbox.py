@@ -7,7 +7,6 @@ machine; it takes the fixed path when nobody else holds it, and can only ask pro
 What a kind could not give is in :class:`Guarantees`, goes into the record, and is said to the user.
 """
 
-import fcntl
 import functools
 import os
 import re
@@ -15,15 +14,16 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Literal, Protocol
+from typing import Literal, Protocol
 
 from reprobuild import process
 from reprobuild.clock import Clock, preload
 from reprobuild.errors import SandboxUnavailable, ToolMissing
-from reprobuild.files import remove_orphans, remove_tree, scratch_folder
+from reprobuild.files import scratch_folder
+from reprobuild.workspace import Workspace, workspace
 
 #: Folders of a workspace; each lies at ``<root>/<name>`` inside.
 FOLDERS = ("src", "asked", "env", "wheels", "out", "tmp", "cache")
@@ -36,10 +36,6 @@ _TOOLS, _HOOKS = "/tmp/reprobuild-tools", "/tmp/reprobuild-hooks"  # noqa: S108 
 _SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
 _SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives")
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - used only for a new folder of mode 0700
-_MEMORY_WANTED = 2 << 30
-#: How many times their packed size sources and build requirements may grow in a build.
-_GROWTH = 20
 #: What a wrapper says of itself, when it is all that was said.
 _SANDBOX_FAILED = re.compile(r"((bwrap|unshare|mount|hostname|sh): .*(\n\s.*)*\n?)+")
 #: Where programs look how many processors there are; nothing else of /sys is shown.
@@ -149,8 +145,7 @@ class Box:
         self,
         kind: _Kind,
         surroundings: Surroundings,
-        host: Path,
-        held: Path,
+        place: Workspace,
         private: Path,
         guarantees: Guarantees,
         readable: Sequence[Path],
@@ -160,12 +155,11 @@ class Box:
         self.memory = memory << 20 if memory else None
         self.timeout: float | None = None
         self.guarantees = guarantees
-        self.root = surroundings.root if guarantees.fixed_path or kind.name != "plain" else str(host)
+        self.root = surroundings.root if guarantees.fixed_path or kind.name != "plain" else str(place.folder)
         self.readable = tuple(readable)
         self.uv = process.find("uv")
         self._kind = kind
-        self._host = host
-        self._held = held
+        self._host, self._held = place.folder, place.held
         self.private = private
 
     def inside(self, *parts: str) -> str:
@@ -496,16 +490,16 @@ def open_box(
         WriteFailed: no room for a workspace.
     """
     chosen = choose(kind)
-    for parent in {Path(tempfile.gettempdir()), _SHARED_MEMORY}:
-        remove_orphans(parent)
     outside = tuple(path for path in dict.fromkeys(readable) if not path.is_relative_to("/usr"))
+    namespaces = chosen.name != "plain"
     with (
+        workspace(None if namespaces else Path(surroundings.root), source_size, environment_size) as place,
         scratch_folder(Path(tempfile.gettempdir()), "reprobuild-private-") as private,
-        _workspace(chosen, surroundings, _scratch_parent(source_size, environment_size)) as (host, fixed),
-        _held_folder(chosen, host, source_size) as held,
     ):
-        namespaces = chosen.name != "plain"
-        for folder in (*(host / name for name in FOLDERS), *(held / name for name in _HELD if namespaces)):
+        for folder in (
+            *(place.folder / name for name in FOLDERS),
+            *(place.held / name for name in _HELD if namespaces),
+        ):
             folder.mkdir(mode=0o755, exist_ok=True)
         (private / "stage").mkdir()
         (private / "tools").mkdir()
@@ -513,14 +507,14 @@ def open_box(
         _write_etc(private / "etc", surroundings)
         guarantees = Guarantees(
             kind=chosen.name,
-            fixed_path=fixed,
+            fixed_path=place.fixed,
             network_off=namespaces,
             confined=is_confined(chosen.name),
             fixed_hostname=namespaces,
             fixed_user=chosen.name == "bubblewrap",
-            fixed_directory_order=_is_in_memory(held),
+            fixed_directory_order=place.ordered,
         )
-        box = Box(chosen, surroundings, host, held, private, guarantees, outside, memory)
+        box = Box(chosen, surroundings, place, private, guarantees, outside, memory)
         box.timeout = timeout
         if surroundings.clock != "real":
             box.tools[0].mkdir(exist_ok=True)
@@ -540,97 +534,6 @@ def _on_processors(count: int) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, here)
-
-
-@contextmanager
-def _workspace(kind: _Kind, surroundings: Surroundings, parent: Path) -> Iterator[tuple[Path, bool]]:
-    """The workspace's folder outside, and whether the build will see it at the path it should have."""
-    if kind.name != "plain":
-        with scratch_folder(parent, "reprobuild-work-") as folder:
-            yield folder, True
-        return
-    wanted = Path(surroundings.root)
-    lock = _claim(wanted)
-    if lock is None:
-        with scratch_folder(Path(tempfile.gettempdir()), f"{wanted.name}-") as folder:
-            yield folder, False
-        return
-    try:
-        yield wanted, True
-    finally:
-        remove_tree(wanted)
-        lock.truncate(0)
-        lock.close()
-
-
-def _claim(folder: Path) -> IO[bytes] | None:
-    """Take a fixed folder for this process alone; None when that can't be done safely.
-
-    The lock lies beside the folder and holds the identity of the folder that it is about. So what a killed
-    build left behind is cleared away, and a folder that somebody else made there is not.
-    """
-    with suppress(OSError):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        name = folder.with_name(f".{folder.name}.{os.getuid()}.lock")
-        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        lock = os.fdopen(descriptor, "r+b")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.lexists(folder) and lock.read() == _identity(folder):
-                remove_tree(folder)
-            folder.mkdir(mode=0o700)
-            lock.seek(0)
-            lock.truncate()
-            lock.write(_identity(folder))
-            lock.flush()
-        except OSError:
-            lock.close()
-        else:
-            return lock
-    return None
-
-
-def _identity(folder: Path) -> bytes:
-    state = folder.lstat()
-    return f"{state.st_dev}:{state.st_ino}".encode()
-
-
-@contextmanager
-def _held_folder(kind: _Kind, host: Path, size: int) -> Iterator[Path]:
-    """Where the held folders lie: in shared memory where that is possible and roomy enough."""
-    if kind.name == "plain":
-        yield host
-        return
-    parent = _SHARED_MEMORY if _fits_in_memory(_GROWTH * size) else Path(tempfile.gettempdir())
-    with scratch_folder(parent, "reprobuild-held-") as folder:
-        yield folder
-
-
-def _scratch_parent(source_size: int, environment_size: int | None) -> Path:
-    if environment_size is not None and _fits_in_memory(_GROWTH * (source_size + environment_size)):
-        return _SHARED_MEMORY
-    return Path(tempfile.gettempdir())
-
-
-def _fits_in_memory(size: int) -> bool:
-    """Whether shared memory can take a folder of some bytes: roomy, writable, and not mounted noexec."""
-    if not _is_in_memory(_SHARED_MEMORY) or not os.access(_SHARED_MEMORY, os.W_OK):
-        return False
-    if os.statvfs(_SHARED_MEMORY).f_flag & os.ST_NOEXEC:
-        return False
-    return shutil.disk_usage(_SHARED_MEMORY).free >= max(_MEMORY_WANTED, size)
-
-
-def _is_in_memory(path: Path) -> bool:
-    """Whether a path lies on a tmpfs, by the mount table (proc_pid_mounts(5))."""
-    best, kind = "", ""
-    with suppress(OSError):
-        resolved = path.resolve()
-        for line in Path("/proc/mounts").read_text(encoding="utf-8", errors="replace").splitlines():
-            _, where, fs_type, *_ = line.split(" ")
-            if resolved.is_relative_to(where) and len(where) >= len(best):
-                best, kind = where, fs_type
-    return kind == "tmpfs"
 
 
 def _write_etc(folder: Path, around: Surroundings) -> None:

@@ -18,7 +18,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
-from reprobuild import attest, bom, graph, lockfile, pep770, process, project, rebuild
+from reprobuild import attest, bom, graph, lockfile, pep770, process, project, recorded
 from reprobuild.archive import open_archive
 from reprobuild.attest import ImageRecord, Json
 from reprobuild.bom import MEDIA_TYPE, SUFFIX, Document, Part, Purl, purl_of
@@ -400,9 +400,9 @@ def _files_of(wheel: WheelFile) -> Iterator[Part]:
 
 def _makers(path: Path) -> tuple[Part, ...]:
     """What the record beside a file says that built it."""
-    if not rebuild.record_path(path).exists():
+    if not recorded.record_path(path).exists():
         return ()
-    record = rebuild.read_record(path)
+    record = recorded.read_record(path)
     interpreter = record.dependency("interpreter")
     about = interpreter.get("annotations", {})
     name, version = record.text(about, "implementation"), record.text(about, "version")
@@ -414,7 +414,7 @@ def _makers(path: Path) -> tuple[Part, ...]:
         purl=Purl("generic", name, version),
         digests=(record.sha256(interpreter),),
     )
-    files = (rebuild.locked_file(record, each) for each in record.dependencies("build-requirement"))
+    files = (recorded.locked_file(record, each) for each in record.dependencies("build-requirement"))
     return (*pep770.makers_of(files), python)
 
 

@@ -17,6 +17,7 @@ from reprobuild import (
     attest,
     backend,
     bom,
+    export,
     fatbin,
     interpreter,
     lockfile,
@@ -112,7 +113,7 @@ def build(
     with scratch_folder(Path(tempfile.gettempdir()), "reprobuild-") as scratch, process.workers(1) as pool:
         pool.submit(choose, "auto")  # it tries the sandbox out, which git needn't wait for
         observer.step("exporting the source")
-        exported = source.open_source(
+        exported = export.open_source(
             where, scratch, allow_dirty=allow_dirty, epoch=source.epoch_from_environment(os.environ)
         )
         if what == "sdist" and exported.kind == "sdist":

@@ -17,14 +17,17 @@ import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reprobuild.errors import BadInput, LockStale
 from reprobuild.image import dockerfile
 from reprobuild.image.lint import lint
 from reprobuild.image.lint.rules import RULES, Rule
-from reprobuild.image.stages import BaseImage, resolve
+from reprobuild.image.resolve import resolve
 from reprobuild.oci.model import ImageConfig, Platform
+
+if TYPE_CHECKING:
+    from reprobuild.image.stages import BaseImage
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "dockerfile-causes.md"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from reprobuild import process, source, toolchain, wheel
+from reprobuild import export, process, toolchain, wheel
 from reprobuild.archive import extract_tar
 from reprobuild.digest import Digest
 from reprobuild.index import Index
@@ -64,7 +64,7 @@ def everything_but_the_umask(around: Surroundings) -> Surroundings:
 def built(folder: Path, scratch: Path, kind: str, *surroundings: Surroundings) -> list[Path]:
     """A project's wheel, made once in each of some surroundings."""
     scratch.mkdir()
-    exported = source.open_source(folder, scratch, allow_dirty=False, epoch=None)
+    exported = export.open_source(folder, scratch, allow_dirty=False, epoch=None)
     index = Index(folder)
     inputs = wheel.resolve(exported, scratch, index, python=None)
     made = []

@@ -10,7 +10,8 @@ from reprobuild.errors import BadInput, ReprobuildError
 from reprobuild.image import dockerfile as dockerfiles
 from reprobuild.image.context import Context, Nodes, place
 from reprobuild.image.pins import moved, pin
-from reprobuild.image.stages import Copy, resolve
+from reprobuild.image.resolve import resolve
+from reprobuild.image.stages import Copy
 from reprobuild.oci.model import Platform
 from reprobuild.oci.tree import Node, Text
 

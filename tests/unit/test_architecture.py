@@ -16,10 +16,11 @@ from reprobuild.cli import app
 PACKAGE = Path(reprobuild.__file__).parent
 #: Top to bottom: a module imports only from above it. A folder counts as one module.
 LAYERS = """
-    __init__ errors digest files process progress guilty clock archive elf fatbin wheelfile oci sandbox variations
-    interpreter project lockfile advisories places index gitcmd source inside toolchain backend sdistfile sdist lock
-    attest graph bom pep770 wheel causes difference contents compare rebuild evidence infer replay published
-    dependencies batch keys bundle sign policy verification audit sarif image sbom publish doctor cli __main__
+    __init__ errors digest files process progress guilty clock archive elf fatbin wheelfile oci workspace sandbox
+    variations interpreter project lockfile advisories places index gitcmd lfs source checkout export inside toolchain
+    backend sdistfile sdist lock attest graph bom pep770 wheel causes difference lines binary contents compare
+    recorded rebuild evidence ziptime guesses infer replay subject published dependencies batch keys bundle sign
+    policy verification audit sarif image sbom publish doctor cli __main__
     """.split()
 SLOW = ["build", "packaging", "pypi_simple", "requests", "rfc8785", "rich"]
 COMMANDS = list(app._COMMANDS)

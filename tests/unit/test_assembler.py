@@ -19,7 +19,7 @@ from reprobuild.image.context import Context, Nodes
 from reprobuild.image.dockerfile import parse
 from reprobuild.image.environment import assemble as environment_of
 from reprobuild.image.environment import with_own
-from reprobuild.image.stages import resolve
+from reprobuild.image.resolve import resolve
 from reprobuild.image.target import Target
 from reprobuild.index import Damaged, Index
 from reprobuild.lockfile import Lockfile, Pin

@@ -23,10 +23,12 @@ from reprobuild.errors import (
     SandboxUnavailable,
     WriteFailed,
 )
+from reprobuild.guesses import Guess
 from reprobuild.index import LockedFile, ReleasedFile
-from reprobuild.infer import Guess, Hypothesis
-from reprobuild.published import Checked, Origin, Try
+from reprobuild.infer import Hypothesis
+from reprobuild.published import Checked, Try
 from reprobuild.replay import Replay
+from reprobuild.subject import Origin
 
 UPLOADED = "2026-10-01T12:00:00Z"
 GUESSES = (Guess("backend", "demo==1", "WHEEL says so"), Guess("clock", "none", "no other evidence"))
@@ -87,7 +89,7 @@ class World:
 def world(monkeypatch, tmp_path):
     monkeypatch.setenv("REPROBUILD_CACHE_DIR", str(tmp_path / "cache"))
     made = World()
-    monkeypatch.setattr(published, "select", made.select)
+    monkeypatch.setattr(batch, "select", made.select)
     monkeypatch.setattr(published, "check", made.check)
     monkeypatch.setattr(sandbox, "choose", lambda _: SimpleNamespace(name="bubblewrap"))
     return made

@@ -12,7 +12,8 @@ from reprobuild.errors import ReprobuildError
 from reprobuild.image import dockerfile as dockerfiles
 from reprobuild.image.assembler import Assembly, Origins, assemble
 from reprobuild.image.context import Context, Nodes
-from reprobuild.image.stages import BaseImage, Copy, ImageSpec, Step, resolve
+from reprobuild.image.resolve import resolve
+from reprobuild.image.stages import BaseImage, Copy, ImageSpec, Step
 from reprobuild.oci.layer import Compression
 from reprobuild.oci.model import Platform
 from reprobuild.oci.tree import Node, Text

@@ -25,6 +25,7 @@ from reprobuild.compare import Difference, Level, Verdict
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, ExitCode, LockStale, ReprobuildError, WriteFailed
 from reprobuild.sandbox import Guarantees
+from reprobuild.subject import Origin
 from reprobuild.variations import USUAL_NAMES
 
 PROGRAM = [sys.executable, "-m", "reprobuild"]
@@ -535,7 +536,7 @@ def unbuilt(**values):
     guesses = [SimpleNamespace(name="python", value="3.9", evidence="")]
     best: Any = published.Try(SimpleNamespace(guesses=guesses), None, failure=FORGED)  # type: ignore[arg-type]
     file: Any = SimpleNamespace(file=SimpleNamespace(filename="a.whl"), uploaded="")
-    origin = published.Origin("sdist", "a.tar.gz", {"tree": "\x1b[2J"})
+    origin = Origin("sdist", "a.tar.gz", {"tree": "\x1b[2J"})
     return published.Checked(file, origin, (best,), **values)
 
 

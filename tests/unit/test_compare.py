@@ -491,7 +491,7 @@ def test_a_large_member_is_compared_as_a_small_one_is(verdict, monkeypatch, stor
     expected = only(verdict(*pair))
     assert expected.path == ("b",)
     monkeypatch.setattr("reprobuild.contents._TEXT_LIMIT", 10)
-    monkeypatch.setattr("reprobuild.contents._CHUNK", 4096)
+    monkeypatch.setattr("reprobuild.binary._CHUNK", 4096)
     monkeypatch.setattr("reprobuild.contents._ZEROS", bytes(4096))
     monkeypatch.setattr("reprobuild.contents._LARGE", 10)
     monkeypatch.setattr("reprobuild.contents._MEMORY", 10)
@@ -561,7 +561,7 @@ def test_recompressed_members_are_read_ahead_on_both_sides(verdict, monkeypatch)
 
 
 def test_strings_are_looked_for_in_some_sections_alone(verdict, monkeypatch):
-    monkeypatch.setattr("reprobuild.contents._EXPLAINED_SECTIONS", 2)
+    monkeypatch.setattr("reprobuild.binary._EXPLAINED_SECTIONS", 2)
     left, right = ({f".rodata{n}": f"at /{side}/here/x.c".encode() for n in range(3)} for side in ("one", "two"))
     found = verdict({"a.so": elf_of(left)}, {"a.so": elf_of(right)})
     assert [d.cause for d in found.differences if d.path[-1].startswith(".rodata")] == ["build-path"] * 2 + [None]
@@ -569,7 +569,7 @@ def test_strings_are_looked_for_in_some_sections_alone(verdict, monkeypatch):
 
 
 def test_a_string_late_in_a_compressed_section_is_found(verdict, monkeypatch):
-    monkeypatch.setattr("reprobuild.contents._WINDOW", 8192)
+    monkeypatch.setattr("reprobuild.binary._WINDOW", 8192)
     rows = [f"name{n:06}".encode() for n in range(3000)]
 
     def so(path):

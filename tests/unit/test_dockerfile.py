@@ -5,7 +5,8 @@ import pytest
 
 from reprobuild.errors import BadInput, LockStale
 from reprobuild.image import dockerfile as dockerfiles
-from reprobuild.image.stages import BaseImage, Copy, Folder, resolve
+from reprobuild.image.resolve import resolve
+from reprobuild.image.stages import BaseImage, Copy, Folder
 from reprobuild.oci.model import ImageConfig, Platform
 
 AMD64 = Platform("linux", "amd64")

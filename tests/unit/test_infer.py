@@ -11,6 +11,7 @@ from packaging.version import Version
 from reprobuild.archive import Entry
 from reprobuild.difference import Difference, Level
 from reprobuild.digest import Digest
+from reprobuild.guesses import choices_of
 from reprobuild.infer import MOST_HOPELESS_TRIES, MOST_TRIES, Aspect, Outcome, Search, outcome_of
 from reprobuild.wheelfile import WheelFile
 
@@ -52,7 +53,7 @@ def wheel(*entries, generator="setuptools (75.6.0)", mode=0o644, built="2024-12-
 
 
 def search(published, sdist=(), uploaded=UPLOADED, requires_python=">=3.9", here=HERE, **options):
-    return Search(published, sdist, uploaded, requires_python, here, **options)
+    return Search(choices_of(published, sdist, uploaded, requires_python, here, **options))
 
 
 def one(published, sdist=(), **options):

@@ -5,104 +5,44 @@ import struct
 import time
 import zipfile
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
-from packaging.tags import Tag
 from packaging.version import Version
 
-from reprobuild import infer, interpreter, lock, project, published
+from reprobuild import export, lock, project, published, subject
 from reprobuild.archive import open_archive
 from reprobuild.compare import Difference, Level, Verdict
 from reprobuild.digest import Digest
-from reprobuild.errors import BadInput, BuildFailed, ExitCode, IndexFailed, NotComparable
+from reprobuild.errors import BadInput, BuildFailed, ExitCode
+from reprobuild.guesses import Guess
 from reprobuild.index import Index, LockedFile, ReleasedFile
-from reprobuild.infer import Aspect, Guess, Hypothesis
+from reprobuild.infer import Aspect, Hypothesis
 from reprobuild.process import ToolTimeout
 from reprobuild.progress import SILENT
 from reprobuild.replay import Replay, set_clock
 from reprobuild.source import Source
+from reprobuild.subject import Origin, Subject
 from reprobuild.wheel import Inputs
 from reprobuild.wheelfile import WheelFile
+from reprobuild.ziptime import offset_of
 
 INFO = "demo-1.0.dist-info"
 WRITTEN = (2026, 11, 21, 8, 0, 0)
 RECORDED = (2024, 12, 4, 17, 35, 24)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("six==1.17.0", ("six", "1.17.0")), (" Typing_Extensions == 4.16 ", ("typing-extensions", "4.16"))],
-)
-def test_a_requirement_is_a_name_and_a_version(text, expected):
-    assert published.parse(text) == expected
-
-
-@pytest.mark.parametrize(
-    "text", ["six", "six==", "==1", "six==1.*", "six>=1", "../six==1", "six==1;x", "six[a]==1", "six==" + "9" * 5000]
-)
-def test_anything_else_is_refused(text):
-    with pytest.raises(BadInput, match="is not NAME==VERSION"):
-        published.parse(text)
-
-
-def released(*names):
-    return tuple(ReleasedFile(LockedFile("demo", "1.0", name, Digest.of_bytes(name.encode())), "") for name in names)
-
-
-def test_the_wheel_that_would_be_installed_here_is_checked(monkeypatch):
-    ranks = {Tag("cp311", "cp311", "linux_x86_64"): 0, Tag("py3", "none", "any"): 1}
-    monkeypatch.setattr(interpreter, "find", lambda _: SimpleNamespace(tag_ranks=ranks, tags=tuple(ranks)))
-    own, pure, other = (
-        f"demo-1.0-{tag}.whl" for tag in ("cp311-cp311-linux_x86_64", "py3-none-any", "cp39-cp39-win32")
-    )
-    files = released(other, pure, own, "demo-1.0.tar.gz")
-    assert published._wheel_of(files, "demo", "1.0").file.filename == own
-    assert published._wheel_of(released(other, pure), "demo", "1.0").file.filename == pure
-    assert published._wheel_of(released(other), "demo", "1.0").file.filename == other
-    assert published._sdist_of(files, "demo", "1.0").file.filename == "demo-1.0.tar.gz"
-
-
-def test_a_release_without_a_wheel_or_an_sdist_says_so():
-    with pytest.raises(IndexFailed, match=r"no wheel of demo 1\.0"):
-        published._wheel_of(released("demo-1.0.tar.gz"), "demo", "1.0")
-    with pytest.raises(IndexFailed, match=r"no sdist \(\.tar\.gz\) of demo 1\.0"):
-        published._sdist_of(released("demo-1.0-py3-none-any.whl"), "demo", "1.0")
-
-
-def test_a_wheel_is_named_by_its_path_or_its_release():
-    assert published.Subject.of("six==1.17") == published.Subject("six", "1.17")
-    path = "/tmp/Typing_Extensions-4.16.0-py3-none-any.whl"
-    assert published.Subject.of(path) == published.Subject("typing-extensions", "4.16.0", Path(path))
-    with pytest.raises(BadInput, match="doesn't have the name of a wheel"):
-        published.Subject.of("demo.whl")
-
-
-def test_a_file_is_what_the_index_has_or_the_report_says_that_it_is_not(tmp_path):
-    path = tmp_path / "demo-1.0-py3-none-any.whl"
-    path.write_bytes(path.name.encode())
-    subject = published.Subject("demo", "1.0", path)
-    files = tuple(replace(each, uploaded="2026-01-01T00:00:00Z") for each in released(path.name))
-    assert published._wheel(files, subject) == (files[0], ())
-    path.write_bytes(b"other")
-    wheel, notes = published._wheel(files, subject)
-    assert (wheel.uploaded, wheel.file.digest) == ("", Digest.of_bytes(b"other"))
-    assert "The index offers another file of the name" in notes[0]
-    assert "The index offers no demo-1.0" in published._wheel((), subject)[1][0]
-
-
 @pytest.mark.parametrize(("confined", "notes"), [(True, ()), (False, (published.IN_VIEW,))])
 def test_a_build_that_could_see_the_wheel_proves_less(tmp_path, monkeypatch, confined, notes):
     monkeypatch.setattr(published, "is_confined", lambda _: confined)
-    monkeypatch.setattr(published, "read_wheel", lambda path: SimpleNamespace(path=path, generator=""))
-    monkeypatch.setattr(published, "_open_origin", lambda *_: (None, published.Origin("folder", "demo", {})))
+    monkeypatch.setattr(subject, "read_wheel", lambda path: SimpleNamespace(path=path, generator=""))
+    monkeypatch.setattr(export, "open_source", lambda *_: SimpleNamespace(digests={}))
     monkeypatch.setattr(published._Checker, "run", lambda _: ())
-    monkeypatch.setattr(published, "_wheel", lambda *_: (SimpleNamespace(uploaded=""), ()))
+    monkeypatch.setattr(subject, "_wheel", lambda *_: (SimpleNamespace(uploaded=""), ()))
     path = tmp_path / "demo-1.0-py3-none-any.whl"
-    found = published.check(published.Subject("demo", "1.0", path), settings=tmp_path, origin="demo")
+    found = published.check(Subject("demo", "1.0", path), settings=tmp_path, origin="demo")
     assert found.notes == notes
 
 
@@ -161,9 +101,9 @@ def test_constraints_that_are_none_are_refused(tmp_path):
 def test_a_folder_with_something_in_it_is_left_as_it_is(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(BadInput, match="not an empty folder"):
-        published.check(published.Subject("demo", "1.0"), settings=tmp_path, keep=tmp_path)
+        published.check(Subject("demo", "1.0"), settings=tmp_path, keep=tmp_path)
     with pytest.raises(BadInput, match="not an empty folder"):
-        published.check(published.Subject("demo", "1.0"), settings=tmp_path, keep=tmp_path / "file")
+        published.check(Subject("demo", "1.0"), settings=tmp_path, keep=tmp_path / "file")
 
 
 def test_both_wheels_and_their_trees_are_kept_whole(tmp_path, monkeypatch):
@@ -207,80 +147,6 @@ def test_a_kept_tree_is_for_its_owner_to_write(tmp_path):
     assert published._keep(tmp_path / "kept", tmp_path / "one.whl", None) is None
     tree = tmp_path / "kept/published/tree"
     assert [(tree / name).stat().st_mode & 0o7777 for name in ("a.py", "b.sh", "c.py")] == [0o644, 0o755, 0o600]
-
-
-# --- which files of a release ------------------------------------------------------------------------
-
-LINUX = "demo-1.0-cp311-cp311-linux_x86_64.whl"
-PURE = "demo-1.0-py3-none-any.whl"
-WINDOWS = "demo-1.0-cp311-cp311-win_amd64.whl"
-SDIST = "demo-1.0.tar.gz"
-
-
-@pytest.fixture
-def select(monkeypatch, tmp_path):
-    """What is selected of a folder of links with some files, for an interpreter of Linux."""
-    own = SimpleNamespace(
-        version="3.11.7",
-        platform="linux-x86_64",
-        tags=("cp311-cp311-linux_x86_64", "py3-none-any"),
-        tag_ranks={Tag("cp311", "cp311", "linux_x86_64"): 0, Tag("py3", "none", "any"): 1},
-    )
-    monkeypatch.setattr(interpreter, "find", lambda _: own)
-    monkeypatch.setenv("REPROBUILD_CACHE_DIR", str(tmp_path / "cache"))
-
-    def of(names, locked=()):
-        links = tmp_path / "links"
-        links.mkdir(exist_ok=True)
-        for name in names:
-            (links / name).write_bytes(name.encode())
-        (tmp_path / "uv.toml").write_text('no-index = true\nfind-links = ["links"]\n')
-        monkeypatch.delenv("UV_FIND_LINKS", raising=False)
-        digests = frozenset(Digest.of_bytes(name.encode()) for name in locked)
-        found = published.select(Index(tmp_path), "demo", "1.0", digests)
-        return tuple(each.file.filename for each in found)
-
-    return of
-
-
-@pytest.mark.parametrize(
-    ("locked", "expected"),
-    [
-        ((), (LINUX, SDIST)),
-        ((LINUX, PURE, WINDOWS, SDIST), (LINUX, SDIST)),
-        ((PURE, SDIST), (PURE, SDIST)),
-        ((PURE,), (PURE, SDIST)),
-        ((PURE, SDIST, "demo-1.0-cp312-cp312-linux_x86_64.whl"), (PURE, SDIST)),
-    ],
-    ids=["no hash", "all", "the pure one and the sdist", "the pure one", "and one that a folder need not have"],
-)
-def test_the_wheel_is_the_one_that_the_lock_admits_and_this_interpreter_likes_best(select, locked, expected):
-    assert select((LINUX, PURE, WINDOWS, SDIST), locked) == expected
-
-
-@pytest.mark.parametrize(
-    ("there", "locked", "says"),
-    [
-        ((WINDOWS, SDIST), (), r"no wheel for Python 3\.11\.7 on linux-x86_64"),
-        ((SDIST,), (SDIST,), "has no wheel"),
-        ((LINUX, SDIST), (SDIST,), "has no wheel"),
-        ((PURE,), (), r"has no sdist \(\.tar\.gz\)"),
-        ((PURE, "demo-1.0.zip"), (PURE,), r"has no sdist \(\.tar\.gz\)"),
-    ],
-)
-def test_what_a_release_lacks_makes_it_not_comparable(select, there, locked, says):
-    with pytest.raises(NotComparable, match=says):
-        select(there, locked)
-
-
-@pytest.mark.parametrize(
-    ("there", "locked"),
-    [((), ()), ((), (PURE,)), ((PURE, SDIST), ("another",)), ((PURE, SDIST), (PURE, "another sdist"))],
-    ids=["no release", "no release for a hash", "another wheel", "another sdist"],
-)
-def test_a_release_without_what_the_lock_names_is_an_error(select, there, locked):
-    with pytest.raises(IndexFailed):
-        select(there, locked)
 
 
 # --- the recorded clock ------------------------------------------------------------------------------
@@ -402,8 +268,9 @@ def tried(level=None, failure="", pins=(), cause=None, **options):
 
 
 def checked(*tries):
-    (wheel,) = released("demo-1.0-py3-none-any.whl")
-    return published.Checked(wheel, published.Origin("sdist", "demo-1.0.tar.gz", {}), tries)
+    name = "demo-1.0-py3-none-any.whl"
+    wheel = ReleasedFile(LockedFile("demo", "1.0", name, Digest.of_bytes(name.encode())), "")
+    return published.Checked(wheel, Origin("sdist", "demo-1.0.tar.gz", {}), tries)
 
 
 GONE = f"{lock.UNRESOLVED}: there is no version of that"
@@ -506,7 +373,7 @@ def test_the_clock_is_replayed_in_every_time_zone(pair, monkeypatch, zone, ahead
     written, older = (time.gmtime(each)[:6] for each in (now, now - 7200))
     theirs = {"a.py": OLD, f"{INFO}/RECORD": RECORDED}
     wheel, made = pair(theirs, {"a.py": older, f"{INFO}/RECORD": written})
-    replay = set_clock(wheel, made, STARTED, infer.offset_of(zone, STARTED))
+    replay = set_clock(wheel, made, STARTED, offset_of(zone, STARTED))
     assert replay is not None
     assert replay.members == (f"{INFO}/RECORD",)
 
@@ -549,6 +416,7 @@ def test_a_strangers_settings_show_a_build_nothing_more(tmp_path, monkeypatch):
     monkeypatch.setattr("reprobuild.source.peek", lambda *_: None)
     monkeypatch.setattr(published, "_members", lambda _: ())
     search = SimpleNamespace(next=Hypothesis, learn=None)
+    monkeypatch.setattr("reprobuild.published.choices_of", lambda *_, **__: {})
     monkeypatch.setattr("reprobuild.infer.Search", lambda *_, **__: search)
     seen = []
 
@@ -578,14 +446,6 @@ def test_a_tool_that_builds_by_itself_knows_no_build_system(tmp_path):
     assert (own.backend, own.build_requires, own.backend_path) == ("flit.buildapi", (), ())
     assert project.load(own.root).backend == "flit.buildapi"
     assert project.load(tmp_path).backend == "other"
-
-
-def test_only_files_that_a_lock_admits_are_taken(tmp_path, monkeypatch):
-    listed = released("demo-1.0-py3-none-any.whl", "demo-1.0.tar.gz")
-    monkeypatch.setattr(Index, "release", lambda *_: listed)
-    other = frozenset((Digest.of_bytes(b"another"), listed[1].file.digest))
-    with pytest.raises(IndexFailed, match="no wheel of demo"):
-        published.check(published.Subject("demo", "1.0", digests=other), settings=tmp_path)
 
 
 def test_the_best_rebuilt_wheel_is_the_one_that_is_kept(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from reprobuild.dependencies import Dependency
 from reprobuild.difference import Level
 from reprobuild.digest import Digest
 from reprobuild.errors import ExitCode
-from reprobuild.infer import Guess
+from reprobuild.guesses import Guess
 
 UPLOADED = "2026-10-01T12:00:00Z"
 HOSTILE = "a\x1b[31m\x00 b]]> | `c` <script> & ![x](y)\ud800\ufffe\u202e"

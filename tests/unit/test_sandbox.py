@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reprobuild import process, sandbox
+from reprobuild import process, sandbox, workspace
 from reprobuild.errors import SandboxUnavailable
 from reprobuild.process import ToolFailed, ToolTimeout, ToolTooLarge
 from reprobuild.sandbox import KINDS, USUAL, Guarantees, Surroundings, choose, observed, open_box
@@ -439,7 +439,16 @@ def test_the_order_of_making_is_the_order_of_listing_where_that_is_promised(kind
 def test_a_source_that_does_not_fit_into_memory_lies_on_disk(kind, around):
     with open_box(kind, around, source_size=1 << 60) as box:
         assert not box.outside("src").is_relative_to("/dev/shm")
-        assert box.guarantees.fixed_directory_order == sandbox._is_in_memory(box.outside("src"))
+        assert box.guarantees.fixed_directory_order == workspace._is_in_memory(box.outside("src"))
+
+
+@pytest.mark.parametrize(("size", "is_roomy"), [(None, False), (0, True), (1 << 60, False)])
+def test_the_whole_workspace_lies_in_memory_where_it_is_known_to_fit(monkeypatch, size, is_roomy):
+    """Of what uv is to put there only the packed size is known."""
+    monkeypatch.setattr(workspace, "_fits_in_memory", lambda size: size < 1 << 30)
+    with workspace.workspace(None, 0, size) as place:
+        assert place.folder.is_relative_to("/dev/shm") is is_roomy
+        assert place.held.is_relative_to("/dev/shm")
 
 
 @pytest.mark.parametrize(
@@ -454,7 +463,7 @@ def test_a_source_that_does_not_fit_into_memory_lies_on_disk(kind, around):
 )
 def test_the_mount_table_says_what_lies_in_memory(monkeypatch, tmp_path, mounts, answer):
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: mounts.replace("{}", str(tmp_path)))
-    assert sandbox._is_in_memory(tmp_path / "below") is answer
+    assert workspace._is_in_memory(tmp_path / "below") is answer
 
 
 # --- the plain kind's fixed path -------------------------------------------------------------------

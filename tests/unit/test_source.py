@@ -12,8 +12,9 @@ import pytest
 from reprobuild import gitcmd, process, source
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, DigestMismatch, SourceUnusable, ToolMissing
+from reprobuild.export import clone, open_source
 from reprobuild.files import scratch_folder
-from reprobuild.source import EARLIEST_EPOCH, epoch_from_environment, open_source, peek, place
+from reprobuild.source import EARLIEST_EPOCH, epoch_from_environment, peek, place
 
 #: The committer date that every test's environment sets: 2026-10-01 12:00 UTC.
 COMMITTED_AT = 1_790_856_000
@@ -919,7 +920,7 @@ def remote(git, repository):
 @pytest.mark.parametrize("ref", ["v1", "side", "commit"])
 def test_a_commit_elsewhere_is_cloned(git, remote, scratch, tmp_path, ref):
     name = git(remote, "rev-parse", "v1").strip()
-    opened = source.clone(f"git+file://{remote}@{name if ref == 'commit' else ref}", scratch)
+    opened = clone(f"git+file://{remote}@{name if ref == 'commit' else ref}", scratch)
     assert opened.digests["gitCommit"] == name
     (tmp_path / "out").mkdir()
     place(opened, tmp_path / "out", "sorted")
@@ -927,13 +928,13 @@ def test_a_commit_elsewhere_is_cloned(git, remote, scratch, tmp_path, ref):
 
 
 def test_a_folder_of_a_repository_elsewhere(remote, scratch):
-    assert source.clone(f"git+file://{remote}@v1#subdirectory=sub", scratch).subdirectory == "sub"
+    assert clone(f"git+file://{remote}@v1#subdirectory=sub", scratch).subdirectory == "sub"
     with pytest.raises(BadInput, match="is not a folder in the repository"):
-        source.clone(f"git+file://{remote}@v1#subdirectory=../..", scratch.parent / "other")
+        clone(f"git+file://{remote}@v1#subdirectory=../..", scratch.parent / "other")
 
 
 def test_a_checkout_without_an_epoch_has_the_present_time(remote, scratch, tmp_path):
-    opened = source.clone(f"git+file://{remote}@v1", scratch)
+    opened = clone(f"git+file://{remote}@v1", scratch)
     started = int(time.time())
     (tmp_path / "out").mkdir()
     place(replace(opened, own_times=True), tmp_path / "out", "sorted")
@@ -953,14 +954,14 @@ def test_a_checkout_without_an_epoch_has_the_present_time(remote, scratch, tmp_p
 )
 def test_addresses_that_are_refused(scratch, address, reason):
     with pytest.raises(BadInput, match=re.escape(reason)):
-        source.clone(address, scratch)
+        clone(address, scratch)
 
 
 def test_what_is_not_there_can_not_be_cloned(remote, scratch, tmp_path):
     with pytest.raises(SourceUnusable, match="git can't fetch"):
-        source.clone(f"git+file://{tmp_path}/none@v1", scratch)
+        clone(f"git+file://{tmp_path}/none@v1", scratch)
     with pytest.raises(SourceUnusable, match="has no commit v2"):
-        source.clone(f"git+file://{remote}@v2", scratch)
+        clone(f"git+file://{remote}@v2", scratch)
 
 
 def test_a_clone_holds_what_the_commit_and_its_tags_hold_and_no_more(git, remote, scratch):
@@ -970,7 +971,7 @@ def test_a_clone_holds_what_the_commit_and_its_tags_hold_and_no_more(git, remote
     git(remote, "add", "--all")
     git(remote, "commit", "--quiet", "--message", "later")
     hidden = git(remote, "rev-parse", "HEAD:wheel").strip()
-    opened = source.clone(f"git+file://{remote}@v1", scratch)
+    opened = clone(f"git+file://{remote}@v1", scratch)
     held = git(scratch / "clone", "cat-file", "--batch-all-objects", "--batch-check")
     assert opened.digests["gitCommit"] in held
     assert hidden not in held
@@ -983,4 +984,4 @@ def test_a_submodule_can_not_be_a_folder_of_this_machine(git, remote, repository
     git(remote, "commit", "--quiet", "--all", "--message", "with a submodule")
     git(remote, "tag", "v2")
     with pytest.raises(SourceUnusable, match="git can't fetch"):
-        source.clone(f"git+file://{remote}@v2", scratch)
+        clone(f"git+file://{remote}@v2", scratch)

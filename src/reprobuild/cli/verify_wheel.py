@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
-from reprobuild import rebuild, variations
+from reprobuild import rebuild, recorded, variations
 from reprobuild.backend import What
 from reprobuild.causes import CAUSES
 from reprobuild.cli.attesting import attest_option, vote_of, voter
@@ -200,7 +200,7 @@ def _is_published(what: str, options: Mapping[str, Any]) -> bool:
         return "==" in what
     if not path.name.endswith(".whl"):
         return False
-    return not rebuild.record_path(path).exists() or options["origin"] is not None
+    return not recorded.record_path(path).exists() or options["origin"] is not None
 
 
 def _verify_published(
@@ -215,8 +215,9 @@ def _verify_published(
 ) -> None:
     from reprobuild import published  # noqa: PLC0415 - only this way of asking needs it
     from reprobuild.cli import published as told  # noqa: PLC0415 - the same
+    from reprobuild.subject import Subject  # noqa: PLC0415 - the same
 
-    subject = published.Subject.of(what)
+    subject = Subject.of(what)
     confinement = told.confinement(sandbox, options.pop("timeout"), options.pop("memory"))
     try:
         with console:
@@ -245,7 +246,7 @@ def keep_vote(outcome: rebuild.Rebuilt, signer: Any) -> str:  # noqa: ANN401 - a
     """Sign what came out, and put it beside the file; where it is."""
     from reprobuild.image.signed import File  # noqa: PLC0415 - only with --attest
 
-    record = Digest.of_file(rebuild.record_path(outcome.path))
+    record = Digest.of_file(recorded.record_path(outcome.path))
     statement = vote_of(
         outcome.path.name,
         outcome.verdict,

@@ -21,7 +21,8 @@ from reprobuild.image.aptarchive import SOURCES, Apt, Installed, addresses, sour
 from reprobuild.image.aptlock import AptLock, Closure, Package, Wanted, architecture_of
 from reprobuild.image.context import Tree
 from reprobuild.image.dockerfile import Dockerfile
-from reprobuild.image.stages import PINNED, BaseImage, global_arguments
+from reprobuild.image.origins import global_arguments
+from reprobuild.image.stages import PINNED, BaseImage
 from reprobuild.image.target import platforms_of
 from reprobuild.oci.model import Platform
 from reprobuild.oci.transport import Answer, Transport, resumed

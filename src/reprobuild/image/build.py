@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from reprobuild import __version__, attest, lockfile, process, project, source
+from reprobuild import __version__, attest, export, lockfile, process, project, source
 from reprobuild.attest import Json
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, LockMissing
@@ -22,7 +22,8 @@ from reprobuild.image.built import Built, Image
 from reprobuild.image.context import Context, Tree
 from reprobuild.image.environment import Environment
 from reprobuild.image.own import OwnWheel
-from reprobuild.image.stages import BaseImage, ImageSpec, resolve
+from reprobuild.image.resolve import resolve
+from reprobuild.image.stages import BaseImage, ImageSpec
 from reprobuild.image.target import Target, platforms_of, target_of
 from reprobuild.index import Damaged, Index, LockedFile
 from reprobuild.lockfile import Lockfile
@@ -406,7 +407,7 @@ def _copied(definition: Definition, assembly: Assembly) -> Iterator[Json]:
 
 def exported_of(where: Path, scratch: Path, *, allow_dirty: bool) -> Source:
     """The source of a project's images: its commit, as for wheels."""
-    return source.open_source(where, scratch, allow_dirty=allow_dirty, epoch=source.epoch_from_environment(os.environ))
+    return export.open_source(where, scratch, allow_dirty=allow_dirty, epoch=source.epoch_from_environment(os.environ))
 
 
 def temporary() -> Path:

@@ -12,7 +12,8 @@ from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, shown
 from reprobuild.files import TEXT_LIMIT
 from reprobuild.image.dockerfile import Dockerfile, parse
-from reprobuild.image.stages import PINNED, Mention, mentions
+from reprobuild.image.origins import Mention, mentions
+from reprobuild.image.stages import PINNED
 from reprobuild.oci.model import INDEXES, Index, Manifest, Platform
 from reprobuild.project import Config
 

@@ -29,7 +29,7 @@ from reprobuild.oci.layout import Layout
 from reprobuild.oci.model import INDEXES, Platform
 from reprobuild.oci.model import Index as ImageIndex
 from reprobuild.progress import SILENT, Observer
-from reprobuild.rebuild import differing, source_of
+from reprobuild.recorded import differing, source_of
 from reprobuild.sandbox import USUAL, Surroundings
 from reprobuild.variations import USUAL_NAMES, VARIATIONS
 

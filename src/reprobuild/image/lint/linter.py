@@ -21,7 +21,8 @@ from reprobuild.image.lint import shell
 from reprobuild.image.lint.checks import CHECKS
 from reprobuild.image.lint.rules import RULES, Rule
 from reprobuild.image.lint.run import COMMIT, EPOCH, Found, Run, assigned, commands_of, context_text
-from reprobuild.image.stages import NAMED_CONTEXTS, PINNED, global_arguments
+from reprobuild.image.origins import global_arguments
+from reprobuild.image.stages import NAMED_CONTEXTS, PINNED
 from reprobuild.oci.model import Platform
 
 #: What a Dockerfile may copy from without a digest: contexts that this project makes from locks.
