@@ -102,6 +102,10 @@ class MakeSdist(Protocol):
 
 def pytest_configure(config: pytest.Config) -> None:
     """Say, before there are workers, where the engine of this test run lies; the first test that asks starts it."""
+    # With it, each of the thousands of programs that the tests start would compile all that it imports.
+    sys.dont_write_bytecode = False
+    for environment in (os.environ, _ENGINE_ENVIRONMENT):
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
     if not hasattr(config, "workerinput"):
         # Docker's socket is in it, and a socket's path can't be long.
         folder = tempfile.mkdtemp(prefix="reprobuild-engine-", dir="/tmp")
