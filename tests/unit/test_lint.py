@@ -262,6 +262,7 @@ def test_long_chains_of_variables_end():
     """Each of these hands its value to all that follow."""
     assert names("RUN " + "X=$X$(date); " * 500 + "echo $X > /f\n") == ["clock-in-file"]
     assert names("RUN " + "X=$X$(date); " * 500 + "echo $X\n") == []
+    assert names("RUN " + "X=$X$(date); " * 500 + "echo $X; Y=$X; echo $Y > /f\n") == ["clock-in-file"]
 
 
 # --- waivers -------------------------------------------------------------------------------------------------------
