@@ -49,7 +49,7 @@ def deal(request: pytest.FixtureRequest) -> Callable[..., list[Item]]:
 
 def rows(items: Sequence[Item], workers: int) -> list[list[Item]]:
     """What each worker is given at first."""
-    scheduler = WorkStealingScheduling(SimpleNamespace(getvalue=lambda _: ["popen"] * workers))  # type: ignore[arg-type]
+    scheduler = WorkStealingScheduling(SimpleNamespace(getvalue=lambda _: ["popen"] * workers))
     nodes: list[Any] = [Node() for _ in range(workers)]
     for node in nodes:
         scheduler.add_node(node)
