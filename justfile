@@ -9,6 +9,9 @@ python := env("PYTHON", ">=3.11")
 # With no environment activated, and never through `uv run`, which would write a lock of its own.
 unexport VIRTUAL_ENV
 
+# With it, every program would compile all that it imports, each time: uv installs no bytecode.
+unexport PYTHONDONTWRITEBYTECODE
+
 [private]
 default:
     @just --list --unsorted

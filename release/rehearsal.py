@@ -393,7 +393,8 @@ class Rehearsal:
         parts += [sorted((name, value) for name, value in settings.items() if name.startswith("RELEASE_"))]
         parts += [self.digests(actor, patterns, but=step.makes) for actor, patterns in step.reads]
         parts += [sorted(map(file_digest, services.advisories.glob("*.json")))] if step.audits else []
-        parts += [file_digest(services.sigstore.trusted_root), self.signer] if step.signs else []
+        parts += [file_digest(services.sigstore.trusted_root)] if step.signs else []
+        parts += [self.signer] if step.signs and step.actor == SIGNER.name else []
         parts += [services.instance] if step.pushes else []
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

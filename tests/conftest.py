@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import fcntl
 import functools
 import hashlib
 import importlib.util
@@ -100,8 +101,19 @@ class MakeSdist(Protocol):
         """Write an sdist of a folder into another."""
 
 
+class MadeOnce(Protocol):
+    """The fixture ``made_once``."""
+
+    def __call__(self, name: str, make: Callable[[Path], None]) -> Path:
+        """The folder of that name, which ``make`` writes if no test has; it isn't there yet when that is called."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Say, before there are workers, where the engine of this test run lies; the first test that asks starts it."""
+    # With it, each of the thousands of programs that the tests start would compile all that it imports.
+    sys.dont_write_bytecode = False
+    for environment in (os.environ, _ENGINE_ENVIRONMENT):
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
     if not hasattr(config, "workerinput"):
         # Docker's socket is in it, and a socket's path can't be long.
         folder = tempfile.mkdtemp(prefix="reprobuild-engine-", dir="/tmp")
@@ -116,6 +128,39 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         if (folder / "engine.json").exists():
             _engine("down")
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With several workers, let each begin with its share of what takes long."""
+    if workers := getattr(config, "workerinput", {}).get("workercount", 0):
+        items[:] = dealt(items, workers)
+
+
+def dealt(items: Sequence[pytest.Item], workers: int) -> list[pytest.Item]:
+    """The tests in an order that gives each worker the long ones first, then whole files of slow ones, then the rest.
+
+    worksteal begins with a row for each worker, equal parts in the order of collection; who is done takes the last
+    half of another's row. So what is left to the end has to be quick, or one worker runs it while the others wait.
+    """
+    sizes = [(len(items) + number) // workers for number in range(workers)]
+    rows: list[list[pytest.Item]] = [[] for _ in sizes]
+    long = [each for each in items if each.get_closest_marker("long")]
+    files: dict[Path, list[pytest.Item]] = {}
+    quick: list[pytest.Item] = []
+    for each in items:
+        if not each.get_closest_marker("long"):
+            of_one_module = not {"unit", "property"}.isdisjoint(each.path.parts)
+            (quick if of_one_module else files.setdefault(each.path, [])).append(each)
+    for number, each in enumerate(long):
+        rows[number % workers].append(each)
+    for tests in sorted(files.values(), key=len, reverse=True):
+        min(rows, key=len).extend(tests)
+    left = iter([*quick, *(each for row, size in zip(rows, sizes, strict=True) for each in row[size:])])
+    for row, size in zip(rows, sizes, strict=True):
+        del row[size:]
+        row += [next(left) for _ in range(size - len(row))]
+    return [each for row in rows for each in row]
 
 
 def _engine(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -318,6 +363,23 @@ def shared_caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = base / "caches"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def made_once(shared_caches: Path) -> MadeOnce:
+    """Folders of this test run, each made by whichever test of whichever worker asks first; don't write there."""
+
+    def get(name: str, make: Callable[[Path], None]) -> Path:
+        folder, new = shared_caches / name, shared_caches / f"{name}.new"
+        with (shared_caches / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                shutil.rmtree(new, ignore_errors=True)  # of one that failed
+                make(new)
+                new.rename(folder)
+        return folder
+
+    return get
 
 
 @pytest.fixture(autouse=True)

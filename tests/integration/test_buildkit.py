@@ -109,6 +109,7 @@ def digits(tmp_path: Path, base_image: Callable[[str], str], git: Git, reprobuil
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.network
 def test_an_image_with_run_is_the_same_again_and_runs(
     digits: Path, run: Cli, docker: Mapping[str, str], repository: str, git: Git, tmp_path: Path

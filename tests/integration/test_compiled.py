@@ -76,6 +76,7 @@ def built(folder: Path, scratch: Path, kind: str, *surroundings: Surroundings) -
     return made
 
 
+@pytest.mark.long
 @pytest.mark.network
 @pytest.mark.parametrize("requirement", SDISTS)
 def test_a_wheel_of_an_sdist_is_the_same_in_other_surroundings(

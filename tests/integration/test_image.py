@@ -22,26 +22,31 @@ from reprobuild.errors import ExitCode, ToolMissing
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from tests.conftest import Cli, Git
+    from tests.conftest import Cli, Git, MadeOnce
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits"
 pytestmark = pytest.mark.network
 
 
 @pytest.fixture
-def digits(tmp_path: Path, base_image: Callable[[str], str], git: Git, reprobuild: Cli) -> Path:
+def digits(tmp_path: Path, base_image: Callable[[str], str], git: Git, reprobuild: Cli, made_once: MadeOnce) -> Path:
     """The example, its bases pinned by `reprobuild lock`, in a clean checkout."""
+    tagged, _, digest = base_image("debian").partition("@")
+    tagged += ":latest"
+
+    def lock(folder: Path) -> None:
+        shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__", "venv", "dist"))
+        for path in folder.glob("images/*/Dockerfile"):
+            text = path.read_text()
+            assert "127.0.0.1:5000/base/debian:latest" in text
+            path.write_text(text.replace("127.0.0.1:5000/base/debian:latest", tagged))
+        reprobuild("lock", "--project", folder)
+        for path in folder.glob("images/*/Dockerfile"):
+            assert f"FROM {tagged}@{digest}" in path.read_text()
+        reprobuild("lock", "--check", "--project", folder)
+
     folder = tmp_path / "digits"
-    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__", "venv", "dist"))
-    tagged = base_image("debian").partition("@")[0] + ":latest"
-    for path in folder.glob("images/*/Dockerfile"):
-        text = path.read_text()
-        assert "127.0.0.1:5000/base/debian:latest" in text
-        path.write_text(text.replace("127.0.0.1:5000/base/debian:latest", tagged))
-    reprobuild("lock", "--project", folder)
-    for path in folder.glob("images/*/Dockerfile"):
-        assert f"FROM {tagged}@{base_image('debian').partition('@')[2]}" in path.read_text()
-    reprobuild("lock", "--check", "--project", folder)
+    shutil.copytree(made_once("digits", lock), folder)
     git(folder, "init", "--quiet")
     commit(git, folder)
     return folder
@@ -58,6 +63,7 @@ def run(*command: str | Path, env: Mapping[str, str]) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["training", "inference"])
 def test_an_image_is_the_same_from_other_folders_umasks_and_pythons(
     digits: Path, name: str, reprobuild: Cli, git: Git, tmp_path: Path
@@ -213,6 +219,7 @@ def test_a_change_of_the_app_changes_one_layer(
     assert not any("numpy" in each for each in paths)
 
 
+@pytest.mark.long
 def test_the_own_wheel_is_built_once_and_again_for_a_verdict(
     digits: Path, reprobuild: Cli, git: Git, tmp_path: Path, bubblewrap: None
 ) -> None:
@@ -271,6 +278,7 @@ def test_an_image_that_was_changed_is_found_out(digits: Path, reprobuild: Cli, t
     reprobuild("verify-image", tmp_path / "image", "--project", digits, code=ExitCode.RECORD_UNUSABLE)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["layout", "repository"])
 def test_a_base_that_its_registry_has_deleted_comes_from_the_archive(
     digits: Path, kind: str, repository: str, reprobuild: Cli, git: Git, tmp_path: Path

@@ -24,7 +24,7 @@ from reprobuild.wheelfile import read_wheel
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from tests.conftest import Cli, Cosign, Git, Projects
+    from tests.conftest import Cli, Cosign, Git, MadeOnce, Projects
 
 CYCLONEDX = "application/vnd.cyclonedx+json"
 PREDICATE = "https://cyclonedx.org/bom"
@@ -83,22 +83,18 @@ def via(lock: str) -> set[tuple[str, str]]:
 
 
 @pytest.fixture
-def locked(tmp_path: Path, reprobuild: Cli, git: Git, shared_caches: Path) -> Path:
+def locked(tmp_path: Path, reprobuild: Cli, git: Git, made_once: MadeOnce) -> Path:
     """A project with its locks, which are made once in a test run, committed."""
-    folder = tmp_path / "demo"
-    (folder / "src" / "demo").mkdir(parents=True)
-    (folder / "src" / "demo" / "__init__.py").write_text("")
-    (folder / "pyproject.toml").write_text(PROJECT)
-    git(folder, "init", "--quiet")
-    kept = shared_caches / "locks-of-demo"
-    if not (kept / "requirements.txt").is_file():
+
+    def lock(folder: Path) -> None:
+        (folder / "src" / "demo").mkdir(parents=True)
+        (folder / "src" / "demo" / "__init__.py").write_text("")
+        (folder / "pyproject.toml").write_text(PROJECT)
+        git(folder, "init", "--quiet")
         reprobuild("lock", cwd=folder)
-        kept.mkdir(exist_ok=True)
-        for name in ("constraints.txt", "requirements.txt"):
-            shutil.copyfile(folder / name, kept / f"{name}.{os.getpid()}")
-            (kept / f"{name}.{os.getpid()}").replace(kept / name)
-    for name in ("constraints.txt", "requirements.txt"):
-        shutil.copyfile(kept / name, folder / name)
+
+    folder = tmp_path / "demo"
+    shutil.copytree(made_once("locked-demo", lock), folder)
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--message", "A project")
     return folder

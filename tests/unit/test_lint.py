@@ -258,10 +258,17 @@ def test_requirements_with_hashes_are_found_in_the_context(tmp_path):
     assert found(body, folders=(tmp_path,)) == [(4, "pip-unhashed")]
 
 
+def test_two_values_may_reach_one_file():
+    body = "RUN X=$(date); Y=$X$(openssl rand -hex 8); echo $Y > /f\n"
+    assert sorted(names(body)) == ["clock-in-file", "random-in-file"]
+    assert names(body.replace(" > /f", "")) == []
+
+
 def test_long_chains_of_variables_end():
     """Each of these hands its value to all that follow."""
     assert names("RUN " + "X=$X$(date); " * 500 + "echo $X > /f\n") == ["clock-in-file"]
     assert names("RUN " + "X=$X$(date); " * 500 + "echo $X\n") == []
+    assert names("RUN " + "X=$X$(date); " * 500 + "echo $X; Y=$X; echo $Y > /f\n") == ["clock-in-file"]
 
 
 # --- waivers -------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import sys
 import tomllib
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -385,8 +386,9 @@ def test_the_action_ends_as_the_command_did(
     assert (tmp_path / "out").read_text() == f"level={level}\ndigest=\n"
 
 
-def test_a_line_of_the_rehearsal_is_written_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two machines work at a time: their lines got into each other."""
+@pytest.fixture
+def rehearsal(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """release/rehearsal.py."""
     monkeypatch.syspath_prepend(str(ROOT / "release"))
     spec = importlib.util.spec_from_file_location("release_rehearsal", ROOT / "release" / "rehearsal.py")
     assert spec
@@ -394,6 +396,11 @@ def test_a_line_of_the_rehearsal_is_written_in_one_piece(monkeypatch: pytest.Mon
     rehearsal = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, rehearsal)
     spec.loader.exec_module(rehearsal)
+    return rehearsal
+
+
+def test_a_line_of_the_rehearsal_is_written_in_one_piece(rehearsal: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two machines work at a time: their lines got into each other."""
     written: list[str] = []
 
     class Stream:
@@ -403,3 +410,28 @@ def test_a_line_of_the_rehearsal_is_written_in_one_piece(monkeypatch: pytest.Mon
     monkeypatch.setattr(sys, "stderr", Stream())
     rehearsal.say("done       a step")
     assert written == ["done       a step\n"]
+
+
+def test_who_signs_a_release_is_nothing_to_who_votes(rehearsal: Any, tmp_path: Path) -> None:
+    """Else the votes, which take longest, would be made again when a release is signed again."""
+    root = tmp_path / "trusted_root.json"
+    root.write_text("{}")
+    services = SimpleNamespace(
+        advisories=tmp_path, sigstore=SimpleNamespace(trusted_root=root), instance="one", has_docker=False
+    )
+    steps = [step for phase in rehearsal.phases() for step in phase]
+
+    def keys(**changed: Any) -> dict[str, str]:
+        tried = rehearsal.Rehearsal(tmp_path, tmp_path, SimpleNamespace(**{**vars(services), **changed.pop("at", {})}))
+        tried.signer = changed.pop("signer", tried.signer)
+        return {step.name: tried.key(step, "a commit", {}) for step in steps}
+
+    def affected(**changed: Any) -> set[str]:
+        return {name for name, key in keys(**changed).items() if key != keys()[name]}
+
+    assert affected(signer="mallory") == {"sbom sign (signer)"}
+    votes = {"vote (voter)", "vote (rebuilder)"}
+    assert affected(at={"instance": "two"}) == {"push (signer)"} | votes
+    root.with_name("other").write_text("{ }")
+    other = SimpleNamespace(trusted_root=root.with_name("other"))
+    assert affected(at={"sigstore": other}) == {"sbom sign (signer)"} | votes

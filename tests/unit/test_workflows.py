@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -35,6 +36,7 @@ def read(path: Path) -> Any:
     return yaml.safe_load(path.read_text())
 
 
+@functools.cache
 def jobs() -> dict[str, Any]:
     """Every job, by workflow and name."""
     return {f"{path.stem}/{name}": job for path in WORKFLOWS for name, job in read(path)["jobs"].items()}

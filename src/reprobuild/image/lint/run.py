@@ -50,6 +50,7 @@ class Run:
     _gone: dict[str, int] = field(
         init=False, default_factory=dict, compare=False
     )  # by path the last that takes it away
+    _lost: set[tuple[int, bool]] = field(init=False, default_factory=set, compare=False)  # what ends in no file
 
     def __post_init__(self) -> None:
         users: dict[str, list[int]] = {}
@@ -82,13 +83,14 @@ class Run:
         """Whether the output of a command gets into a file, as far as one can tell; or what it is given, if asked."""
         todo, seen = [(number, False), (number, True)][: 1 + given], set[tuple[int, bool]]()
         while todo:
-            if (step := todo.pop()) in seen:
+            if (step := todo.pop()) in seen or step in self._lost:
                 continue
             seen.add(step)
             onward = self._received(step[0]) if step[1] else self._put_out(step[0])
             if onward is None:
                 return True
             todo += onward
+        self._lost.update(seen)  # else a long chain would be followed to its end from each of its steps
         return False
 
     def _put_out(self, number: int) -> list[tuple[int, bool]] | None:
