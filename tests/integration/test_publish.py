@@ -5,15 +5,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from reprobuild import process
-from reprobuild.errors import ExitCode
+from reprobuild.errors import ExitCode, NotPublishable
+from reprobuild.places import Target
+from reprobuild.policy import Identity, of_this_job
+from reprobuild.publish import Demand, Published
+from reprobuild.publish import publish as publish_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -373,8 +379,11 @@ def test_attestations_arrive_and_verify(
     env = {**sigstore_stack.ci_environment(), "NO_PROXY": "*"}
     for name in NAMES:
         reprobuild("sign", released / "dist" / name, "--trust-config", sigstore_stack.trust_config, env=env)
-    done = publish(released, "--require", "unsafe-unverified", "--json")
-    assert [each["attestations"] for each in done.json["files"]] == [1, 1]
+    trust = ["--trusted-root", sigstore_stack.trusted_root, "--signer", WORKFLOW, GITHUB]
+    done = publish(released, "--require", "unsafe-unverified", *trust, "--json")
+    assert [(each["attestations"], each["attestedBy"]) for each in done.json["files"]] == [
+        (1, f"{WORKFLOW} ({GITHUB})")
+    ] * 2
     assert done.stderr.count("lists no attestation of it") == 2  # pypiserver takes none
     verifier = Verifier(trusted_root=TrustedRoot.from_file(str(sigstore_stack.trusted_root)))
     who = Identity(identity=WORKFLOW, issuer=GITHUB)
@@ -385,28 +394,113 @@ def test_attestations_arrive_and_verify(
         assert json.loads(payload)["subject"] == [{"name": upload.filename, "digest": {"sha256": digest}}]
 
 
-def attestation_of(name: str, sha256: str) -> dict[str, Any]:
-    statement = json.dumps({"subject": [{"name": name, "digest": {"sha256": sha256}}]}).encode()
-    return {"version": 1, "envelope": {"statement": base64.b64encode(statement).decode(), "signature": ""}}
+@pytest.fixture
+def offered(make_wheel: MakeWheel, sigstore_stack: Stack, tmp_path: Path) -> Callable[..., tuple[Published, ...]]:
+    """Publish a wheel with an attestation, but for the upload: of the workflow, or as it is changed."""
+    wheel = make_wheel(tmp_path)
+
+    def publish_it(
+        signers: tuple[Identity, ...] = (Identity(WORKFLOW, GITHUB),),
+        change: Callable[[dict[str, Any]], None] = lambda _: None,
+        claims: dict[str, Any] | None = None,
+        **said: Any,
+    ) -> tuple[Published, ...]:
+        digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        subject = {"name": wheel.name, "digest": {"sha256": digest}}
+        kind = "https://docs.example.org/attestations/publish/v1"
+        statement = {
+            "_type": "https://in-toto.io/Statement/v1",
+            "subject": [subject],
+            "predicateType": kind,
+            "predicate": None,
+        }
+        bundle = sigstore_stack.bundle(json.dumps({**statement, **said}).encode(), claims)
+        material, envelope = bundle["verificationMaterial"], bundle["dsseEnvelope"]
+        attestation = {
+            "version": 1,
+            "verification_material": {
+                "certificate": material["certificate"]["rawBytes"],
+                "transparency_entries": material["tlogEntries"],
+            },
+            "envelope": {"statement": envelope["payload"], "signature": envelope["signatures"][0]["sig"]},
+        }
+        change(attestation)
+        wheel.with_name(f"{wheel.name}.publish.attestation").write_text(json.dumps(attestation))
+        scratch = tmp_path / uuid.uuid4().hex
+        scratch.mkdir()
+        demand = Demand(level=None, trust=sigstore_stack.trusted_root, signers=signers)
+        return publish_files([wheel], Target({}, "", None), demand, scratch=scratch, dry_run=True)
+
+    return publish_it
+
+
+def test_an_attestation_of_whoever_is_to_sign_goes_along(offered: Callable[..., tuple[Published, ...]]) -> None:
+    assert [each.attested_by for each in offered()] == [f"{WORKFLOW} ({GITHUB})"]
+    job = of_this_job(
+        {
+            "GITHUB_ACTIONS": "true",
+            "GITHUB_SERVER_URL": "https://github.com",
+            "GITHUB_REPOSITORY": "example/wheels",
+        }
+    )
+    assert job
+    assert offered((job,))[0].attested_by == f"{WORKFLOW} ({GITHUB})"
+
+
+def _signature(attestation: dict[str, Any]) -> None:
+    raw = bytearray(base64.b64decode(attestation["envelope"]["signature"]))
+    raw[-1] ^= 1
+    attestation["envelope"]["signature"] = base64.b64encode(raw).decode()
+
+
+def _unlogged(attestation: dict[str, Any]) -> None:
+    attestation["verification_material"]["transparency_entries"] = []
+
+
+def _another_version(attestation: dict[str, Any]) -> None:
+    attestation["version"] = 2
+
+
+def _no_certificate(attestation: dict[str, Any]) -> None:
+    attestation["verification_material"]["certificate"] = base64.b64encode(b"none").decode()
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("how", "says"),
     [
-        b"",
-        b"{}",
-        b"[]",
-        json.dumps(attestation_of(NAMES[0], "0" * 64)).encode(),
-        b'{"envelope": {"statement": "e30="}}',
+        ({"signers": ()}, "nothing says by whose it should be"),
+        ({"signers": (Identity("someone@example.org", GITHUB),)}, "It should be of someone@example.org"),
+        (
+            {"signers": (Identity("**", GITHUB, "https://github.com/other/wheels"),)},
+            "of https://github.com/other/wheels",
+        ),
+        ({"signers": (Identity(WORKFLOW, "https://accounts.example.org"),)}, f"but not as {GITHUB} says"),
+        ({"change": _signature}, "Sigstore's client refuses it"),
+        ({"change": _unlogged}, "Sigstore's client refuses it"),
+        ({"change": _no_certificate}, "Sigstore's client refuses it"),
+        ({"change": _another_version}, "no attestation of PEP 740"),
+        ({"change": lambda attestation: attestation.clear()}, "no attestation of PEP 740"),
+        ({"change": lambda attestation: attestation["envelope"].clear()}, "it has no statement"),
+        ({"subject": [{"name": "demo-1.0-py3-none-any.whl", "digest": {"sha256": "0" * 64}}]}, "but the file has"),
+        ({"subject": []}, "no attestation of PEP 740"),
+        ({"predicateType": "https://slsa.dev/provenance/v1"}, "says something else"),
     ],
 )
-def test_an_attestation_of_something_else_is_refused(
-    released: Path, publish: Callable[..., Ended], index: Index, content: bytes
+def test_an_attestation_that_no_index_should_get_stops_all(
+    offered: Callable[..., tuple[Published, ...]], how: dict[str, Any], says: str
 ) -> None:
-    (released / "dist" / f"{NAMES[0]}.publish.attestation").write_bytes(content)
-    refused = publish(released, "--require", "unsafe-unverified", code=ExitCode.NOT_PUBLISHABLE)
-    assert f"{NAMES[0]}.publish.attestation" in refused.stderr
-    assert index.uploads == []
+    with pytest.raises(NotPublishable, match=re.escape(says)) as refused:
+        offered(**how)
+    assert "demo-1.0-py3-none-any.whl.publish.attestation" in refused.value.reason
+    assert refused.value.remedy
+
+
+def test_an_attestation_of_somebody_else_with_a_sound_signature_stops_all(
+    offered: Callable[..., tuple[Published, ...]], sigstore_stack: Stack
+) -> None:
+    claims = sigstore_stack.github("mallory/thief/.github/workflows/release.yml@refs/tags/v1")
+    with pytest.raises(NotPublishable, match="mallory/thief"):
+        offered(claims=claims)
 
 
 # --- what an index would refuse ------------------------------------------------------------------------
