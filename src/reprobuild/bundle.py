@@ -163,6 +163,8 @@ def strict_json(raw: bytes) -> Any:  # noqa: ANN401 - JSON
 
 
 def _document(raw: bytes, where: str) -> dict[str, Any]:
+    if not raw:
+        raise refused(where, "nothing of it was read")
     if len(raw) > BUNDLE_LIMIT:
         raise refused(where, f"it has more than {BUNDLE_LIMIT >> 20} MiB")
     try:
