@@ -12,6 +12,7 @@ from packaging.version import Version
 from reprobuild import advisories, attest, audit, process
 from reprobuild.advisories import Advisory, Package, Service, Severity, read_answer, severity_of
 from reprobuild.audit import Finding, Pinned, Report, Source
+from reprobuild.cli import audit as cli
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, LockMissing, NotAudited, RecordUnusable, SourceUnusable, ToolMissing
 from reprobuild.project import Ignore, load
@@ -419,6 +420,53 @@ def test_what_an_ignore_does(answering, one, counts, expired):
     assert finding.counts(Severity.LOW) is counts
     assert finding.expired == (one if expired else None)
     assert report.unused == (() if expired or not counts else (one,))
+
+
+def test_all_that_an_ignore_covers_is_shown(answering, capsys):
+    report = answering([advisory("A", "B", "C"), advisory("D", "E"), advisory("F")], [ignore("B")])
+    cli._tell(report, report.counting(), (), None)
+    said = capsys.readouterr().out
+    assert "jinja2 3.1.4: A (high), also B, C: it does no harm here" in said
+    head, *rows = said.splitlines()[:3]
+    assert [row[head.index("also") :].split("  ")[0].strip() for row in rows] == ["E", ""]
+    assert cli._json(report, Severity.LOW)["findings"][0]["aliases"] == ["B", "C"]
+
+
+PINNED = """
+[build-system]
+requires = ["jinja2<3"]
+[project]
+dependencies = ["Jinja2==3.1.4", "jinja2>=2", "click==8.2.0", "not a requirement", 3]
+optional-dependencies = {more = ["jinja2<=3.1.5"]}
+[dependency-groups]
+dev = ["jinja2~=3.1.0", {include-group = "other"}]
+odd = "jinja2==1"
+[tool.uv]
+constraint-dependencies = ["jinja2<3.1.6"]
+override-dependencies = "jinja2==1"
+"""
+HELD = """remedy: jinja2 3.1.6 or later
+  first change jinja2<3 in build-system.requires of pyproject.toml: it keeps jinja2 from 3.1.6
+  first change Jinja2==3.1.4 in project.dependencies of pyproject.toml: it keeps jinja2 from 3.1.6
+  first change jinja2<3.1.6 in tool.uv.constraint-dependencies of pyproject.toml: it keeps jinja2 from 3.1.6
+  first change jinja2<=3.1.5 in project.optional-dependencies.more of pyproject.toml: it keeps jinja2 from 3.1.6
+  reprobuild lock --upgrade jinja2"""
+
+
+def test_a_remedy_names_what_the_project_itself_pins(tmp_path, answering):
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "demo"\nversion = "1"\n')
+    config = load(tmp_path)
+    counting = answering([advisory()]).counting()
+    (tmp_path / "pyproject.toml").write_text(PINNED)
+    assert "\n".join(cli._remedies(counting, config)) == HELD
+    assert list(cli._remedies(counting, None)) == ["remedy: jinja2 3.1.6 or later"]
+    for text in ("", "project = 3", "build-system = []", "[", "[dependency-groups]\na = {}"):
+        (tmp_path / "pyproject.toml").write_text(text)
+        assert len(list(cli._remedies(counting, config))) == 2
+    (tmp_path / "pyproject.toml").unlink()
+    assert len(list(cli._remedies(counting, config))) == 2
+    unmended = answering([advisory(fixed=())]).counting()
+    assert list(cli._remedies(unmended, config)) == ["remedy: none known for all of jinja2: replace it"]
 
 
 def test_the_day_is_that_of_utc(answering):

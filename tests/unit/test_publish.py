@@ -288,8 +288,8 @@ def test_attachments_of_others_stay(layout, image, served, push):
 def test_attachments_of_many_at_once_are_all_kept(served, tmp_path):
     """Each reads what is there and puts it back with its own: whoever does so in between may not lose it."""
     folders = [Layout(tmp_path / str(number), create=True) for number in range(6)]
+    subject, *_ = [put_image(layout) for layout in folders]
     for layout in folders:
-        subject = put_image(layout)
         layout.add(subject)
         attach(layout, subject, KeySigner(PrivateKey.generate()).sign(statement(subject.digest)))
     target = Remote(Registries().of(Reference.parse(f"{served.host}/app:1")), "app")
