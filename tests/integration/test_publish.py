@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,12 +25,12 @@ from reprobuild.publish import publish as publish_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.conftest import Cli, Ended, MakeWheel, Projects
     from tests.index.server import Index
     from tests.sigstore.stack import Stack
 
+USER = "uploader"
 NAMES = ["with_hatchling-1.0-py3-none-any.whl", "with_hatchling-1.0.tar.gz"]
 WORKFLOW = "https://github.com/example/wheels/.github/workflows/release.yml@refs/tags/v1"
 GITHUB = "https://token.actions.githubusercontent.com"
@@ -305,11 +307,11 @@ def test_a_login_in_a_url_is_refused_or_hidden(released: Path, reprobuild: Cli, 
         assert secret not in text
 
 
-def test_no_secret_is_an_argument_of_uv(released: Path, publish: Callable[..., Ended], tmp_path: Path) -> None:
-    """What a program's arguments are, everybody on the machine may read."""
-    seen = tmp_path / "seen"
-    spy = tmp_path / "bin" / "uv"
-    spy.parent.mkdir()
+def arguments_of_uv(folder: Path, *command: str, cwd: Path, env: dict[str, str], code: int = 0) -> str:
+    """All arguments that a command gives uv, and what it says itself."""
+    seen = folder / "seen"
+    spy = folder / "bin" / "uv"
+    spy.parent.mkdir(exist_ok=True)
     spy.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >> {seen}\nexec {process.find("uv")} "$@"\n')
     spy.chmod(0o755)
     script = (
@@ -317,16 +319,25 @@ def test_no_secret_is_an_argument_of_uv(released: Path, publish: Callable[..., E
         f"process.find = lambda name: Path({str(spy)!r}) if name == 'uv' else found(name)\n"
         "cli.main()"
     )
-    import os  # noqa: PLC0415
-
-    env = {**os.environ, "UV_PUBLISH_TOKEN": "planted-secret-91c3"}
-    command = ["publish", "--publish-url", "http://127.0.0.1:9/", "--require", "unsafe-unverified"]
     done = subprocess.run(
-        [sys.executable, "-c", script, *command], cwd=released, env=env, capture_output=True, text=True, check=False
+        [sys.executable, "-c", script, *command],
+        cwd=cwd,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert done.returncode == ExitCode.PUBLISH_FAILED, done.stderr
-    assert "publish" in seen.read_text()
-    assert "planted-secret-91c3" not in seen.read_text() + done.stdout + done.stderr
+    assert done.returncode == code, done.stderr
+    return seen.read_text() + done.stdout + done.stderr
+
+
+def test_no_secret_is_an_argument_of_uv(released: Path, tmp_path: Path) -> None:
+    """What a program's arguments are, everybody on the machine may read."""
+    command = ["publish", "--publish-url", "http://127.0.0.1:9/", "--require", "unsafe-unverified"]
+    env = {"UV_PUBLISH_TOKEN": "planted-secret-91c3"}
+    seen = arguments_of_uv(tmp_path, *command, cwd=released, env=env, code=ExitCode.PUBLISH_FAILED)
+    assert "publish" in seen
+    assert "planted-secret-91c3" not in seen
 
 
 # --- trusted publishing --------------------------------------------------------------------------------
@@ -522,3 +533,88 @@ def test_several_releases_in_one_folder(publish: Callable[..., Ended], make_whee
     refused = publish(tmp_path, code=ExitCode.BAD_INPUT)
     assert "several releases: demo 1.0, demo 1.1" in refused.stderr
     assert "There is no wheel or sdist" in publish(tmp_path / "dist", code=ExitCode.BAD_INPUT).stderr
+
+
+# --- logins that aren't variables ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def keyring(tmp_path: Path, index: Index, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A keyring on PATH that knows the index's password, as uv asks one; what it was asked, in a file."""
+    asked = tmp_path / "asked"
+    program = tmp_path / "keyring-bin" / "keyring"
+    program.parent.mkdir()
+    program.write_text(
+        f'#!/bin/sh\nprintf "%s\\n" "$*" >> {asked}\n'
+        f'case "$*" in "get {index.url}"*" {USER}") printf "%s\\n" {index.password} ;; *) exit 1 ;; esac\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return asked
+
+
+@pytest.fixture
+def wheel(make_wheel: MakeWheel, tmp_path: Path) -> Path:
+    """What nobody needs to build."""
+    return make_wheel(tmp_path / "dist")
+
+
+def test_a_keyring_is_asked_for_the_password(
+    wheel: Path, keyring: Path, publish: Callable[..., Ended], index: Index, tmp_path: Path
+) -> None:
+    env = {"UV_KEYRING_PROVIDER": "subprocess", "UV_PUBLISH_USERNAME": USER}
+    options = ["--require", "unsafe-unverified", "--verbose"]
+    done = publish(tmp_path, wheel, *options, env=env)
+    assert done.stdout.startswith("uploaded")
+    assert [(each.user, each.status) for each in index.uploads] == [(USER, 200)]
+    assert keyring.read_text().splitlines() == [f"get {index.url} {USER}"]
+    assert index.password not in done.stdout + done.stderr
+
+
+def test_a_keyring_that_does_not_know_it(
+    wheel: Path, keyring: Path, publish: Callable[..., Ended], index: Index, tmp_path: Path
+) -> None:
+    env = {"UV_KEYRING_PROVIDER": "subprocess", "UV_PUBLISH_USERNAME": "nobody"}
+    failed = publish(tmp_path, wheel, "--require", "unsafe-unverified", env=env, code=ExitCode.PUBLISH_FAILED)
+    assert keyring.read_text().splitlines()[0].endswith(" nobody")
+    assert "UV_KEYRING_PROVIDER" in failed.stderr
+    assert published(index) == []
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_netrc_knows_it(
+    wheel: Path,
+    publish: Callable[..., Ended],
+    index: Index,
+    tmp_path: Path,
+    *,
+    named: bool,
+) -> None:
+    netrc = (tmp_path if named else Path.home()) / ".netrc"
+    netrc.write_text(f"machine 127.0.0.1 login {USER} password {index.password}\n")
+    netrc.chmod(0o600)
+    env = {"NETRC": str(netrc)} if named else {}
+    options = ["--require", "unsafe-unverified", "--verbose"]
+    with index.failing("403 Forbidden", f"the password {index.password} is wrong"):
+        failed = publish(tmp_path, wheel, *options, env=env, code=ExitCode.PUBLISH_FAILED, check=False)
+    assert "the password … is wrong" in failed.stderr
+    assert index.password not in failed.stdout + failed.stderr
+    done = publish(tmp_path, wheel, *options, env=env)
+    assert done.stdout.startswith("uploaded")
+    assert [(each.user, each.status) for each in index.uploads] == [(USER, 403), (USER, 200)]
+    assert index.password not in done.stdout + done.stderr
+
+
+def test_no_password_of_a_keyring_or_of_netrc_is_an_argument(
+    wheel: Path, keyring: Path, index: Index, tmp_path: Path
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text(f"machine 127.0.0.1 login {USER} password {index.password}\n")
+    netrc.chmod(0o600)
+    for env in ({"UV_KEYRING_PROVIDER": "subprocess", "UV_PUBLISH_USERNAME": USER}, {"NETRC": str(netrc)}):
+        command = ["publish", str(wheel), "--publish-url", index.url, "--require", "unsafe-unverified", "--verbose"]
+        seen = arguments_of_uv(tmp_path, *command, cwd=tmp_path, env=env)
+        assert "publish" in seen
+        assert index.password not in seen
+        (index.packages / wheel.name).unlink()
+    assert [each.user for each in index.uploads] == [USER] * 2
