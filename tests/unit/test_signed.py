@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from reprobuild import attest, policy
+from reprobuild import attest, policy, verification
 from reprobuild.bundle import BUNDLE_LIMIT, BUNDLE_MEDIA_TYPE
 from reprobuild.cli import app, attesting, secrets
 from reprobuild.compare import Level, Verdict
@@ -494,6 +494,59 @@ def test_evidence_that_can_not_be_read_is_not_written(layout, tmp_path):
     done = CliRunner().invoke(app.cli, ["pull-evidence", str(layout.folder), "-o", str(output), "--json"])
     assert [each["file"] is None for each in json.loads(done.stdout)["evidence"]] == [True, False]
     assert [each.read_bytes() for each in output.iterdir()] == [b"bundle 1"]
+
+
+def test_bundles_that_are_fetched_are_numbered_for_each_image(layout, tmp_path):
+    one, two = put_image(layout), put_image(layout, "arm64")
+    layout.add(put_index(layout, on(one, AMD64), on(two, ARM64)))
+    for image, count in ((one, 3), (two, 2)):
+        for number in range(count):
+            attach(layout, image, b"%d of %s" % (number, image.digest.hex.encode()))
+    output = tmp_path / "evidence"
+    done = CliRunner().invoke(app.cli, ["pull-evidence", str(layout.folder), "-o", str(output), "--json"])
+    named = [f"{one.digest.hex[:12]}.{number}.sigstore.json" for number in range(3)]
+    named += [f"{two.digest.hex[:12]}.{number}.sigstore.json" for number in range(2)]
+    listed = json.loads(done.stdout)["evidence"]
+    assert [Path(each["file"]).name for each in listed] == named
+    assert sorted(each.name for each in output.iterdir()) == sorted(named)
+    read = {(output / name).read_bytes() for name in named}
+    assert len(read) == len(named)
+    assert [each["about"] for each in listed] == [str(one.digest)] * 3 + [str(two.digest)] * 2
+
+
+@pytest.mark.parametrize(("words", "version"), [([], 1), (["--rekor-version", "1"], 1), (["--rekor-version", "2"], 2)])
+def test_the_version_of_the_log_is_handed_on(wheel, monkeypatch, words, version):
+    asked = []
+
+    def keyless(*given, **more):
+        asked.append((given, more))
+        return ALICE
+
+    monkeypatch.setattr(secrets, "keyless", keyless)
+    trust = str(wheel.parent / "trust.json")
+    assert CliRunner().invoke(app.cli, ["sign", str(wheel), "--trust-config", trust, *words]).exit_code == 0
+    ((given, more),) = asked
+    assert given == (None, Path(trust))
+    assert more["rekor"] == version
+
+
+@pytest.mark.parametrize(
+    "words", [["verify", "--key", "PUB"], ["publish", "--key", "PUB", "--publish-url", "http://x/"]]
+)
+@pytest.mark.parametrize("named", [True, False])
+def test_the_root_of_trust_is_handed_on(layout, make_wheel, monkeypatch, words, named):
+    path, key, trusted = make_wheel(layout.folder), public(layout), []
+
+    def held(*_, trust, **__):
+        trusted.append(trust)
+        raise BadInput("far enough")
+
+    monkeypatch.setattr(verification, "verify", held)
+    root = layout.folder / "trusted_root.json"
+    command = [*(str(key) if word == "PUB" else word for word in words), str(path)]
+    done = CliRunner().invoke(app.cli, [*command, *(["--trusted-root", str(root)] if named else [])])
+    assert "far enough" in str(done.exception)
+    assert trusted == [root if named else None]
 
 
 def test_a_policy_that_accepts_what_nobody_compared(tmp_path):
