@@ -800,3 +800,12 @@ def test_wheels_of_one_release_for_two_interpreters_are_two_components(images, t
         ("pkg:pypi/x@1#x-1-cp312-none-any.whl", "library"),
         ("pkg:pypi/x@1#x-1-cp313-none-any.whl", "library"),
     ]
+
+
+def test_the_document_goes_beside_the_wheels_own_metadata(make_wheel, tmp_path):
+    """What it bundles has metadata too, and comes first in the archive."""
+    path = make_wheel(tmp_path, {**VENDORED, "demo/_vendor/x.py": b""})
+    pep770.embed(path, BUILT_WITH, EPOCH)
+    read_wheel(path)
+    added = [name for name in zipfile.ZipFile(path).namelist() if "/sboms/" in name]
+    assert added == ["demo-1.0.dist-info/sboms/demo.cdx.json"]
