@@ -304,6 +304,7 @@ def test_bundled_distributions_and_libraries_are_components(make_wheel, tmp_path
     assert found[1].digests == (Digest.of_bytes(b"elf"),)
     document = pep770.document_of(make_wheel(tmp_path / "again", members), ())
     assert document.edges[document.subject.ref] == {each.ref for each in found}
+    assert document.incomplete == {document.subject.ref}
 
 
 def test_data_that_looks_like_a_distribution_is_none(make_wheel, tmp_path):
@@ -606,7 +607,7 @@ def lock_of(tmp_path):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-        return sbom.of_lock(path, tmp_path, sbom.Reader(Offered(*wheels)))
+        return sbom.of_lock(path, tmp_path, sbom.Reader(Offered(*wheels)))  # type: ignore[arg-type]
 
     return make
 
@@ -703,7 +704,7 @@ def test_a_wheel_with_a_lock_has_edges_to_both_what_it_bundles_and_what_it_runs_
     (tmp_path / "environments" / "dev").mkdir(parents=True)
     narrow = tmp_path / "environments" / "dev" / "requirements.txt"
     narrow.write_text(locked("a==1", "b==1 ; sys_platform == 'win32'"))
-    reader = sbom.Reader(Offered(make_wheel(tmp_path / "a", name="a", version="1", metadata="License: MIT\n")))
+    reader = sbom.Reader(Offered(make_wheel(tmp_path / "a", name="a", version="1", metadata="License: MIT\n")))  # type: ignore[arg-type]
     document = sbom.of_file(path, reader, lock=narrow, root=tmp_path)
     names = {each.name for each in document.parts}
     assert names == {"x", "a"}  # b is not of this environment
