@@ -10,6 +10,8 @@ import importlib.util
 import json
 import re
 import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,12 +35,15 @@ SCANNER = "https://github.com/pypa/pip-audit"
 #: Packages that one pip-audit asks for: it asks for one after the other.
 _AT_ONCE = 64
 _PROGRAMS, _CONNECTIONS = 4, 8
-#: Seconds that all the questions of one pip-audit may take.
-_LONGEST = 1800
-_ANSWER_LIMIT = 64 << 20  # bytes
+#: Seconds that all the questions of one pip-audit may take, and those of our own; and bytes that it may hold.
+_LONGEST: float = 1800
+_MEMORY = 2 << 30
+#: Bytes of one answer, and of all that a server of advisories gives to one audit.
+_ANSWER_LIMIT, _ANSWERS_LIMIT = 64 << 20, 128 << 20
 _BATCH = 1000  # questions in one (OSV API, "querybatch")
 _MOST_PAGES = 100
-_MOST_NAMES = 10_000  # after which no further ones are followed
+#: Names of advisories, with all that they are called; an audit of many packages, years old, has some hundred.
+_MOST_NAMES = 10_000
 _SUMMARY = 300  # characters that are kept
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{1,99}")
 #: How a traceback ends: the name of an exception, with or without what it says.
@@ -197,6 +202,8 @@ def ask(
     with process.workers(_PROGRAMS) as pool:
         answers = list(pool.map(lambda each: _run(each[0], each[1], service, scratch), enumerate(rounds)))
     found = [advisory for answer in answers for advisory in answer]
+    if len(found) > _MOST_NAMES:
+        raise client.wrong(f"more than {_MOST_NAMES} advisories")
     listed = client.listed(wanted) if service.kind == "osv" else {}
     if found:
         observer.step(f"asking how severe {f'{len(found)} advisories are' if len(found) > 1 else '1 advisory is'}")
@@ -231,12 +238,12 @@ def _run(number: int, packages: Sequence[Package], service: Service, scratch: Pa
         # Not an argument: the URL may hold a password, and arguments are for all to see.
         env = process.tool_environment({"PIP_AUDIT_OSV_URL": service.osv_url})
         # In an own folder: Python takes files of the present one for modules.
-        process.run(argv, env=env, cwd=scratch, timeout=_LONGEST)
+        process.run(argv, env=env, cwd=scratch, timeout=_LONGEST, memory=_MEMORY)
     except process.ToolFailed as error:
         said = error.output
         if error.returncode != 1:  # which it ends with when it found something, too
             raise _failed(service, said) from error
-    except process.ToolTimeout as error:
+    except (process.ToolTimeout, process.ToolTooLarge) as error:
         raise _failed(service, error.reason) from error
     if not answer.is_file():
         raise _failed(service, said)
@@ -304,13 +311,16 @@ def _line(text: str) -> str:
 
 
 class _Client:
-    """Asks an OSV server for lists of advisories, and for single ones."""
+    """Asks an OSV server for lists of advisories, and for single ones: so many, in so many bytes and so long a time."""
 
     def __init__(self, service: Service) -> None:
         import requests  # noqa: PLC0415 - slow, and only for audits
+        import urllib3  # noqa: PLC0415 - the same
 
         self._service, self._base = service, service.base
-        self._session, self._errors = requests.Session(), (requests.RequestException, ValueError)
+        self._session = requests.Session()
+        self._errors = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError)
+        self._until, self._left, self._lock = time.monotonic() + _LONGEST, _ANSWERS_LIMIT, threading.Lock()
 
     def records(self, names: set[str]) -> dict[str, Json]:
         """The advisories of these names that the server has, and of those that they tell of, by name.
@@ -321,8 +331,10 @@ class _Client:
         found: dict[str, Json] = {}
         asked: set[str] = set()
         with process.workers(_CONNECTIONS) as pool:
-            while names and len(asked) < _MOST_NAMES:
+            while names:
                 asked |= names
+                if len(asked) > _MOST_NAMES:
+                    raise self.wrong(f"more than {_MOST_NAMES} names of advisories")
                 ordered = sorted(names)
                 answered = zip(ordered, pool.map(self._record, ordered), strict=True)
                 new = {name: record for name, record in answered if record is not None}
@@ -335,7 +347,7 @@ class _Client:
             return None
         answer = self._asked("GET", f"/vulns/{quote(name, safe='')}")
         if answer is not None and not isinstance(answer.get("id"), str):
-            raise self._wrong(f"no advisory where {name} was asked for")
+            raise self.wrong(f"no advisory where {name} was asked for")
         return answer
 
     def listed(self, packages: Sequence[Package]) -> dict[Package, set[str]]:
@@ -345,7 +357,7 @@ class _Client:
             NotAudited: the server doesn't say.
         """
         found: dict[Package, set[str]] = {each: set() for each in packages}
-        waiting = [(each, "") for each in packages]
+        waiting, count = [(each, "") for each in packages], 0
         for _ in range(_MOST_PAGES):
             if not waiting:
                 return found
@@ -354,10 +366,13 @@ class _Client:
                 part = waiting[at : at + _BATCH]
                 for (package, _), (ids, token) in zip(part, self._batch(part), strict=True):
                     found[package] |= ids
+                    count += len(ids)
+                    if count > _MOST_NAMES:
+                        raise self.wrong(f"more than {_MOST_NAMES} advisories")
                     if token:
                         following.append((package, token))
             waiting = following
-        raise self._wrong(f"more than {_MOST_PAGES} pages of advisories about {waiting[0][0]}")
+        raise self.wrong(f"more than {_MOST_PAGES} pages of advisories about {waiting[0][0]}")
 
     def _batch(self, part: Sequence[tuple[Package, str]]) -> list[tuple[set[str], str]]:
         queries = [
@@ -370,39 +385,52 @@ class _Client:
             results = [] if answer is None else answer["results"]
             said = [({str(v["id"]) for v in r.get("vulns") or ()}, r.get("next_page_token") or "") for r in results]
         except (KeyError, TypeError, AttributeError) as error:
-            raise self._wrong("something else than a list of advisories") from error
+            raise self.wrong("something else than a list of advisories") from error
         if len(said) != len(part):
-            raise self._wrong(f"{len(said)} answers to {len(part)} questions")
+            raise self.wrong(f"{len(said)} answers to {len(part)} questions")
         return said
 
     def _asked(self, method: str, path: str, body: Json | None = None) -> Json | None:
         """The JSON of an answer; None where there is nothing (404)."""
-        process.go_on()
         where = f"{redacted(self._base)}{path}"
+        self._go_on(0, where)
         try:
             with self._session.request(
                 method, self._base + path, json=body, timeout=self._service.timeout, stream=True
             ) as response:
                 raw = bytearray()
-                for piece in response.iter_content(1 << 16):
+                while piece := response.raw.read1(1 << 16, decode_content=True):  # what came, however little
                     raw += piece
+                    self._go_on(len(piece), where)
                     if len(raw) > _ANSWER_LIMIT:
-                        raise self._wrong(f"more than {_ANSWER_LIMIT >> 20} MiB at {where}")
+                        raise self.wrong(f"more than {_ANSWER_LIMIT >> 20} MiB at {where}")
             if response.status_code == 404 and method == "GET":
                 return None
             if response.status_code != 200:
-                raise self._wrong(f"status {response.status_code} at {where}")
+                raise self.wrong(f"status {response.status_code} at {where}")
             found = json.loads(raw)
         except self._errors as error:
             why = type(error).__name__ if not isinstance(error, ValueError) else "it is no JSON"
-            raise self._wrong(f"nothing that can be read at {where} ({why})") from error
+            raise self.wrong(f"nothing that can be read at {where} ({why})") from error
         except RecursionError as error:
-            raise self._wrong(f"JSON that is nested too deeply at {where}") from error
+            raise self.wrong(f"JSON that is nested too deeply at {where}") from error
         if not isinstance(found, dict):
-            raise self._wrong(f"no JSON object at {where}")
+            raise self.wrong(f"no JSON object at {where}")
         return found
 
-    def _wrong(self, what: str) -> NotAudited:
+    def _go_on(self, size: int, where: str) -> None:
+        """Raise if something has stopped this work, or if the server has had its share of time or of bytes."""
+        process.go_on()
+        with self._lock:
+            self._left -= size
+            left = self._left
+        if left < 0:
+            raise self.wrong(f"more than {_ANSWERS_LIMIT >> 20} MiB in all, the last at {where}")
+        if time.monotonic() > self._until:
+            raise self.wrong(f"not all of its answers within {_LONGEST:g} seconds, the last at {where}")
+
+    def wrong(self, what: str) -> NotAudited:
+        """The error that it answers like this."""
         return NotAudited(
             f"The server of advisories gave {what}.",
             "Nothing is known about these packages, which isn't the same as nothing wrong. Try again, or name another "

@@ -107,6 +107,35 @@ def with_key(payload: bytes, signature: bytes, hint: str) -> bytes:
     )
 
 
+def of_attestation(raw: bytes, where: str) -> Bundle:
+    """What a package index takes beside a file (PEP 740), as the bundle that it was made of; nothing is verified.
+
+    Raises:
+        EvidenceRefused: it is no attestation of version 1.
+    """
+    document = _document(raw, where)
+    envelope, material = document.get("envelope"), document.get("verification_material")
+    if document.get("version") != 1 or not isinstance(envelope, dict) or not isinstance(material, dict):
+        raise refused(where, "it is no attestation of PEP 740")
+
+    def base64_in(table: dict[str, Any], key: str) -> str:  # its encoder breaks lines
+        return _text(table, key, where).replace("\n", "")
+
+    made = {
+        "mediaType": BUNDLE_MEDIA_TYPE,
+        "verificationMaterial": {
+            "certificate": {"rawBytes": base64_in(material, "certificate")},
+            "tlogEntries": material.get("transparency_entries"),
+        },
+        "dsseEnvelope": {
+            "payload": base64_in(envelope, "statement"),
+            "payloadType": STATEMENT_MEDIA_TYPE,
+            "signatures": [{"sig": base64_in(envelope, "signature")}],
+        },
+    }
+    return Bundle.read(json.dumps(made).encode(), where)
+
+
 def refused(where: str, why: str, remedy: str = _AGAIN) -> EvidenceRefused:
     """The refusal of a bundle: ``why`` follows a colon."""
     # Both may be a stranger's words, and a terminal obeys control characters.
@@ -134,6 +163,8 @@ def strict_json(raw: bytes) -> Any:  # noqa: ANN401 - JSON
 
 
 def _document(raw: bytes, where: str) -> dict[str, Any]:
+    if not raw:
+        raise refused(where, "nothing of it was read")
     if len(raw) > BUNDLE_LIMIT:
         raise refused(where, f"it has more than {BUNDLE_LIMIT >> 20} MiB")
     try:

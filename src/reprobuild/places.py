@@ -96,13 +96,16 @@ def publishing(project: Path, index: str = "", publish_url: str = "", check_url:
             check_url = PYPI_SIMPLE_ENDPOINT
     here = settings[0]
     listing = here.place(check_url, flat=False, name=index) if check_url else None
-    url = here.place(publish_url, flat=False).url if publish_url else ""
+    place = here.place(publish_url, flat=False) if publish_url else None
     parts = urlsplit(publish_url)  # which is sound, since it is a place
+    hidden = [unquote(each) for each in (parts.password, parts.username) if each]
+    if place and place.credentials and place.credentials[1] not in hidden:  # netrc's
+        hidden.append(place.credentials[1])
     return Target(
         {name: value for name, value in variables.items() if value},
-        url,
+        place.url if place else "",
         listing,
-        tuple(unquote(each) for each in (parts.password, parts.username) if each and len(each) > 3),
+        tuple(each for each in hidden if len(each) > 3),
     )
 
 

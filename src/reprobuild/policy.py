@@ -15,6 +15,7 @@ from reprobuild.keys import PublicKey
 _DURATION = re.compile(r"([1-9][0-9]{0,5})([hdw])")
 #: Somebody owns it: a pattern for the owner would trust everybody.
 _REPOSITORY = re.compile(r"[A-Za-z0-9-]+/[A-Za-z0-9_.*-]+")
+_GITHUB, _GITHUB_ISSUER = "https://github.com", "https://token.actions.githubusercontent.com"
 _HOURS = {"h": 1, "d": 24, "w": 168}
 _KINDS = {str: "a text", int: "a number", bool: "true or false", list: "a list", dict: "a table"}
 #: Names for the predicate types that are meant most.
@@ -215,9 +216,17 @@ def _github(table: Mapping[str, Any], where: str) -> Identity:
     if not _REPOSITORY.fullmatch(table["repository"]):
         raise BadInput(f"{where}: {shown(table['repository'])!r} is not owner/name.", "The owner can't be a pattern.")
     workflow, ref = table.get("workflow", "*"), table.get("ref", "**")
-    subject = f"https://github.com/{table['repository']}/.github/workflows/{workflow}@{ref}"
-    source = f"https://github.com/{table['repository']}"
-    return Identity(subject, "https://token.actions.githubusercontent.com", source)
+    source = f"{_GITHUB}/{table['repository']}"
+    return Identity(f"{source}/.github/workflows/{workflow}@{ref}", _GITHUB_ISSUER, source)
+
+
+def of_this_job(environment: Mapping[str, str]) -> Identity | None:
+    """Any job of the repository whose job this is (GitHub Actions, "Variables"); None where it is none."""
+    repository = environment.get("GITHUB_REPOSITORY", "")
+    at_home = environment.get("GITHUB_ACTIONS") == "true" and environment.get("GITHUB_SERVER_URL") == _GITHUB
+    if not at_home or "*" in repository or not _REPOSITORY.fullmatch(repository):
+        return None
+    return Identity("**", _GITHUB_ISSUER, f"{_GITHUB}/{repository}")
 
 
 def _age(table: Mapping[str, Any], where: str) -> timedelta | None:

@@ -1,9 +1,11 @@
 """pyproject.toml, read once into frozen values that have already been checked."""
 
 import difflib
+import functools
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import lru_cache
@@ -25,6 +27,8 @@ _LEAST_MEMORY, _MOST_MEMORY = 64, 1 << 24  # MiB
 _LEGACY_BACKEND = "setuptools.build_meta:__legacy__"
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _SETTINGS = ("exclude-newer", "python", "wheel", "environments", "images", "archive", "policy", "audit")
+#: Lists of tool.uv that bound what it resolves to.
+_BOUNDS = ("constraint-dependencies", "override-dependencies", "build-constraint-dependencies", "dev-dependencies")
 _SELECTION = ("project", "extras", "groups", "python", "platform")
 _OF_IMAGES = ("interpreter", "platforms", "manylinux", "apt", "apt-snapshot")
 #: A package's name, as in Debian Policy 5.6.1: a version, an architecture or an option can't be said.
@@ -207,6 +211,31 @@ def requirement_of(text: str) -> Requirement:
 def _check_versions(specifiers: SpecifierSet) -> None:
     for each in specifiers:
         each.contains("1")  # a version is parsed when it is first needed: one of 5000 digits raises a ValueError then
+
+
+def asked_for(root: Path) -> Iterator[tuple[str, Requirement]]:
+    """The requirements that pyproject.toml states, each with the name of its table, as far as they can be read.
+
+    Those of uv's own settings, which bound what it may choose, are among them; what a backend computes isn't.
+    """
+    try:
+        document: object = tomllib.loads(read_text(root / "pyproject.toml"))
+    except (BadInput, ValueError, RecursionError):
+        return
+    tables = ("build-system.requires", "project.dependencies", *(f"tool.uv.{name}" for name in _BOUNDS))
+    lists = [(path, functools.reduce(_inner, path.split("."), document)) for path in tables]
+    for path in ("project.optional-dependencies", "dependency-groups"):
+        named: object = functools.reduce(_inner, path.split("."), document)
+        lists += [(f"{path}.{name}", listed) for name, listed in named.items()] if isinstance(named, dict) else []
+    for where, listed in lists:
+        for text in listed if isinstance(listed, list) else ():
+            if isinstance(text, str):  # a group may include another, which is in the list by itself
+                with suppress(ValueError):
+                    yield where, requirement_of(text)
+
+
+def _inner(table: object, key: str) -> object:
+    return table.get(key) if isinstance(table, dict) else None
 
 
 def build_requires(document: Mapping[str, Any], where: str, default: Sequence[str]) -> tuple[Requirement, ...]:

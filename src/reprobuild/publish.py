@@ -4,8 +4,6 @@ uv uploads; it knows how to log in, and no credential passes through here but to
 are checked before the first goes out. What is checked is a copy in a private folder, and that copy is uploaded.
 """
 
-import base64
-import json
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -19,10 +17,12 @@ from packaging.version import Version
 
 from reprobuild import places, process, rebuild, recorded, verification
 from reprobuild.archive import open_archive
+from reprobuild.bundle import of_attestation, strict_json
 from reprobuild.difference import Level
 from reprobuild.digest import Digest, chunks_of
 from reprobuild.errors import (
     BadInput,
+    EvidenceRefused,
     IndexFailed,
     NotPublishable,
     PublishFailed,
@@ -35,9 +35,10 @@ from reprobuild.files import TEXT_LIMIT, write_atomically
 from reprobuild.image.signed import File
 from reprobuild.index import Index
 from reprobuild.places import Target
-from reprobuild.policy import Policy
+from reprobuild.policy import Identity, Policy
 from reprobuild.progress import SILENT, Observer
 from reprobuild.sdist import SUFFIX, read_sdist
+from reprobuild.verification import SigstoreClient
 from reprobuild.wheelfile import read_wheel
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 ATTESTATION_SUFFIX = ".publish.attestation"
+#: How the type of the one statement ends that `reprobuild sign` makes for an index (its docs, "Publish attestation").
+_ATTESTATION_TYPE = "/attestations/publish/v1"
 Status = Literal["uploaded", "already-there", "would-upload"]
 #: How it is known that a file can be made again: signed votes, a rebuild just now, or not at all.
 Proof = Literal["votes", "made-again", "none"]
@@ -69,6 +72,7 @@ class Published:
     Attributes:
         level: of the comparison with a rebuild, or the one that votes had to say; None where nothing was asked for.
         attestations: how many (PEP 740) go with it.
+        attested_by: who signed these.
     """
 
     path: Path
@@ -79,6 +83,7 @@ class Published:
     proof: Proof
     level: Level | None
     attestations: int
+    attested_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +95,14 @@ class Demand:
         policy: whose votes count; None has the file made again right now.
         trust: the root of trust of a private instance of Sigstore.
         project: the checkout that files are made again from.
+        signers: whose attestations go along; any other's stops all.
     """
 
     level: Level | None = Level.IDENTICAL
     policy: Policy | None = None
     trust: Path | None = None
     project: Path = Path()
+    signers: tuple[Identity, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +161,8 @@ def publish(
         dry_run: check everything, and upload nothing.
 
     Raises:
-        NotPublishable: a file wasn't made again with the outcome that is asked for, or no index would take it.
-            Nothing was uploaded.
+        NotPublishable: a file wasn't made again with the outcome that is asked for, its attestation is of somebody
+            else, or no index would take it. Nothing was uploaded.
         PublishFailed: the index can't be reached or refuses a file, or has another one of that name. What it had taken
             in before stays there.
         BuildFailed, SourceUnusable, …: a file can't be made again; nothing was uploaded.
@@ -170,6 +177,8 @@ def publish(
     copies = _all_of(files, lambda path: _copied(path, scratch))
     there = _already_there(copies, target, observer)
     new = [copy for copy in copies if copy.path.name not in there]
+    client = SigstoreClient(demand.trust)
+    signers = dict(zip(new, _all_of(new, lambda copy: _attested(copy, demand.signers, client)), strict=True))
     levels = dict(zip(new, _all_of(new, lambda copy: _proved(copy, demand, observer)), strict=True))
     proof: Proof = "none" if demand.level is None else "votes" if demand.policy else "made-again"
     skipped: frozenset[str] = frozenset()
@@ -191,6 +200,7 @@ def publish(
             proof if known else "none",
             levels[copy] if known else None,
             int(copy.attestation is not None),
+            signers.get(copy, ""),
         )
 
     return tuple(outcome(copy) for copy in copies)
@@ -269,7 +279,7 @@ def _check_metadata(raw: bytes, where: str) -> "Metadata":
 
 
 def _attestation(original: Path, copy: Path, digest: Digest) -> Path | None:
-    """A copy of the attestation beside a file, if there is one.
+    """A copy of the attestation beside a file, if there is one; who signed it isn't looked at yet.
 
     Raises:
         NotPublishable: it is about something else.
@@ -281,17 +291,45 @@ def _attestation(original: Path, copy: Path, digest: Digest) -> Path | None:
         raw = stream.read(TEXT_LIMIT)
     remedy = "Sign the file again: `reprobuild sign` without --key writes one."
     try:
-        statement = json.loads(base64.b64decode(json.loads(raw)["envelope"]["statement"]))
+        statement = strict_json(of_attestation(raw, beside.name).payload)
         ((name, sha256),) = [(each["name"], each["digest"]["sha256"]) for each in statement["subject"]]
+        kind = statement["predicateType"]
+    except EvidenceRefused as error:
+        raise NotPublishable(error.reason, remedy) from error
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise NotPublishable(f"{beside.name} is no attestation of PEP 740.", remedy) from error
     if (name, sha256) != (original.name, digest.hex):
         raise NotPublishable(
             f"{beside.name} is about {shown(name)} with sha256:{shown(sha256)}, but the file has {digest}.", remedy
         )
+    if not str(kind).endswith(_ATTESTATION_TYPE):
+        raise NotPublishable(f"{beside.name} says something else than that the file is published.", remedy)
     kept = copy.with_name(beside.name)
     write_atomically(kept, [raw])
     return kept
+
+
+def _attested(copy: _Copy, signers: Sequence[Identity], client: SigstoreClient) -> str:
+    """Who signed the attestation that goes along; empty without one.
+
+    Raises:
+        NotPublishable: it is of nobody who is to sign here, or doesn't verify.
+        ToolMissing, BadInput: as :func:`reprobuild.verification.accept`.
+    """
+    if copy.attestation is None:
+        return ""
+    name = copy.attestation.name
+    without = "To publish without an attestation, take the file away."
+    if not signers:
+        raise NotPublishable(
+            f"{name} is signed by an identity, and nothing says by whose it should be.",
+            f"Name it in the policy's `identities` or `github`, or with --signer. {without}",
+        )
+    try:
+        return verification.by_certificate(of_attestation(copy.attestation.read_bytes(), name), signers, client)[0]
+    except EvidenceRefused as error:
+        wanted = " or ".join(each.repository if each.subject == "**" else str(each) for each in signers)
+        raise NotPublishable(f"{error.reason} It should be of {wanted}.", f"{error.remedy} {without}") from error
 
 
 # --- whether it was verified -------------------------------------------------------------------------

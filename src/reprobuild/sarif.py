@@ -73,11 +73,12 @@ def _result(finding: Finding, source: Source, line: int, rule: int) -> Json:
         place["region"] = {"startLine": line}
     # Without the line: a pin that moves within its lock is the same finding.
     same = "\n".join((advisory.id, str(advisory.package), source.name))
+    also = f", also {', '.join(advisory.aliases)}" if advisory.aliases else ""
     result: Json = {
         "ruleId": advisory.id,
         "ruleIndex": rule,
         "level": _LEVELS.get(advisory.severity, "error"),
-        "message": {"text": f"{advisory.package} has {advisory.id} ({advisory.severity}): {mended}."},
+        "message": {"text": f"{advisory.package} has {advisory.id} ({advisory.severity}){also}: {mended}."},
         "locations": [{"physicalLocation": place}],
         "partialFingerprints": {_FINGERPRINT: Digest.of_bytes(os.fsencode(same)).hex},
     }
@@ -88,5 +89,6 @@ def _result(finding: Finding, source: Source, line: int, rule: int) -> Json:
 
 def _suppressions(finding: Finding) -> Iterator[Json]:
     if finding.ignored:
-        until = f"{finding.ignored.reason} (until {finding.ignored.expires})"
+        names = ", ".join(sorted(finding.advisory.names))
+        until = f"{finding.ignored.reason} (until {finding.ignored.expires}; {finding.ignored.id} covers {names})"
         yield {"kind": "external", "status": "accepted", "justification": until}

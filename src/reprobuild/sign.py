@@ -7,11 +7,11 @@ since a bundle without a certificate is none to it.
 import base64
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from reprobuild import attest, bundle
 from reprobuild.attest import Json
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from sigstore.oidc import IdentityToken
     from sigstore.sign import Signer as TheirSigner
 
+_T = TypeVar("_T")
+#: Seconds that the services together may take for one signature, or for an identity; a log at work takes some ten.
+_LONGEST: float = 120
 _NO_CLIENT = "Install reprobuild[sigstore] instead of reprobuild."
 _CI_VARIABLE = "ACTIONS_ID_TOKEN_REQUEST_TOKEN"
 #: Names of the errors of the client and of PyJWT: not all of them are public.
@@ -97,24 +100,26 @@ class KeylessSigner:
     def sign(self, statement: Json) -> bytes:
         from sigstore.dsse import Statement  # noqa: PLC0415 - an extra, and slow
 
-        with self._signing() as signer:
-            return signer.sign_dsse(Statement(attest.encode(statement))).to_json().encode()
+        payload = Statement(attest.encode(statement))
+        return self._signed(lambda signer: signer.sign_dsse(payload).to_json().encode())
 
     def attestation(self, path: Path) -> bytes | None:
         try:
             from pypi_attestations import Attestation, Distribution  # noqa: PLC0415 - an extra, and slow
         except ImportError as error:
             raise ToolMissing("There is nothing here that writes PEP 740 attestations.", _NO_CLIENT) from error
-        with self._signing() as signer:
-            return Attestation.sign(signer, Distribution.from_file(path)).model_dump_json().encode()
+        about = Distribution.from_file(path)
+        return self._signed(lambda signer: Attestation.sign(signer, about).model_dump_json().encode())
 
-    @contextmanager
-    def _signing(self) -> Iterator["TheirSigner"]:
+    def _signed(self, sign: Callable[["TheirSigner"], bytes]) -> bytes:
         from sigstore.sign import SigningContext  # noqa: PLC0415 - an extra, and slow
 
-        try:
+        def work() -> bytes:
             with SigningContext.from_trust_config(self.trust).signer(self.token) as signer:
-                yield signer
+                return sign(signer)
+
+        try:
+            return _in_time(work)
         except Exception as error:  # noqa: BLE001 - the library's have no one root: identity, certificate, log, network
             raise _failed("Sigstore didn't sign", error, [str(self.token)]) from None  # it may quote the token
 
@@ -152,7 +157,7 @@ def keyless(token: str | None, trust_config: Path | None, *, interactive: bool, 
     own = trust_config and _instance(trust_config)
     hidden = [token or "", os.environ.get(_CI_VARIABLE, "")]
     try:
-        found = token or detect_credential()
+        found = token or _in_time(detect_credential)
     except Exception as error:  # noqa: BLE001 - as above
         raise _failed("There is no identity to sign with", error, hidden) from None
     if not (found or interactive):
@@ -161,16 +166,44 @@ def keyless(token: str | None, trust_config: Path | None, *, interactive: bool, 
             "Sign with a local key, or set REPROBUILD_IDENTITY_TOKEN; in GitHub Actions: `id-token: write`.",
         )
     try:
-        trust = own or ClientTrustConfig.production()
+        trust = own or _in_time(ClientTrustConfig.production)
     except Exception as error:  # noqa: BLE001 - as above
         raise _failed("The public instance of Sigstore can't be asked for its services", error, hidden) from None
     trust.force_tlog_version = rekor
     try:
         if found:
             return KeylessSigner(IdentityToken(found), trust)
-        return KeylessSigner(Issuer(trust.signing_config.get_oidc_url()).identity_token(), trust)
+        issuer = _in_time(lambda: Issuer(trust.signing_config.get_oidc_url()))
+        return KeylessSigner(issuer.identity_token(), trust)  # as long as somebody needs to log in
     except Exception as error:  # noqa: BLE001 - as above, and what a token that is none raises
         raise _failed("There is no identity to sign with", error, hidden) from None
+
+
+def _in_time(work: Callable[[], _T]) -> _T:
+    """What work comes to, unless it takes too long: the client waits without end for some services.
+
+    What takes too long is left to itself, in a thread that nobody waits for: nothing can end a request from outside.
+
+    Raises:
+        TimeoutError: it takes longer than :data:`_LONGEST`; any error of the work's own.
+    """
+    done: list[_T] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            done.append(work())
+        except BaseException as error:  # noqa: BLE001 - raised again below, where somebody handles it
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(_LONGEST)
+    if failed:
+        raise failed[0]
+    if not done:
+        raise TimeoutError(f"its services didn't answer within {_LONGEST:g} seconds")
+    return done[0]
 
 
 def _instance(path: Path) -> "ClientTrustConfig":

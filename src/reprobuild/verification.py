@@ -19,7 +19,7 @@ from reprobuild.bundle import STATEMENT_MEDIA_TYPE, Bundle, refused, strict_json
 from reprobuild.compare import Level
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, EvidenceRefused, ToolMissing, shown
-from reprobuild.policy import PREDICATES, Audit, Policy
+from reprobuild.policy import PREDICATES, Audit, Identity, Policy
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -149,7 +149,7 @@ def accept(bundle: Bundle, subject: Digest, policy: Policy, client: "SigstoreCli
     if bundle.payload_type != STATEMENT_MEDIA_TYPE:
         raise refused(bundle.where, f"its payload is {shown(bundle.payload_type)!r}, no in-toto statement")
     if bundle.hint is None:
-        signer, trusted_as, time = _by_certificate(bundle, policy, client)
+        signer, trusted_as, time = by_certificate(bundle, policy.identities, client)
     else:
         signer = trusted_as = _by_key(bundle, policy)
         time = None
@@ -508,13 +508,18 @@ def _utf8_string(der: bytes) -> str:
     return der[head:].decode(errors="replace") if len(der) == head + size else ""
 
 
-def _by_certificate(bundle: Bundle, policy: Policy, client: SigstoreClient) -> tuple[str, str, datetime | None]:
-    """Who signed, the entry of the policy that trusts them, and when.
+def by_certificate(
+    bundle: Bundle, identities: Sequence[Identity], client: SigstoreClient
+) -> tuple[str, str, datetime | None]:
+    """Who signed without a key, the entry of those that are trusted which admits them, and when.
 
     The time is the certificate's first, some minutes before the signature: the log's and the time stamps' are in parts
     of the bundle of which the client doesn't say which it found true.
+
+    Raises:
+        EvidenceRefused, ToolMissing, BadInput: as :func:`accept`.
     """
-    if not policy.identities:
+    if not identities:
         raise refused(
             bundle.where, "it is signed by an identity, and the policy trusts none", "Add it to `identities`."
         )
@@ -530,18 +535,14 @@ def _by_certificate(bundle: Bundle, policy: Policy, client: SigstoreClient) -> t
         raise refused(bundle.where, f"Sigstore's client refuses it: {why}", remedy) from error
     if (kind, payload) != (bundle.payload_type, bundle.payload):
         raise refused(bundle.where, "two readers see two payloads in it")
-    for trusted in policy.identities:
+    for trusted in identities:
         for subject in named.subjects:
             if trusted.admits(subject, named.issuer, named.repository):
                 return f"{subject} ({named.issuer})", str(trusted), named.since
-    if any(
-        each.admits(subject, named.issuer, each.repository) for each in policy.identities for subject in named.subjects
-    ):
+    if any(each.admits(subject, named.issuer, each.repository) for each in identities for subject in named.subjects):
         source = shown(named.repository or "no repository that it names")
         raise refused(bundle.where, f"the workflow is trusted, but a job of {source} called it", _ADD)
-    if any(
-        each.admits(subject, each.issuer, each.repository) for each in policy.identities for subject in named.subjects
-    ):
+    if any(each.admits(subject, each.issuer, each.repository) for each in identities for subject in named.subjects):
         issuer = shown(named.issuer or "nobody")
         raise refused(bundle.where, f"its signer is trusted, but not as {issuer} says", _ADD)
     who = f"{', '.join(named.subjects) or 'nobody'} ({named.issuer or 'no issuer'})"

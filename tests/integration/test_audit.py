@@ -194,7 +194,8 @@ def test_what_is_ignored_is_shown_and_counts_again_when_that_expires(audit: Any,
     today = datetime.now(UTC)
     ignoring(tmp_path, today + 30 * DAY)
     said = audit("--project", tmp_path, "--sarif", tmp_path / "a.sarif").stdout
-    assert f"ignored until {today + 30 * DAY:%Y-%m-%d}: jinja2 3.1.4: PYSEC-2025-9001 (high): no template" in said
+    assert f"ignored until {today + 30 * DAY:%Y-%m-%d}: jinja2 3.1.4: PYSEC-2025-9001 (high), also CVE" in said
+    assert "also CVE-2025-27516, GHSA-cpwx-vrp4-4pq7: no template comes" in said
     assert "clean: 2 packages in constraints.txt, requirements.txt, 1 ignored" in said
     (result,) = json.loads((tmp_path / "a.sarif").read_text())["runs"][0]["results"]
     assert result["suppressions"][0]["justification"].startswith("no template")

@@ -4,17 +4,21 @@ import base64
 import copy
 import json
 import logging
+import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from reprobuild import attest
+from reprobuild import attest, sign
 from reprobuild.digest import Digest
-from reprobuild.errors import BadInput, SigningFailed
+from reprobuild.errors import BadInput, ExitCode, SigningFailed
 from reprobuild.policy import Identity, Policy
 from reprobuild.policy import read as read_policy
 from reprobuild.sign import keyless
@@ -225,6 +229,84 @@ def test_a_service_that_is_down(sigstore_stack, service, name):
     trust = sigstore_stack.configuration(f"no-{service}.json", **{service: "http://127.0.0.1:9"})
     signer = keyless(token, trust, interactive=False)
     assert f"the {name} can't be reached at http://127.0.0.1:9/" in _refused(lambda: signer.sign(STATEMENT), token)
+
+
+@contextmanager
+def slow(answer=b"", pause=0.2):
+    """A server that takes what it is asked, and says a byte of its answer now and then, or nothing ever."""
+    over = threading.Event()
+
+    def serve(connection):
+        with connection, suppress(OSError):
+            connection.recv(65536)
+            for byte in answer:
+                connection.sendall(bytes([byte]))
+                if over.wait(pause):
+                    return
+            over.wait()
+
+    def accept():
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            over.set()
+            listener.shutdown(socket.SHUT_RDWR)
+
+
+DRIP = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
+
+
+@pytest.mark.parametrize("answer", [b"", DRIP], ids=["silent", "dripping"])
+@pytest.mark.parametrize(("service", "rekor"), [("ca", 1), ("rekor", 1), ("rekor", 2), ("tsa", 2)])
+def test_a_service_that_never_answers(sigstore_stack, monkeypatch, service, rekor, answer):
+    monkeypatch.setattr(sign, "_LONGEST", 1.5)
+    token = sigstore_stack.token()
+    with slow(answer) as url:
+        trust = sigstore_stack.configuration(f"slow-{service}.json", **{service: url})
+        signer = keyless(token, trust, interactive=False, rekor=rekor)
+        said = _refused(lambda: signer.sign(STATEMENT), token)
+    assert said == "Sigstore didn't sign: its services didn't answer within 1.5 seconds."
+
+
+def test_an_identity_provider_that_never_answers(sigstore_stack, monkeypatch):
+    monkeypatch.setattr(sign, "_LONGEST", 1.5)
+    with slow() as url:
+        trust = sigstore_stack.configuration("slow-oidc.json", oidc=url)
+        assert "within 1.5 seconds" in _refused(lambda: keyless(None, trust, interactive=True))
+        for name, value in sigstore_stack.ci_environment().items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_URL", f"{url}/oidc/token?x=y")
+        said = _refused(lambda: keyless(None, sigstore_stack.trust_config, interactive=False))
+    assert said == "There is no identity to sign with: its services didn't answer within 1.5 seconds."
+
+
+def test_a_command_ends_though_a_service_never_answers(sigstore_stack, tmp_path):
+    """Nothing that still waits keeps the program alive."""
+    artifact, statement = tmp_path / "demo.bin", tmp_path / "statement.json"
+    artifact.write_bytes(ARTIFACT)
+    statement.write_bytes(PAYLOAD)
+    script = "import reprobuild.sign as sign; sign._LONGEST = 1.5; from reprobuild import cli; cli.main()"
+    with slow() as url:
+        trust = sigstore_stack.configuration("slow-all.json", ca=url)
+        command = ["sign", artifact, "--statement", statement, "--trust-config", trust]
+        done = subprocess.run(
+            [sys.executable, "-c", script, *map(str, command)],
+            env={**os.environ, "REPROBUILD_IDENTITY_TOKEN": sigstore_stack.token()},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == ExitCode.SIGNING_FAILED, done.stderr
+    assert "didn't answer within 1.5 seconds" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(tmp_path.iterdir()) == [artifact, statement]
 
 
 def test_a_log_without_times_needs_the_time_stamps(sigstore_stack):

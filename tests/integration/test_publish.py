@@ -5,24 +5,32 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
+import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from reprobuild import process
-from reprobuild.errors import ExitCode
+from reprobuild.errors import ExitCode, NotPublishable
+from reprobuild.places import Target
+from reprobuild.policy import Identity, of_this_job
+from reprobuild.publish import Demand, Published
+from reprobuild.publish import publish as publish_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.conftest import Cli, Ended, MakeWheel, Projects
     from tests.index.server import Index
     from tests.sigstore.stack import Stack
 
+USER = "uploader"
 NAMES = ["with_hatchling-1.0-py3-none-any.whl", "with_hatchling-1.0.tar.gz"]
 WORKFLOW = "https://github.com/example/wheels/.github/workflows/release.yml@refs/tags/v1"
 GITHUB = "https://token.actions.githubusercontent.com"
@@ -299,11 +307,11 @@ def test_a_login_in_a_url_is_refused_or_hidden(released: Path, reprobuild: Cli, 
         assert secret not in text
 
 
-def test_no_secret_is_an_argument_of_uv(released: Path, publish: Callable[..., Ended], tmp_path: Path) -> None:
-    """What a program's arguments are, everybody on the machine may read."""
-    seen = tmp_path / "seen"
-    spy = tmp_path / "bin" / "uv"
-    spy.parent.mkdir()
+def arguments_of_uv(folder: Path, *command: str, cwd: Path, env: dict[str, str], code: int = 0) -> str:
+    """All arguments that a command gives uv, and what it says itself."""
+    seen = folder / "seen"
+    spy = folder / "bin" / "uv"
+    spy.parent.mkdir(exist_ok=True)
     spy.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >> {seen}\nexec {process.find("uv")} "$@"\n')
     spy.chmod(0o755)
     script = (
@@ -311,16 +319,25 @@ def test_no_secret_is_an_argument_of_uv(released: Path, publish: Callable[..., E
         f"process.find = lambda name: Path({str(spy)!r}) if name == 'uv' else found(name)\n"
         "cli.main()"
     )
-    import os  # noqa: PLC0415
-
-    env = {**os.environ, "UV_PUBLISH_TOKEN": "planted-secret-91c3"}
-    command = ["publish", "--publish-url", "http://127.0.0.1:9/", "--require", "unsafe-unverified"]
     done = subprocess.run(
-        [sys.executable, "-c", script, *command], cwd=released, env=env, capture_output=True, text=True, check=False
+        [sys.executable, "-c", script, *command],
+        cwd=cwd,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert done.returncode == ExitCode.PUBLISH_FAILED, done.stderr
-    assert "publish" in seen.read_text()
-    assert "planted-secret-91c3" not in seen.read_text() + done.stdout + done.stderr
+    assert done.returncode == code, done.stderr
+    return seen.read_text() + done.stdout + done.stderr
+
+
+def test_no_secret_is_an_argument_of_uv(released: Path, tmp_path: Path) -> None:
+    """What a program's arguments are, everybody on the machine may read."""
+    command = ["publish", "--publish-url", "http://127.0.0.1:9/", "--require", "unsafe-unverified"]
+    env = {"UV_PUBLISH_TOKEN": "planted-secret-91c3"}
+    seen = arguments_of_uv(tmp_path, *command, cwd=released, env=env, code=ExitCode.PUBLISH_FAILED)
+    assert "publish" in seen
+    assert "planted-secret-91c3" not in seen
 
 
 # --- trusted publishing --------------------------------------------------------------------------------
@@ -373,8 +390,11 @@ def test_attestations_arrive_and_verify(
     env = {**sigstore_stack.ci_environment(), "NO_PROXY": "*"}
     for name in NAMES:
         reprobuild("sign", released / "dist" / name, "--trust-config", sigstore_stack.trust_config, env=env)
-    done = publish(released, "--require", "unsafe-unverified", "--json")
-    assert [each["attestations"] for each in done.json["files"]] == [1, 1]
+    trust = ["--trusted-root", sigstore_stack.trusted_root, "--signer", WORKFLOW, GITHUB]
+    done = publish(released, "--require", "unsafe-unverified", *trust, "--json")
+    assert [(each["attestations"], each["attestedBy"]) for each in done.json["files"]] == [
+        (1, f"{WORKFLOW} ({GITHUB})")
+    ] * 2
     assert done.stderr.count("lists no attestation of it") == 2  # pypiserver takes none
     verifier = Verifier(trusted_root=TrustedRoot.from_file(str(sigstore_stack.trusted_root)))
     who = Identity(identity=WORKFLOW, issuer=GITHUB)
@@ -385,28 +405,113 @@ def test_attestations_arrive_and_verify(
         assert json.loads(payload)["subject"] == [{"name": upload.filename, "digest": {"sha256": digest}}]
 
 
-def attestation_of(name: str, sha256: str) -> dict[str, Any]:
-    statement = json.dumps({"subject": [{"name": name, "digest": {"sha256": sha256}}]}).encode()
-    return {"version": 1, "envelope": {"statement": base64.b64encode(statement).decode(), "signature": ""}}
+@pytest.fixture
+def offered(make_wheel: MakeWheel, sigstore_stack: Stack, tmp_path: Path) -> Callable[..., tuple[Published, ...]]:
+    """Publish a wheel with an attestation, but for the upload: of the workflow, or as it is changed."""
+    wheel = make_wheel(tmp_path)
+
+    def publish_it(
+        signers: tuple[Identity, ...] = (Identity(WORKFLOW, GITHUB),),
+        change: Callable[[dict[str, Any]], None] = lambda _: None,
+        claims: dict[str, Any] | None = None,
+        **said: Any,
+    ) -> tuple[Published, ...]:
+        digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        subject = {"name": wheel.name, "digest": {"sha256": digest}}
+        kind = "https://docs.example.org/attestations/publish/v1"
+        statement = {
+            "_type": "https://in-toto.io/Statement/v1",
+            "subject": [subject],
+            "predicateType": kind,
+            "predicate": None,
+        }
+        bundle = sigstore_stack.bundle(json.dumps({**statement, **said}).encode(), claims)
+        material, envelope = bundle["verificationMaterial"], bundle["dsseEnvelope"]
+        attestation = {
+            "version": 1,
+            "verification_material": {
+                "certificate": material["certificate"]["rawBytes"],
+                "transparency_entries": material["tlogEntries"],
+            },
+            "envelope": {"statement": envelope["payload"], "signature": envelope["signatures"][0]["sig"]},
+        }
+        change(attestation)
+        wheel.with_name(f"{wheel.name}.publish.attestation").write_text(json.dumps(attestation))
+        scratch = tmp_path / uuid.uuid4().hex
+        scratch.mkdir()
+        demand = Demand(level=None, trust=sigstore_stack.trusted_root, signers=signers)
+        return publish_files([wheel], Target({}, "", None), demand, scratch=scratch, dry_run=True)
+
+    return publish_it
+
+
+def test_an_attestation_of_whoever_is_to_sign_goes_along(offered: Callable[..., tuple[Published, ...]]) -> None:
+    assert [each.attested_by for each in offered()] == [f"{WORKFLOW} ({GITHUB})"]
+    job = of_this_job(
+        {
+            "GITHUB_ACTIONS": "true",
+            "GITHUB_SERVER_URL": "https://github.com",
+            "GITHUB_REPOSITORY": "example/wheels",
+        }
+    )
+    assert job
+    assert offered((job,))[0].attested_by == f"{WORKFLOW} ({GITHUB})"
+
+
+def _signature(attestation: dict[str, Any]) -> None:
+    raw = bytearray(base64.b64decode(attestation["envelope"]["signature"]))
+    raw[-1] ^= 1
+    attestation["envelope"]["signature"] = base64.b64encode(raw).decode()
+
+
+def _unlogged(attestation: dict[str, Any]) -> None:
+    attestation["verification_material"]["transparency_entries"] = []
+
+
+def _another_version(attestation: dict[str, Any]) -> None:
+    attestation["version"] = 2
+
+
+def _no_certificate(attestation: dict[str, Any]) -> None:
+    attestation["verification_material"]["certificate"] = base64.b64encode(b"none").decode()
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("how", "says"),
     [
-        b"",
-        b"{}",
-        b"[]",
-        json.dumps(attestation_of(NAMES[0], "0" * 64)).encode(),
-        b'{"envelope": {"statement": "e30="}}',
+        ({"signers": ()}, "nothing says by whose it should be"),
+        ({"signers": (Identity("someone@example.org", GITHUB),)}, "It should be of someone@example.org"),
+        (
+            {"signers": (Identity("**", GITHUB, "https://github.com/other/wheels"),)},
+            "of https://github.com/other/wheels",
+        ),
+        ({"signers": (Identity(WORKFLOW, "https://accounts.example.org"),)}, f"but not as {GITHUB} says"),
+        ({"change": _signature}, "Sigstore's client refuses it"),
+        ({"change": _unlogged}, "Sigstore's client refuses it"),
+        ({"change": _no_certificate}, "Sigstore's client refuses it"),
+        ({"change": _another_version}, "no attestation of PEP 740"),
+        ({"change": lambda attestation: attestation.clear()}, "no attestation of PEP 740"),
+        ({"change": lambda attestation: attestation["envelope"].clear()}, "it has no statement"),
+        ({"subject": [{"name": "demo-1.0-py3-none-any.whl", "digest": {"sha256": "0" * 64}}]}, "but the file has"),
+        ({"subject": []}, "no attestation of PEP 740"),
+        ({"predicateType": "https://slsa.dev/provenance/v1"}, "says something else"),
     ],
 )
-def test_an_attestation_of_something_else_is_refused(
-    released: Path, publish: Callable[..., Ended], index: Index, content: bytes
+def test_an_attestation_that_no_index_should_get_stops_all(
+    offered: Callable[..., tuple[Published, ...]], how: dict[str, Any], says: str
 ) -> None:
-    (released / "dist" / f"{NAMES[0]}.publish.attestation").write_bytes(content)
-    refused = publish(released, "--require", "unsafe-unverified", code=ExitCode.NOT_PUBLISHABLE)
-    assert f"{NAMES[0]}.publish.attestation" in refused.stderr
-    assert index.uploads == []
+    with pytest.raises(NotPublishable, match=re.escape(says)) as refused:
+        offered(**how)
+    assert "demo-1.0-py3-none-any.whl.publish.attestation" in refused.value.reason
+    assert refused.value.remedy
+
+
+def test_an_attestation_of_somebody_else_with_a_sound_signature_stops_all(
+    offered: Callable[..., tuple[Published, ...]], sigstore_stack: Stack
+) -> None:
+    claims = sigstore_stack.github("mallory/thief/.github/workflows/release.yml@refs/tags/v1")
+    with pytest.raises(NotPublishable, match="mallory/thief"):
+        offered(claims=claims)
 
 
 # --- what an index would refuse ------------------------------------------------------------------------
@@ -428,3 +533,88 @@ def test_several_releases_in_one_folder(publish: Callable[..., Ended], make_whee
     refused = publish(tmp_path, code=ExitCode.BAD_INPUT)
     assert "several releases: demo 1.0, demo 1.1" in refused.stderr
     assert "There is no wheel or sdist" in publish(tmp_path / "dist", code=ExitCode.BAD_INPUT).stderr
+
+
+# --- logins that aren't variables ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def keyring(tmp_path: Path, index: Index, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A keyring on PATH that knows the index's password, as uv asks one; what it was asked, in a file."""
+    asked = tmp_path / "asked"
+    program = tmp_path / "keyring-bin" / "keyring"
+    program.parent.mkdir()
+    program.write_text(
+        f'#!/bin/sh\nprintf "%s\\n" "$*" >> {asked}\n'
+        f'case "$*" in "get {index.url}"*" {USER}") printf "%s\\n" {index.password} ;; *) exit 1 ;; esac\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return asked
+
+
+@pytest.fixture
+def wheel(make_wheel: MakeWheel, tmp_path: Path) -> Path:
+    """What nobody needs to build."""
+    return make_wheel(tmp_path / "dist")
+
+
+def test_a_keyring_is_asked_for_the_password(
+    wheel: Path, keyring: Path, publish: Callable[..., Ended], index: Index, tmp_path: Path
+) -> None:
+    env = {"UV_KEYRING_PROVIDER": "subprocess", "UV_PUBLISH_USERNAME": USER}
+    options = ["--require", "unsafe-unverified", "--verbose"]
+    done = publish(tmp_path, wheel, *options, env=env)
+    assert done.stdout.startswith("uploaded")
+    assert [(each.user, each.status) for each in index.uploads] == [(USER, 200)]
+    assert keyring.read_text().splitlines() == [f"get {index.url} {USER}"]
+    assert index.password not in done.stdout + done.stderr
+
+
+def test_a_keyring_that_does_not_know_it(
+    wheel: Path, keyring: Path, publish: Callable[..., Ended], index: Index, tmp_path: Path
+) -> None:
+    env = {"UV_KEYRING_PROVIDER": "subprocess", "UV_PUBLISH_USERNAME": "nobody"}
+    failed = publish(tmp_path, wheel, "--require", "unsafe-unverified", env=env, code=ExitCode.PUBLISH_FAILED)
+    assert keyring.read_text().splitlines()[0].endswith(" nobody")
+    assert "UV_KEYRING_PROVIDER" in failed.stderr
+    assert published(index) == []
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_netrc_knows_it(
+    wheel: Path,
+    publish: Callable[..., Ended],
+    index: Index,
+    tmp_path: Path,
+    *,
+    named: bool,
+) -> None:
+    netrc = (tmp_path if named else Path.home()) / ".netrc"
+    netrc.write_text(f"machine 127.0.0.1 login {USER} password {index.password}\n")
+    netrc.chmod(0o600)
+    env = {"NETRC": str(netrc)} if named else {}
+    options = ["--require", "unsafe-unverified", "--verbose"]
+    with index.failing("403 Forbidden", f"the password {index.password} is wrong"):
+        failed = publish(tmp_path, wheel, *options, env=env, code=ExitCode.PUBLISH_FAILED, check=False)
+    assert "the password … is wrong" in failed.stderr
+    assert index.password not in failed.stdout + failed.stderr
+    done = publish(tmp_path, wheel, *options, env=env)
+    assert done.stdout.startswith("uploaded")
+    assert [(each.user, each.status) for each in index.uploads] == [(USER, 403), (USER, 200)]
+    assert index.password not in done.stdout + done.stderr
+
+
+def test_no_password_of_a_keyring_or_of_netrc_is_an_argument(
+    wheel: Path, keyring: Path, index: Index, tmp_path: Path
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text(f"machine 127.0.0.1 login {USER} password {index.password}\n")
+    netrc.chmod(0o600)
+    for env in ({"UV_KEYRING_PROVIDER": "subprocess", "UV_PUBLISH_USERNAME": USER}, {"NETRC": str(netrc)}):
+        command = ["publish", str(wheel), "--publish-url", index.url, "--require", "unsafe-unverified", "--verbose"]
+        seen = arguments_of_uv(tmp_path, *command, cwd=tmp_path, env=env)
+        assert "publish" in seen
+        assert index.password not in seen
+        (index.packages / wheel.name).unlink()
+    assert [each.user for each in index.uploads] == [USER] * 2

@@ -1,6 +1,9 @@
 import importlib.util
 import json
+import socket
 import sys
+import threading
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -9,6 +12,7 @@ from packaging.version import Version
 from reprobuild import advisories, attest, audit, process
 from reprobuild.advisories import Advisory, Package, Service, Severity, read_answer, severity_of
 from reprobuild.audit import Finding, Pinned, Report, Source
+from reprobuild.cli import audit as cli
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, LockMissing, NotAudited, RecordUnusable, SourceUnusable, ToolMissing
 from reprobuild.project import Ignore, load
@@ -136,7 +140,7 @@ def fake(monkeypatch, raw, code=1, output=""):
     """A pip-audit that writes this and ends so."""
     seen = []
 
-    def run(argv, *, env, cwd, timeout):
+    def run(argv, *, env, cwd, timeout, memory):
         seen.append([str(each) for each in argv])
         if raw is not None:
             (cwd / argv[argv.index("--output") + 1]).write_bytes(raw)
@@ -232,6 +236,121 @@ def test_a_password_in_the_url_is_not_shown():
     assert "secret" not in Service(osv_url="https://me:secret@osv.example.org/v1/query").database
 
 
+# --- a server that would keep us for ever ---------------------------------------------------------------
+
+
+@pytest.fixture
+def client(osv):
+    """Asks the server, whose answers are what a test's function gives for a path."""
+
+    def make(answer):
+        osv.answer = lambda path, body: (200, answer(path.removeprefix("/v1/"), body))
+        return advisories._Client(Service(osv_url=osv.query_url))
+
+    return make
+
+
+def test_names_that_lead_to_ever_more_names_have_an_end(client, monkeypatch):
+    monkeypatch.setattr(advisories, "_MOST_NAMES", 50)
+
+    def answer(path, _):
+        number = int(path.rpartition("-")[2])
+        return {"id": f"X-{number}", "aliases": [f"X-{2 * number + 1}", f"X-{2 * number + 2}"]}
+
+    asking = client(answer)
+    with pytest.raises(NotAudited, match="more than 50 names of advisories"):
+        asking.records({"X-0"})
+
+
+def test_one_advisory_with_countless_names_is_followed_to_none_of_them(client, osv, monkeypatch):
+    monkeypatch.setattr(advisories, "_MOST_NAMES", 50)
+    asking = client(lambda *_: {"id": "X-0", "aliases": [f"X-{number}" for number in range(1000)]})
+    with pytest.raises(NotAudited, match="more than 50 names of advisories"):
+        asking.records({"X-0"})
+    osv.answer = lambda *_: pytest.fail("it asks for more")
+
+
+def test_a_list_without_end_has_one(client, monkeypatch):
+    monkeypatch.setattr(advisories, "_MOST_PAGES", 5)
+    numbers = iter(range(10_000))
+    asking = client(lambda *_: {"results": [{"vulns": [{"id": f"X-{next(numbers)}"}], "next_page_token": "more"}]})
+    with pytest.raises(NotAudited, match="more than 5 pages of advisories about jinja2"):
+        asking.listed([JINJA])
+    monkeypatch.setattr(advisories, "_MOST_NAMES", 3)
+    with pytest.raises(NotAudited, match="more than 3 advisories"):
+        asking.listed([JINJA])
+
+
+def test_one_page_with_countless_advisories_is_too_many(client, monkeypatch):
+    monkeypatch.setattr(advisories, "_MOST_NAMES", 50)
+    asking = client(lambda *_: {"results": [{"vulns": [{"id": f"X-{number}"} for number in range(51)]}]})
+    with pytest.raises(NotAudited, match="more than 50 advisories"):
+        asking.listed([JINJA])
+
+
+def test_what_pip_audit_tells_has_an_end_too(monkeypatch, tmp_path):
+    monkeypatch.setattr(advisories, "_MOST_NAMES", 50)
+    fake(monkeypatch, answer(told(vulns=[{**VULN, "id": f"X-{number}"} for number in range(51)])))
+    with pytest.raises(NotAudited, match="more than 50 advisories"):
+        advisories.ask([JINJA], Service("pypi"), tmp_path)
+
+
+def test_all_answers_together_have_so_many_bytes(client, monkeypatch):
+    monkeypatch.setattr(advisories, "_ANSWERS_LIMIT", 10_000)
+    asking = client(lambda path, _: {"id": path.rpartition("/")[2], "details": "x" * 1500})
+    asking.records({f"X-{number}" for number in range(5)})
+    with pytest.raises(NotAudited, match="more than 0 MiB in all"):
+        asking.records({f"X-{number}" for number in range(5)})
+
+
+@contextmanager
+def endless(head, piece, pause=0.0):
+    """A server that begins an answer and never ends it."""
+    over = threading.Event()
+
+    def serve(connection):
+        with connection, suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(head)
+            while not over.wait(pause):
+                connection.sendall(piece)
+
+    def accept():
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1/query"
+        finally:
+            over.set()
+            listener.shutdown(socket.SHUT_RDWR)
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n{"
+
+
+def test_an_answer_that_never_ends(monkeypatch):
+    monkeypatch.setattr(advisories, "_ANSWER_LIMIT", 1 << 20)
+    with endless(HEAD, b" " * 65536) as url, pytest.raises(NotAudited, match="more than 1 MiB at http"):
+        advisories._Client(Service(osv_url=url)).records({"X-1"})
+
+
+def test_an_answer_that_comes_byte_by_byte(monkeypatch):
+    """Each byte is in time, and the last one never comes."""
+    monkeypatch.setattr(advisories, "_LONGEST", 0.5)
+    with endless(HEAD, b" ", pause=0.05) as url, pytest.raises(NotAudited, match=r"within 0\.5 seconds"):
+        advisories._Client(Service(osv_url=url)).records({"X-1"})
+
+
+def test_an_answer_without_end_does_not_fill_the_memory_of_pip_audit(monkeypatch, tmp_path):
+    monkeypatch.setattr(advisories, "_MEMORY", 256 << 20)
+    with endless(HEAD, b" " * (1 << 20)) as url, pytest.raises(NotAudited, match="pip-audit couldn't ask"):
+        advisories.ask([JINJA], Service(osv_url=url), tmp_path)
+
+
 # --- one vulnerability under several names --------------------------------------------------------------
 
 
@@ -301,6 +420,53 @@ def test_what_an_ignore_does(answering, one, counts, expired):
     assert finding.counts(Severity.LOW) is counts
     assert finding.expired == (one if expired else None)
     assert report.unused == (() if expired or not counts else (one,))
+
+
+def test_all_that_an_ignore_covers_is_shown(answering, capsys):
+    report = answering([advisory("A", "B", "C"), advisory("D", "E"), advisory("F")], [ignore("B")])
+    cli._tell(report, report.counting(), (), None)
+    said = capsys.readouterr().out
+    assert "jinja2 3.1.4: A (high), also B, C: it does no harm here" in said
+    head, *rows = said.splitlines()[:3]
+    assert [row[head.index("also") :].split("  ")[0].strip() for row in rows] == ["E", ""]
+    assert cli._json(report, Severity.LOW)["findings"][0]["aliases"] == ["B", "C"]
+
+
+PINNED = """
+[build-system]
+requires = ["jinja2<3"]
+[project]
+dependencies = ["Jinja2==3.1.4", "jinja2>=2", "click==8.2.0", "not a requirement", 3]
+optional-dependencies = {more = ["jinja2<=3.1.5"]}
+[dependency-groups]
+dev = ["jinja2~=3.1.0", {include-group = "other"}]
+odd = "jinja2==1"
+[tool.uv]
+constraint-dependencies = ["jinja2<3.1.6"]
+override-dependencies = "jinja2==1"
+"""
+HELD = """remedy: jinja2 3.1.6 or later
+  first change jinja2<3 in build-system.requires of pyproject.toml: it keeps jinja2 from 3.1.6
+  first change Jinja2==3.1.4 in project.dependencies of pyproject.toml: it keeps jinja2 from 3.1.6
+  first change jinja2<3.1.6 in tool.uv.constraint-dependencies of pyproject.toml: it keeps jinja2 from 3.1.6
+  first change jinja2<=3.1.5 in project.optional-dependencies.more of pyproject.toml: it keeps jinja2 from 3.1.6
+  reprobuild lock --upgrade jinja2"""
+
+
+def test_a_remedy_names_what_the_project_itself_pins(tmp_path, answering):
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "demo"\nversion = "1"\n')
+    config = load(tmp_path)
+    counting = answering([advisory()]).counting()
+    (tmp_path / "pyproject.toml").write_text(PINNED)
+    assert "\n".join(cli._remedies(counting, config)) == HELD
+    assert list(cli._remedies(counting, None)) == ["remedy: jinja2 3.1.6 or later"]
+    for text in ("", "project = 3", "build-system = []", "[", "[dependency-groups]\na = {}"):
+        (tmp_path / "pyproject.toml").write_text(text)
+        assert len(list(cli._remedies(counting, config))) == 2
+    (tmp_path / "pyproject.toml").unlink()
+    assert len(list(cli._remedies(counting, config))) == 2
+    unmended = answering([advisory(fixed=())]).counting()
+    assert list(cli._remedies(unmended, config)) == ["remedy: none known for all of jinja2: replace it"]
 
 
 def test_the_day_is_that_of_utc(answering):

@@ -4,7 +4,7 @@ import pytest
 
 from reprobuild import attest
 from reprobuild.digest import Digest, canonical_json
-from reprobuild.errors import BadInput, DigestMismatch, RecordUnusable
+from reprobuild.errors import BadInput, DigestMismatch, RecordUnusable, RegistryFailed
 from reprobuild.image.store import (
     STATEMENT,
     InLayout,
@@ -224,6 +224,25 @@ def test_what_lists_itself_as_a_referrer_must_be_about_the_image(place, served, 
     assert [each.subject.digest for each in place.referrers(image)] == [image.digest]
     (found,) = images_of(place, image, "it")
     assert len(records_of(place, found)) == 1
+
+
+def test_a_damaged_referrer_hides_no_record(place, served, image):
+    push_record(served, image, a_statement(image))
+    (sound,) = [digest for (_, digest) in served.manifests if digest not in ("1", str(image.digest))]
+    broken = Descriptor(OCI_MANIFEST, Digest.of_bytes(b"gone"), 4, artifact_type=STATEMENT)
+    (found,) = images_of(place, image, "it")
+
+    def list_only(*entries):
+        index = Index.make(entries)
+        served.manifests["app", f"sha256-{image.digest.hex}"] = (index.descriptor.media_type, index.raw)
+
+    list_only(broken, *listed(served, sound).manifests)
+    assert len(records_of(place, found)) == 1
+    list_only(broken)
+    with pytest.raises(RecordUnusable, match=f"no record but the referrer {broken.digest}"):
+        records_of(place, found)
+    with pytest.raises(RegistryFailed):
+        place.referrers(image)
 
 
 @pytest.mark.parametrize("name", ["dist/nothing", "./nothing", "nothing.tar", "/nothing"])

@@ -6,7 +6,7 @@ from reprobuild.advisories import Severity
 from reprobuild.compare import Level
 from reprobuild.errors import BadInput
 from reprobuild.keys import PrivateKey
-from reprobuild.policy import PREDICATES, Audit, Identity, Policy, read
+from reprobuild.policy import PREDICATES, Audit, Identity, Policy, of_this_job, read
 
 WHO = {"identity": "release@example.org", "issuer": "https://accounts.example.org"}
 OTHER = {**WHO, "identity": "second@example.org"}
@@ -219,3 +219,30 @@ def test_what_an_audit_may_have_found(said, borne):
 
 def test_an_audit_has_to_be_clean_where_nothing_else_is_said():
     assert policy(audit={"max-age": "7d"}).audit == Audit(timedelta(days=7), None, ignores=True)
+
+
+JOB = {"GITHUB_ACTIONS": "true", "GITHUB_SERVER_URL": "https://github.com", "GITHUB_REPOSITORY": "acme/demo"}
+
+
+def test_whose_job_this_is():
+    found = of_this_job(JOB)
+    assert found is not None
+    workflow = "https://github.com/other/shared/.github/workflows/sign.yml@refs/tags/v1"  # that a job may call
+    issuer = "https://token.actions.githubusercontent.com"
+    assert found.admits(workflow, issuer, "https://github.com/acme/demo")
+    assert not found.admits(workflow, issuer, "https://github.com/acme/demo2")
+    assert not found.admits(workflow, issuer)
+    assert not found.admits(workflow, "https://accounts.example.org", "https://github.com/acme/demo")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"GITHUB_ACTIONS": ""},
+        {"GITHUB_REPOSITORY": "acme/*"},
+        {"GITHUB_REPOSITORY": "acme"},
+        {"GITHUB_SERVER_URL": "https://git.example.org"},
+    ],
+)
+def test_what_is_no_job_of_a_repository(change):
+    assert of_this_job({**JOB, **change}) is None

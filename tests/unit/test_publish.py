@@ -1,6 +1,7 @@
 """Images with all that is about them on their way to a registry: what goes, in which order, and what stops it."""
 
 import json
+import threading
 import time
 
 import pytest
@@ -13,7 +14,7 @@ from reprobuild.digest import canonical_json
 from reprobuild.errors import BadInput, RecordUnusable, RegistryFailed, ReprobuildError
 from reprobuild.image import publish, signed
 from reprobuild.image.archive import Registries
-from reprobuild.image.store import InLayout, add_record
+from reprobuild.image.store import InLayout, add_record, find
 from reprobuild.keys import PrivateKey
 from reprobuild.oci.layout import Layout
 from reprobuild.oci.model import (
@@ -28,6 +29,8 @@ from reprobuild.oci.model import (
     Platform,
 )
 from reprobuild.oci.reference import Reference
+from reprobuild.oci.registry import Registry
+from reprobuild.oci.transfer import Local, Remote, copy_image
 from reprobuild.sign import KeySigner
 
 SIGNER = KeySigner(PrivateKey.generate())
@@ -280,6 +283,44 @@ def test_attachments_of_others_stay(layout, image, served, push):
     assert len(before.layers) == 2
     push(attachments=True)
     assert attached(served, one).raw == before.raw
+
+
+def test_attachments_of_many_at_once_are_all_kept(served, tmp_path):
+    """Each reads what is there and puts it back with its own: whoever does so in between may not lose it."""
+    folders = [Layout(tmp_path / str(number), create=True) for number in range(6)]
+    subject, *_ = [put_image(layout) for layout in folders]
+    for layout in folders:
+        layout.add(subject)
+        attach(layout, subject, KeySigner(PrivateKey.generate()).sign(statement(subject.digest)))
+    target = Remote(Registries().of(Reference.parse(f"{served.host}/app:1")), "app")
+    copy_image(Local(folders[0]), target, subject)
+    together = threading.Barrier(len(folders))
+
+    def put(layout):
+        together.wait()
+        publish._attach(subject, find(str(layout.folder), Registries().of, tmp_path), target)
+
+    writers = [threading.Thread(target=put, args=(layout,)) for layout in folders]
+    for each in writers:
+        each.start()
+    for each in writers:
+        each.join()
+    assert len(attached(served, subject).layers) == len(folders)
+
+
+def test_attachments_that_others_always_overwrite_are_an_error(layout, image, served):
+    _, (one, _) = image
+    attach(layout, one)
+    config = b"{}"
+    served.hold("app", config)
+    theirs = Manifest.make(Descriptor.of(OCI_CONFIG, config), [])
+    target = Remote(Registry(served.host, sleep=lambda _: put_theirs()), "app")
+
+    def put_theirs():
+        served.hold_manifest("app", OCI_MANIFEST, theirs.raw, f"sha256-{one.digest.hex}.att")
+
+    with pytest.raises(RegistryFailed, match=r"others write to the tag sha256-[0-9a-f]{64}\.att"):
+        publish._attach(one, find(str(layout.folder), Registries().of, layout.folder), target)
 
 
 def test_what_is_no_bundle_is_not_attached(layout, image, served, push):

@@ -10,13 +10,14 @@ from packaging.utils import NormalizedName, canonicalize_name
 from packaging.version import Version
 
 from reprobuild import places, process, publish, rebuild, verification
+from reprobuild.cli import publish as cli
 from reprobuild.cli.publish import publish as command
 from reprobuild.difference import Level
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, NotPublishable
 from reprobuild.keys import PrivateKey
 from reprobuild.places import Target, publishing
-from reprobuild.policy import Policy
+from reprobuild.policy import Identity, Policy
 from reprobuild.progress import SILENT
 from reprobuild.verification import Check, Verification
 
@@ -276,3 +277,17 @@ def test_what_no_policy_vouches_for_is_told_with_each_remedy(tmp_path, name, com
         publish._voted(copy, Level.IDENTICAL, policy, None)
     assert f"`reprobuild {command} --attest KEY`" in refused.value.remedy
     assert "`reprobuild sbom … --attest KEY`" in refused.value.remedy
+
+
+def test_whose_attestations_go_along(monkeypatch):
+    """Who is named, else whom the policy trusts, else this job's repository, else nobody."""
+    trusted = (Identity("a@example.org", "https://accounts.example.org"),)
+    assert cli._signers(None, None) == ()
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_SERVER_URL", "https://github.com")
+    monkeypatch.setenv("GITHUB_REPOSITORY", "acme/demo")
+    for policy in (None, Policy(keys=(PrivateKey.generate().public,))):
+        assert [each.repository for each in cli._signers(None, policy)] == ["https://github.com/acme/demo"]
+    assert cli._signers(None, Policy(identities=trusted)) == trusted
+    named = ("b@example.org", "https://accounts.example.org")
+    assert cli._signers(named, Policy(identities=trusted)) == (Identity(*named),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -238,6 +239,34 @@ def test_images_that_were_not_pushed_are_not_left_out(steps: Any, verified: Any,
     for step in (steps.vote, steps.verify, steps.publish):
         with pytest.raises(steps.Stopped, match="push them first"):
             step(verified)
+
+
+@pytest.mark.parametrize("simple", ["", "https://index.example.org/simple/"])
+def test_what_is_tried_is_the_wheel_that_was_released(
+    steps: Any, verified: Any, monkeypatch: pytest.MonkeyPatch, simple: str
+) -> None:
+    """By its hash: what an index has under that name may be something else."""
+    installed: list[tuple[list[str], str]] = []
+
+    def call(command: list[str], _folder: Path, *, read: bool = False) -> str:
+        if "install" in command:
+            wanted = [Path(command[at + 1]).read_text() for at, word in enumerate(command) if word == "-r"]
+            installed.append((command, wanted[-1]))
+        return "reprobuild 1.2\n" if read else ""
+
+    monkeypatch.setattr(steps, "call", call)
+    (verified.folder / "requirements.txt").write_text("click==8.2.0 --hash=sha256:00\n")
+    verified.settings["RELEASE_SIMPLE"] = simple
+    steps.try_out(verified)
+    assert len(installed) == 2
+    for command, own in installed:
+        assert own == f"reprobuild==1.2 --hash=sha256:{hashlib.sha256(b'wheel').hexdigest()}\n"
+        assert "--require-hashes" in command
+        assert (simple in command) == bool(simple)
+        assert str(verified.folder / "requirements.txt") in command
+    monkeypatch.setattr(steps, "call", lambda *_, read=False, **__: "reprobuild 1.1\n" if read else "")
+    with pytest.raises(steps.Stopped, match=r"said 'reprobuild 1\.1', and not 'reprobuild 1\.2'"):
+        steps.try_out(verified)
 
 
 def test_the_notes_have_digests_and_commands(steps: Any, verified: Any, calls: Any, capsys: Any) -> None:

@@ -130,7 +130,7 @@ def test_nothing_found_is_a_document_too():
 def test_each_place_of_a_vulnerability_is_a_result():
     ((rule,), (first, second)) = log(finding(where=((LOCK, 7), (RECORD, 0))))
     assert (rule["id"], rule["properties"]["security-severity"]) == ("CVE-1", "8.0")
-    assert first["message"]["text"] == "jinja2 3.1.4 has CVE-1 (high): fixed in 3.1.6."
+    assert first["message"]["text"] == "jinja2 3.1.4 has CVE-1 (high), also GHSA-1: fixed in 3.1.6."
     (place,) = first["locations"]
     assert place["physicalLocation"] == {
         "artifactLocation": {"uri": "images/my%20image/requirements.txt"},
@@ -150,7 +150,11 @@ def test_what_is_ignored_is_suppressed_with_its_reason():
     (_, (plain, quiet)) = log(finding(), finding("CVE-2", ignored=Ignore("CVE-2", "it can't be", date(2026, 12, 31))))
     assert "suppressions" not in plain
     assert quiet["suppressions"] == [
-        {"kind": "external", "status": "accepted", "justification": "it can't be (until 2026-12-31)"}
+        {
+            "kind": "external",
+            "status": "accepted",
+            "justification": "it can't be (until 2026-12-31; CVE-2 covers CVE-2, GHSA-1)",
+        }
     ]
 
 

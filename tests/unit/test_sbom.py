@@ -1,5 +1,6 @@
 """Bills of materials: their one spelling, what depends on what, licences, and the way into a wheel."""
 
+import base64
 import json
 import struct
 import subprocess
@@ -303,6 +304,7 @@ def test_bundled_distributions_and_libraries_are_components(make_wheel, tmp_path
     assert found[1].digests == (Digest.of_bytes(b"elf"),)
     document = pep770.document_of(make_wheel(tmp_path / "again", members), ())
     assert document.edges[document.subject.ref] == {each.ref for each in found}
+    assert document.incomplete == {document.subject.ref}
 
 
 def test_data_that_looks_like_a_distribution_is_none(make_wheel, tmp_path):
@@ -573,3 +575,238 @@ def test_what_is_malformed_in_a_record_is_named(images, wrong):
     layout.add(image, "other")
     add_record(layout, record_of(image, wrong), image)
     assert isinstance(run(f"oci:{layout.folder}:other").exception, RecordUnusable)
+
+
+# --- what wheels of an index say ---------------------------------------------------------------------
+
+
+class Offered:
+    """An index that has some wheels: a pin's is the one of its release."""
+
+    def __init__(self, *paths):
+        self._wheels = {path.name: path for path in paths}
+
+    def wheel_for(self, pin, _):
+        found = [name for name in self._wheels if name.startswith(f"{pin.name}-{pin.version}-")]
+        return LockedFile(pin.name, str(pin.version), found[0], ONE) if found else None
+
+    def kept(self, file):
+        return self._wheels[file.filename]
+
+
+def locked(*lines):
+    return "".join(f"{line} {' '.join(f'--hash={each}' for each in (ONE,))}\n" for line in lines)
+
+
+@pytest.fixture
+def lock_of(tmp_path):
+    """The document of a lock in a project, with the wheels that the index has."""
+
+    def make(pyproject, text, *wheels, name="requirements.txt"):
+        (tmp_path / "pyproject.toml").write_text(pyproject)
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return sbom.of_lock(path, tmp_path, sbom.Reader(Offered(*wheels)))  # type: ignore[arg-type]
+
+    return make
+
+
+DEMO = '[project]\nname = "demo"\nversion = "1"\n'
+
+
+def properties(document, name):
+    (found,) = (each for each in document.parts if each.name == name)
+    return sorted(value for key, value in found.properties if key == "reprobuild:marker")
+
+
+def test_a_release_that_is_pinned_for_several_platforms_is_one_component(lock_of):
+    linux, mac = "sys_platform == 'linux'", "sys_platform == 'darwin'"
+    text = locked(f"a==1 ; {linux}", f"a==1 ; {mac}", f"b==1 ; {linux}", "b==1", "a==2", f"c==1 ; {mac}")
+    document = lock_of(DEMO, text)
+    assert [(each.name, each.version) for each in document.parts].count(("a", "1")) == 1
+    assert len(document.parts) == 4
+    told = [each for each in document.parts if each.ref == "pkg:pypi/a@1"]
+    assert sorted(value for _, value in told[0].properties) == ['sys_platform == "darwin"', 'sys_platform == "linux"']
+    assert properties(document, "b") == []  # it is everywhere, whatever the other line says
+    assert properties(document, "c") == ['sys_platform == "darwin"']
+
+
+def test_of_several_files_no_digest_is_the_releases(lock_of):
+    document = lock_of(DEMO, f"a==1 --hash={ONE} --hash={TWO}\nb==1 --hash={ONE}\n")
+    a, b = sorted(document.parts, key=lambda each: each.name)
+    assert (a.digests, set(a.files)) == ((), {ONE, TWO})
+    assert (b.digests, b.files) == ((ONE,), ())
+
+
+@pytest.mark.parametrize(
+    ("requires", "words"),
+    [
+        (">=3.12.4,<3.14", "every platform, Python 3.12, 3.13"),
+        (">=3.12,<3.13", "every platform, Python 3.12"),
+        ("<=3.11.0", "3.11"),  # 3.11.99 isn't admitted, and 3.11 is
+    ],
+)
+def test_the_minors_that_a_project_admits(lock_of, requires, words):
+    document = lock_of(f'{DEMO}requires-python = "{requires}"\n', locked("a==1"))
+    assert dict(document.subject.properties)["reprobuild:for"].endswith(words)
+
+
+GROUPS = """
+[dependency-groups]
+dev = ["b", {include-group = "More.x"}]
+more-x = ["c"]
+[tool.reprobuild.environments.dev]
+groups = ["dev"]
+extras = ["all"]
+"""
+EXTRAS = 'dependencies = ["a"]\noptional-dependencies = {all = ["Demo[one,all]"], one = ["d"], other = ["e"]}\n'
+EVERY = locked(*(f"{name}==1" for name in "abcde"))
+
+
+def test_a_lock_is_for_what_its_selection_asks_for(lock_of):
+    document = lock_of(DEMO + EXTRAS + GROUPS, EVERY, name="environments/dev/requirements.txt")
+    assert document.edges[document.subject.ref] == {f"pkg:pypi/{name}@1" for name in "abcd"}
+    own = lock_of(DEMO + EXTRAS + GROUPS, EVERY)
+    assert own.edges[own.subject.ref] == {"pkg:pypi/a@1"}
+
+
+def test_what_a_backend_computes_is_unknown(lock_of):
+    dynamic = DEMO + 'dynamic = ["optional-dependencies"]\ndependencies = ["a"]\n'
+    extras = '[tool.reprobuild.environments.dev]\nextras = ["all"]\n'
+    document = lock_of(dynamic + extras, EVERY, name="environments/dev/requirements.txt")
+    assert document.subject.ref in document.unknown
+    assert lock_of(dynamic, EVERY).edges["project"] == {"pkg:pypi/a@1"}
+    assert "project" in lock_of(DEMO + 'dynamic = ["dependencies"]\n', EVERY).unknown
+
+
+def test_a_group_that_includes_itself_is_named(lock_of):
+    groups = GROUPS.replace('["c"]', '[{include-group = "dev"}]')
+    with pytest.raises(BadInput, match="includes itself"):
+        lock_of(DEMO + EXTRAS + groups, EVERY, name="environments/dev/requirements.txt")
+
+
+def test_a_backend_may_ask_for_more_than_the_build_lock_says(lock_of):
+    text = '[build-system]\nrequires = ["a"]\nbuild-backend = "a"\n' + DEMO
+    document = lock_of(text, locked("a==1"), name="constraints.txt")
+    assert document.edges["project"] == {"pkg:pypi/a@1"}
+    assert document.incomplete == {"project"}
+    assert lock_of(text, "").incomplete == frozenset()
+
+
+def test_a_wheel_with_a_lock_has_edges_to_both_what_it_bundles_and_what_it_runs_with(make_wheel, tmp_path):
+    members = {**VENDORED, "demo/_vendor/x.py": b""}
+    path = make_wheel(tmp_path, members, metadata="Requires-Dist: a\nRequires-Python: >=3.11\n")
+    (tmp_path / "pyproject.toml").write_text(
+        DEMO + '[tool.reprobuild.environments.dev]\npython = "3.12"\nplatform = "x86_64-manylinux_2_28"\n'
+    )
+    (tmp_path / "requirements.txt").write_text(locked("a==1"))
+    (tmp_path / "environments" / "dev").mkdir(parents=True)
+    narrow = tmp_path / "environments" / "dev" / "requirements.txt"
+    narrow.write_text(locked("a==1", "b==1 ; sys_platform == 'win32'"))
+    reader = sbom.Reader(Offered(make_wheel(tmp_path / "a", name="a", version="1", metadata="License: MIT\n")))  # type: ignore[arg-type]
+    document = sbom.of_file(path, reader, lock=narrow, root=tmp_path)
+    names = {each.name for each in document.parts}
+    assert names == {"x", "a"}  # b is not of this environment
+    assert document.edges[document.subject.ref] == {each.ref for each in document.parts}
+    assert dict(document.subject.properties)["reprobuild:for"] == "Python 3.12 on x86_64-manylinux_2_28"
+    wide = sbom.of_file(path, reader, lock=tmp_path / "requirements.txt", root=tmp_path)
+    assert dict(wide.subject.properties)["reprobuild:for"].startswith("every platform")
+    (a,) = (each for each in wide.parts if each.name == "a")
+    assert a.licences == Licences("", "MIT")
+
+
+def test_a_name_for_two_things_is_found_wherever_they_are():
+    inner = (part("s"), Part("file:a", "a", parts=(part("b"),)))
+    for twice in (
+        Document(part("s", parts=(part("s"),)), "build"),
+        Document(part("s"), "build", (part("a", parts=inner[:1]),)),
+        Document(part("s"), "build", (part("b"), Part("x", "x", parts=inner[1:]))),
+        Document(part("s"), "build", makers=(part("s"),)),
+    ):
+        with pytest.raises(BadInput, match="named twice"):
+            bom.encode(twice)
+
+
+def test_requirements_that_are_too_long_together_are_not_read():
+    many = tuple(f"b; extra == '{number:0>990}'" for number in range(600))
+    found = graph.resolve([node("a", many), node("b")], [LINUX])
+    assert "a@1.0" not in found.edges
+    assert graph.resolve([node("a", many[:9]), node("b")], [LINUX]).edges["a@1.0"] == frozenset()
+
+
+def test_extras_of_ones_own_are_wanted_under_any_spelling():
+    nodes = [node("a", ('b; extra == "x-y"',), extras=frozenset(["X_y"])), node("b")]
+    assert graph.resolve(nodes, [LINUX]).edges["a@1.0"] == {"b@1.0"}
+
+
+def test_a_marker_that_has_no_meaning_asks_for_nothing():
+    nodes = [node("a", ('b; python_version > "x" and os_name in "y"', 'a[z]; platform_release < "q"')), node("b")]
+    assert graph.resolve(nodes, [{}]).edges["a@1.0"] == frozenset()
+
+
+def test_a_wheel_bundles_only_so_much(make_wheel, tmp_path, monkeypatch):
+    monkeypatch.setattr(pep770, "_MOST_BUNDLED", 2)
+    libraries = {f"demo.libs/lib{number}.so": b"" for number in range(3)}
+    with pytest.raises(BadInput, match="bundles more than 2"):
+        pep770.bundled(make_wheel(tmp_path, libraries))
+    libraries.popitem()
+    assert len(pep770.bundled(make_wheel(tmp_path / "two", libraries))) == 2
+
+
+@pytest.mark.parametrize("name", ["METADATA", "RECORD"])
+def test_bundled_metadata_that_is_too_large_is_not_read(make_wheel, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(pep770, "TEXT_LIMIT", 200)
+    large = {key: value + b"\n" * (200 if key.endswith(name) else 0) for key, value in VENDORED.items()}
+    members = {**large, "demo/_vendor/x.py": b""}
+    assert pep770.bundled(make_wheel(tmp_path, members)) == ()
+    assert len(pep770.bundled(make_wheel(tmp_path / "b", {**VENDORED, "demo/_vendor/x.py": b""}))) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("RECORD", b'x.py,,\n"\r"\rx.py,\0\n' + b"a" * (1 << 17)),
+        ("METADATA", b"Name: _x\nVersion: 1\n"),
+        ("METADATA", b"Name: x\nVersion: one\n"),
+    ],
+)
+def test_bundled_metadata_that_is_none(make_wheel, tmp_path, name, content):
+    members = {**VENDORED, f"demo/_vendor/x-1.2.dist-info/{name}": content, "demo/_vendor/x.py": b""}
+    assert pep770.bundled(make_wheel(tmp_path, members)) == ()
+
+
+def test_a_digest_of_record_has_no_padding():
+    for content in (b"", b"1", b"2"):
+        digest = Digest.of_bytes(content)
+        spelled = base64.urlsafe_b64encode(bytes.fromhex(digest.hex)).rstrip(b"=").decode()
+        assert pep770.from_record("sha256", spelled) == digest
+
+
+def test_a_record_with_empty_lines_at_its_end_gets_its_row_before_its_own():
+    assert pep770._with_row(b"a,,\nd/RECORD,,\n\n\n", "n", b"").splitlines()[-2:][0].startswith(b"n,sha256=")
+
+
+def test_wheels_of_one_release_for_two_interpreters_are_two_components(images, tmp_path):
+    layout, _ = images
+    image = put_image(layout, "riscv64")
+    layout.add(image, "wheels")
+    wheels = [dependency("wheel", f"x-1-cp31{minor}-none-any.whl", digest) for minor, digest in ((2, ONE), (3, TWO))]
+    own = dependency("own-wheel", "app-1-py3-none-any.whl", TWO)
+    add_record(layout, record_of(image, *wheels, own), image)
+    assert run(f"oci:{layout.folder}:wheels", "--offline", "-o", tmp_path / "w.json").exit_code == 0
+    found = valid((tmp_path / "w.json").read_bytes())["components"]
+    assert sorted((each["bom-ref"], each["type"]) for each in found) == [
+        ("pkg:pypi/app@1", "application"),
+        ("pkg:pypi/x@1#x-1-cp312-none-any.whl", "library"),
+        ("pkg:pypi/x@1#x-1-cp313-none-any.whl", "library"),
+    ]
+
+
+def test_the_document_goes_beside_the_wheels_own_metadata(make_wheel, tmp_path):
+    """What it bundles has metadata too, and comes first in the archive."""
+    path = make_wheel(tmp_path, {**VENDORED, "demo/_vendor/x.py": b""})
+    pep770.embed(path, BUILT_WITH, EPOCH)
+    read_wheel(path)
+    added = [name for name in zipfile.ZipFile(path).namelist() if "/sboms/" in name]
+    assert added == ["demo-1.0.dist-info/sboms/demo.cdx.json"]

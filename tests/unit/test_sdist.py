@@ -6,6 +6,7 @@ import tarfile
 
 import pytest
 
+from reprobuild import sdist
 from reprobuild.errors import BadInput
 from reprobuild.sdist import framing, is_settled, read_sdist, rewrite
 
@@ -133,6 +134,28 @@ def test_written_anew_it_depends_on_the_members_alone(write, tmp_path):
         told = tar.extractfile("demo-1.0/run")
         assert told
         assert told.read() == b"#!/bin/sh\n"
+
+
+def test_a_hard_link_comes_after_what_it_means(write, tmp_path):
+    """Whoever unpacks the archive as it comes has the file already."""
+    hard = member("demo-1.0/again", type=tarfile.LNKTYPE, linkname="demo-1.0/demo.py")
+    rewrite(write(*reversed(USUAL), hard), tmp_path / NAME, EPOCH)
+    with tarfile.open(tmp_path / NAME, "r|gz") as tar:
+        tar.extractall(tmp_path / "unpacked", filter="data")
+    with tarfile.open(tmp_path / NAME) as tar:
+        kinds = [(each.name.removeprefix("demo-1.0/"), each.islnk()) for each in tar.getmembers()]
+    assert kinds == [("PKG-INFO", False), ("demo.py", False), ("again", True)]
+    unpacked = tmp_path / "unpacked" / "demo-1.0"
+    assert (unpacked / "again").samefile(unpacked / "demo.py")
+
+
+def test_metadata_has_a_size(write, monkeypatch):
+    path = write(*USUAL)
+    monkeypatch.setattr(sdist, "TEXT_LIMIT", len(METADATA))
+    assert read_sdist(path).metadata == METADATA
+    monkeypatch.setattr(sdist, "TEXT_LIMIT", len(METADATA) - 1)
+    with pytest.raises(BadInput, match=f"PKG-INFO has {len(METADATA)} bytes, which no metadata needs"):
+        read_sdist(path)
 
 
 def test_what_is_neither_file_nor_folder_nor_link_is_refused(write, tmp_path):

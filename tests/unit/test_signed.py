@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from reprobuild import attest, policy
+from reprobuild import attest, policy, verification
 from reprobuild.bundle import BUNDLE_LIMIT, BUNDLE_MEDIA_TYPE
 from reprobuild.cli import app, attesting, secrets
 from reprobuild.compare import Level, Verdict
 from reprobuild.digest import Digest, canonical_json
-from reprobuild.errors import BadInput, DigestMismatch, ExitCode, RecordUnusable, SigningFailed
-from reprobuild.image import signed
+from reprobuild.errors import BadInput, DigestMismatch, ExitCode, RecordUnusable, RegistryFailed, SigningFailed
+from reprobuild.image import publish, signed
 from reprobuild.image.archive import Registries
 from reprobuild.image.store import InLayout, images_of
 from reprobuild.keys import PrivateKey
@@ -29,6 +29,7 @@ from reprobuild.oci.model import (
     Manifest,
     Platform,
 )
+from reprobuild.oci.reference import Reference
 from reprobuild.policy import Policy
 from reprobuild.sign import KeySigner
 
@@ -130,7 +131,9 @@ def test_only_so_many_are_looked_at(wheel, monkeypatch):
     for number in range(5):
         wheel.with_name(f"demo.whl.{number}.sigstore.json").write_bytes(b"{}")
     (artifact,) = signed.artifacts(str(wheel), Registries(), wheel.parent)
-    assert len(list(artifact.evidence())) == 3
+    told, *read = artifact.evidence()
+    assert [raw for _, raw in read] == [b"{}"] * 3
+    assert told == ("each bundle after the first 3, of 5,", b"")
 
 
 def test_a_bundle_that_can_not_be_read_hides_no_other(wheel, sign, verify, monkeypatch):
@@ -324,6 +327,95 @@ def test_what_can_not_be_a_bundle_counts_for_nothing(layout, verify):
     assert "lacks the blob" in found.refused[0]
 
 
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def swap(path):
+    path.write_bytes(path.read_bytes().replace(b"bundle", b"elbnub"))
+
+
+DAMAGES = {"cut": cut, "changed": swap, "gone": Path.unlink, "a folder": lambda path: (path.unlink(), path.mkdir())}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_referrer_counts_for_nothing_and_hides_no_other(layout, verify, damage):
+    """Whoever may write beside an image could deny it otherwise."""
+    image = put_image(layout)
+    layout.add(image)
+    attach(layout, image, ALICE.sign(statement(image.digest)))
+    (broken,) = layout.referrers(image.digest)
+    damage(layout.path_of(broken.descriptor.digest))
+    (found,) = verify(layout.folder)
+    assert not found.passed
+    (why,) = found.refused
+    assert why.startswith(f"the referrer {broken.descriptor.digest} (")
+    assert why.endswith("can't be used: nothing of it was read.")
+    attach(layout, image, BOB.sign(statement(image.digest)))
+    (found,) = verify(layout.folder)
+    assert [each.signer for each in found.accepted] == [BOB.key.public.id]
+    assert found.passed
+    assert found.refused == (why,)
+
+
+@pytest.fixture
+def pushed(layout, served):
+    """An image in a registry, signed by Alice and Bob, whose list of referrers is a tag: its name, and the two."""
+    image = put_image(layout)
+    layout.add(image)
+    for each in (ALICE, BOB):
+        attach(layout, image, each.sign(statement(image.digest)))
+    referrers = [each.descriptor.digest for each in layout.referrers(image.digest)]
+    publish.push(str(layout.folder), [Reference.parse(f"{served.host}/app:1")], Registries(), layout.folder.parent)
+    return f"{served.host}/app:1", image.digest, referrers
+
+
+def broken_in(served, digest):
+    served.manifests["app", str(digest)] = (OCI_MANIFEST, b'{"schemaVersion": 2}')
+
+
+def refused_by(served, digest):
+    served.answer("GET", f"manifests/{digest}", 403, times=9)
+
+
+def gone_from(served, digest):
+    del served.manifests["app", str(digest)]
+
+
+@pytest.mark.parametrize("damage", [broken_in, refused_by, gone_from])
+def test_a_damaged_referrer_in_a_registry_counts_for_nothing(pushed, served, verify, damage):
+    name, _, (alice, bob) = pushed
+    (found,) = verify(name)
+    assert (len(found.accepted), found.refused) == (2, ())
+    damage(served, alice)
+    (found,) = verify(name)
+    assert [each.signer for each in found.accepted] == [BOB.key.public.id]
+    assert found.passed
+    assert [f"the referrer {alice} (" in each for each in found.refused] == [True]
+    damage(served, bob)
+    (found,) = verify(name)
+    assert not found.passed
+    assert len(found.refused) == 2
+
+
+def test_a_list_of_referrers_that_is_none_hides_no_bundle_that_is_named(pushed, served, verify, tmp_path):
+    name, digest, _ = pushed
+    served.manifests["app", f"sha256-{digest.hex}"] = (OCI_INDEX, b'{"mediaType": "x/y"}')
+    assert not verify(name)[0].passed
+    bundle = tmp_path / "named.sigstore.json"
+    bundle.write_bytes(ALICE.sign(statement(digest)))
+    (found,) = verify(name, more=[bundle])
+    assert found.passed
+    assert "what lists the referrers (" in found.refused[0]
+
+
+def test_a_registry_that_does_not_answer_is_no_verdict(pushed, served, verify):
+    name, _, _ = pushed
+    served.answer("GET", "referrers/", 403)
+    with pytest.raises(RegistryFailed):
+        verify(name)
+
+
 def test_a_damaged_layer_makes_all_evidence_worthless(layout, verify):
     image = put_image(layout)
     layout.add(image)
@@ -402,6 +494,59 @@ def test_evidence_that_can_not_be_read_is_not_written(layout, tmp_path):
     done = CliRunner().invoke(app.cli, ["pull-evidence", str(layout.folder), "-o", str(output), "--json"])
     assert [each["file"] is None for each in json.loads(done.stdout)["evidence"]] == [True, False]
     assert [each.read_bytes() for each in output.iterdir()] == [b"bundle 1"]
+
+
+def test_bundles_that_are_fetched_are_numbered_for_each_image(layout, tmp_path):
+    one, two = put_image(layout), put_image(layout, "arm64")
+    layout.add(put_index(layout, on(one, AMD64), on(two, ARM64)))
+    for image, count in ((one, 3), (two, 2)):
+        for number in range(count):
+            attach(layout, image, b"%d of %s" % (number, image.digest.hex.encode()))
+    output = tmp_path / "evidence"
+    done = CliRunner().invoke(app.cli, ["pull-evidence", str(layout.folder), "-o", str(output), "--json"])
+    named = [f"{one.digest.hex[:12]}.{number}.sigstore.json" for number in range(3)]
+    named += [f"{two.digest.hex[:12]}.{number}.sigstore.json" for number in range(2)]
+    listed = json.loads(done.stdout)["evidence"]
+    assert [Path(each["file"]).name for each in listed] == named
+    assert sorted(each.name for each in output.iterdir()) == sorted(named)
+    read = {(output / name).read_bytes() for name in named}
+    assert len(read) == len(named)
+    assert [each["about"] for each in listed] == [str(one.digest)] * 3 + [str(two.digest)] * 2
+
+
+@pytest.mark.parametrize(("words", "version"), [([], 1), (["--rekor-version", "1"], 1), (["--rekor-version", "2"], 2)])
+def test_the_version_of_the_log_is_handed_on(wheel, monkeypatch, words, version):
+    asked = []
+
+    def keyless(*given, **more):
+        asked.append((given, more))
+        return ALICE
+
+    monkeypatch.setattr(secrets, "keyless", keyless)
+    trust = str(wheel.parent / "trust.json")
+    assert CliRunner().invoke(app.cli, ["sign", str(wheel), "--trust-config", trust, *words]).exit_code == 0
+    ((given, more),) = asked
+    assert given == (None, Path(trust))
+    assert more["rekor"] == version
+
+
+@pytest.mark.parametrize(
+    "words", [["verify", "--key", "PUB"], ["publish", "--key", "PUB", "--publish-url", "http://x/"]]
+)
+@pytest.mark.parametrize("named", [True, False])
+def test_the_root_of_trust_is_handed_on(layout, make_wheel, monkeypatch, words, named):
+    path, key, trusted = make_wheel(layout.folder), public(layout), []
+
+    def held(*_, trust, **__):
+        trusted.append(trust)
+        raise BadInput("far enough")
+
+    monkeypatch.setattr(verification, "verify", held)
+    root = layout.folder / "trusted_root.json"
+    command = [*(str(key) if word == "PUB" else word for word in words), str(path)]
+    done = CliRunner().invoke(app.cli, [*command, *(["--trusted-root", str(root)] if named else [])])
+    assert "far enough" in str(done.exception)
+    assert trusted == [root if named else None]
 
 
 def test_a_policy_that_accepts_what_nobody_compared(tmp_path):

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import click
+from packaging.utils import canonicalize_name
 
 from reprobuild import attest, project
 from reprobuild import audit as audits
-from reprobuild.advisories import OSV_URL, Service, Severity, scanner_version
+from reprobuild.advisories import OSV_URL, Advisory, Service, Severity, scanner_version
 from reprobuild.attest import Json
 from reprobuild.audit import Finding, Report, Source
 from reprobuild.cli.attesting import attest_option, voter
 from reprobuild.cli.console import FOLDER, PATH, Console, output_options, plain, print_json
-from reprobuild.errors import BadInput, ExitCode
+from reprobuild.errors import BadInput, ExitCode, shown
 from reprobuild.files import scratch_folder, write_atomically
 from reprobuild.project import Config, Ignore
 
@@ -222,6 +223,8 @@ def _tell(report: Report, counting: Sequence[Finding], unused: Sequence[Ignore],
         click.echo(line)
     for each in report.findings:
         name = f"{each.advisory.package}: {each.advisory.id} ({each.advisory.severity})"
+        if each.advisory.aliases:  # an ignore of one name covers all of them
+            name += f", also {_also(each.advisory)}"
         if each.ignored:
             click.echo(plain(f"ignored until {each.ignored.expires}: {name}: {each.ignored.reason}"))
         if each.expired:
@@ -250,7 +253,14 @@ def _remedies(counting: Sequence[Finding], config: Config | None) -> Iterator[st
     moves = list(audits.summary_of(counting))
     for name, version in moves:
         yield f"remedy: {name} {version} or later" if version else f"remedy: none known for all of {name}: replace it"
-    if config is not None and any(version for _, version in moves):
+    if config is None:
+        return
+    for table, requirement in project.asked_for(config.root):
+        name = canonicalize_name(requirement.name)
+        wanted = dict(moves).get(name)
+        if wanted and not requirement.specifier.contains(wanted, prereleases=True):
+            yield f"  first change {requirement} in {table} of pyproject.toml: it keeps {name} from {wanted}"
+    if any(version for _, version in moves):
         yield f"  reprobuild lock --upgrade {' '.join(name for name, version in moves if version)}"
 
 
@@ -259,14 +269,19 @@ def _table(findings: Sequence[Finding]) -> Iterator[str]:
     if not findings:
         return
     ordered = sorted(findings, key=lambda each: (-each.advisory.severity.rank, each.advisory.package, each.advisory.id))
-    rows = [("package", "version", "id", "severity", "fixed in", "in", "summary"), *map(_row, ordered)]
-    widths = [max(len(row[column]) for row in rows) for column in range(6)]
+    rows = [("package", "version", "id", "severity", "fixed in", "in", "also", "summary"), *map(_row, ordered)]
+    widths = [max(len(row[column]) for row in rows) for column in range(7)]
     for number, row in enumerate(rows):
         cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)]
         if number:
             severity = ordered[number - 1].advisory.severity
             cells[3] = click.style(cells[3], fg=_COLOURS.get(severity, "red"), bold=True)
-        yield f"{'  '.join(cells)}  {row[6]}".rstrip()
+        yield f"{'  '.join(cells)}  {row[7]}".rstrip()
+
+
+def _also(advisory: Advisory) -> str:
+    """The other names of a vulnerability: people know it by one of them."""
+    return shown(", ".join(advisory.aliases))
 
 
 def _row(finding: Finding) -> tuple[str, ...]:
@@ -283,6 +298,7 @@ def _row(finding: Finding) -> tuple[str, ...]:
                 str(advisory.severity),
                 fixed,
                 ", ".join(places),
+                _also(advisory),
                 advisory.summary,
             ),
         )

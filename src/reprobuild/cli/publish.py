@@ -1,5 +1,6 @@
 """`reprobuild publish`."""
 
+import os
 import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from reprobuild.cli.console import FOLDER, PATH, Console, output_options, plain,
 from reprobuild.cli.verify import policy_of
 from reprobuild.difference import Level
 from reprobuild.files import scratch_folder
+from reprobuild.policy import Identity, Policy, of_this_job
 from reprobuild.publish import Demand, Published, found_in
 from reprobuild.publish import publish as upload
 
@@ -65,6 +67,12 @@ Examples:
 )
 @click.option("--trusted-root", "trust", type=PATH, metavar="FILE", help="Of a private instance of Sigstore.")
 @click.option(
+    "--signer",
+    nargs=2,
+    metavar="IDENTITY ISSUER",
+    help="Whose attestations go along. Default: the policy's identities, else the repository of this CI job.",
+)
+@click.option(
     "--project", type=FOLDER, default=Path(), help="The checkout that the files were built from. Default: here."
 )
 @click.option(
@@ -83,6 +91,7 @@ def publish(
     policy_file: Path | None,
     keys: tuple[Path, ...],
     trust: Path | None,
+    signer: tuple[str, str] | None,
     project: Path,
     trusted_publishing: str | None,
     dry_run: bool,
@@ -106,7 +115,7 @@ def publish(
         raise click.UsageError(f"--require {_UNSAFE} asks nobody: leave out --policy and --key.")
     target = places.publishing(project, index, publish_url, check_url)
     policy = None if unsafe else policy_of(policy_file, keys, project)
-    demand = Demand(None if unsafe else Level(require), policy, trust, project)
+    demand = Demand(None if unsafe else Level(require), policy, trust, project, _signers(signer, policy))
     with (
         Console(quiet=quiet or as_json, verbose=verbose) as console,
         scratch_folder(Path(tempfile.gettempdir()), "reprobuild-publish-") as scratch,
@@ -127,6 +136,15 @@ def publish(
         click.echo(_line(each))
 
 
+def _signers(named: tuple[str, str] | None, policy: Policy | None) -> tuple[Identity, ...]:
+    if named:
+        return (Identity(*named),)
+    if policy and policy.identities:
+        return policy.identities
+    job = of_this_job(os.environ)
+    return (job,) if job else ()
+
+
 def _json(each: Published) -> dict[str, object]:
     return {
         "file": str(each.path),
@@ -137,6 +155,7 @@ def _json(each: Published) -> dict[str, object]:
         "proof": each.proof,
         "level": each.level and str(each.level),
         "attestations": each.attestations,
+        "attestedBy": each.attested_by or None,
     }
 
 
@@ -145,6 +164,6 @@ def _line(each: Published) -> str:
     if each.status != "already-there":
         more.append(f"{each.level}, {_PROOFS[each.proof]}" if each.level else _PROOFS["none"])
         if each.attestations:
-            more.append("with an attestation")
+            more.append(f"with an attestation of {each.attested_by}")
     about = f"  ({', '.join(more)})" if more else ""
     return plain(f"{_WORDS[each.status]}  {each.digest}  {each.path}{about}")

@@ -126,15 +126,31 @@ def _attach(subject: Descriptor, found: Found, target: Remote) -> None:
     if not blobs:
         return
     tag = f"{subject.digest.algorithm}-{subject.digest.hex}.att"
-    layers = {each.digest: each for each in _attached(target, tag)} | {key: each for key, (each, _) in blobs.items()}
-    diff_ids = [str(each) for each in layers]
-    config = {"architecture": "", "os": "", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids}}
-    raw_config = canonical_json(config)
-    described_config = Descriptor.of(OCI_CONFIG, raw_config)
-    for each, raw in (*blobs.values(), (described_config, raw_config)):
-        target.registry.put_blob(target.repository, each, lambda offset, raw=raw: iter([raw[offset:]]))  # type: ignore[misc]
-    made = Manifest.make(described_config, list(layers.values()))
-    target.put_document(made.descriptor, made.raw, tag)
+    for each, raw in blobs.values():
+        _put(target, each, raw)
+
+    def add() -> None:
+        layers = {each.digest: each for each in _attached(target, tag)} | {
+            key: each for key, (each, _) in blobs.items()
+        }
+        diff_ids = [str(each) for each in layers]
+        config = {"architecture": "", "os": "", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids}}
+        raw = canonical_json(config)
+        described = Descriptor.of(OCI_CONFIG, raw)
+        _put(target, described, raw)
+        made = Manifest.make(described, list(layers.values()))
+        target.put_document(made.descriptor, made.raw, tag)
+
+    target.registry.add_until_it_stays(
+        f"{target.registry.host}/{target.repository}",
+        tag,
+        lambda: blobs.keys() <= {each.digest for each in _attached(target, tag)},
+        add,
+    )
+
+
+def _put(target: Remote, described: Descriptor, raw: bytes) -> None:
+    target.registry.put_blob(target.repository, described, lambda offset: iter([raw[offset:]]))
 
 
 def _attached(target: Remote, tag: str) -> tuple[Descriptor, ...]:

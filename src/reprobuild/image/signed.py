@@ -11,7 +11,7 @@ from reprobuild import attest, bom, process, verification
 from reprobuild.attest import Json
 from reprobuild.bundle import BUNDLE_LIMIT, BUNDLE_MEDIA_TYPE, Bundle, strict_json
 from reprobuild.digest import Digest
-from reprobuild.errors import BadInput, RecordUnusable, ReprobuildError, shown
+from reprobuild.errors import BadInput, DigestMismatch, RecordUnusable, ReprobuildError, shown
 from reprobuild.files import write_atomically
 from reprobuild.image.archive import Registries
 from reprobuild.image.compare import Readable
@@ -110,7 +110,16 @@ class ImageIn:
         if self.found.beside:
             yield from _files_beside(self.found.beside)
             return
-        for each in self.found.place.referrers(self.image.manifest.descriptor, BUNDLE_MEDIA_TYPE)[:_MOST_BUNDLES]:
+        damaged: list[str] = []
+        try:
+            found = self.found.place.referrers(self.image.manifest.descriptor, BUNDLE_MEDIA_TYPE, damaged)
+        except (BadInput, DigestMismatch) as error:  # whoever may write to the tag that lists them can break it
+            found = ()
+            damaged.append(f"what lists the referrers ({shown(error.reason)})")
+        yield from ((where, b"") for where in damaged[:_MOST_BUNDLES])
+        if len(found) > _MOST_BUNDLES:
+            yield f"each referrer after the first {_MOST_BUNDLES}, of {len(found)},", b""
+        for each in found[:_MOST_BUNDLES]:
             where = f"the referrer {each.descriptor.digest}"
             if len(each.layers) == 1 and each.layers[0].size <= BUNDLE_LIMIT:
                 try:
@@ -156,6 +165,8 @@ def artifacts(text: str, registries: Registries, scratch: Path, *, every: bool =
 def _files_beside(path: Path) -> Iterator[tuple[str, bytes]]:
     names = sorted(each for each in path.parent.iterdir() if each.name.startswith(f"{path.name}."))
     found = [each for each in names if each.name.endswith(SUFFIX) and each.is_file()]
+    if len(found) > _MOST_BUNDLES:
+        yield f"each bundle after the first {_MOST_BUNDLES}, of {len(found)},", b""
     for each in found[:_MOST_BUNDLES]:
         try:
             with each.open("rb") as stream:

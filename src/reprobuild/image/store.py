@@ -13,7 +13,7 @@ from reprobuild import attest, process
 from reprobuild.archive import extract_tar
 from reprobuild.attest import ImageRecord, Json
 from reprobuild.digest import Digest
-from reprobuild.errors import BadInput, DigestMismatch, RecordUnusable
+from reprobuild.errors import BadInput, DigestMismatch, RecordUnusable, ReprobuildError, shown
 from reprobuild.image.compare import Readable
 from reprobuild.oci.layout import Layout
 from reprobuild.oci.model import (
@@ -50,8 +50,14 @@ class Place(Protocol):
     def holds(self, layer: Descriptor) -> bool:
         """Whether a layer is there; where nobody else checks its bytes, they are checked."""
 
-    def referrers(self, subject: Descriptor, artifact_type: str = STATEMENT) -> tuple[Manifest, ...]:
-        """The artifacts of a type that are about something."""
+    def referrers(
+        self, subject: Descriptor, artifact_type: str = STATEMENT, damaged: list[str] | None = None
+    ) -> tuple[Manifest, ...]:
+        """The artifacts of a type that are about something.
+
+        Args:
+            damaged: gets which of them can't be read, and why; without it, one is an error.
+        """
 
     def keep(self, artifact: Descriptor, blobs: Sequence[tuple[Descriptor, bytes]]) -> str:
         """Add an artifact, of which the last of the blobs is the manifest; where it is now."""
@@ -80,8 +86,11 @@ class InLayout:
             process.go_on()
         return True
 
-    def referrers(self, subject: Descriptor, artifact_type: str = STATEMENT) -> tuple[Manifest, ...]:
-        return tuple(each for each in self.layout.referrers(subject.digest) if each.artifact_type == artifact_type)
+    def referrers(
+        self, subject: Descriptor, artifact_type: str = STATEMENT, damaged: list[str] | None = None
+    ) -> tuple[Manifest, ...]:
+        found = self.layout.referrers(subject.digest, damaged)
+        return tuple(each for each in found if each.artifact_type == artifact_type)
 
     def keep(self, artifact: Descriptor, blobs: Sequence[tuple[Descriptor, bytes]]) -> str:
         for descriptor, raw in blobs:
@@ -161,8 +170,9 @@ def records_of(place: Place, image: Readable) -> tuple[ImageRecord, ...]:
     """
     subject = image.manifest.descriptor
     found: dict[bytes, ImageRecord] = {}
+    damaged: list[str] = []
     wrong = ""
-    for each in place.referrers(subject):
+    for each in place.referrers(subject, damaged=damaged):
         (layer,) = each.layers if len(each.layers) == 1 else (None,)
         if layer is None or each.annotations.get(_PREDICATE) != attest.PROVENANCE_TYPE:
             continue
@@ -174,6 +184,7 @@ def records_of(place: Place, image: Readable) -> tuple[ImageRecord, ...]:
         if record.subject == subject.digest:
             found[raw] = record
     if not found:
+        wrong = wrong or next((f"{image.where} has no record but {each}." for each in damaged), "")
         raise RecordUnusable(
             wrong or f"{image.where} has no record of how it was built.",
             "`reprobuild image` writes one beside it; copy an image together with its referrers.",
@@ -207,11 +218,23 @@ class InRegistry:
     def holds(self, layer: Descriptor) -> bool:
         return self.registry.has_blob(self.repository, layer)  # whoever pulls it checks its digest
 
-    def referrers(self, subject: Descriptor, artifact_type: str = STATEMENT) -> tuple[Manifest, ...]:
+    def referrers(
+        self, subject: Descriptor, artifact_type: str = STATEMENT, damaged: list[str] | None = None
+    ) -> tuple[Manifest, ...]:
         listed = self.registry.referrers(self.repository, subject.digest)
         wanted = (each for each in listed if each.artifact_type in ("", artifact_type) and each.media_type in MANIFESTS)
-        read = (Manifest.read(self.read(each), f"the referrer {each.digest}") for each in wanted)
-        found = (each for each in read if each.subject and each.subject.digest == subject.digest)
+        found = []
+        for each in wanted:
+            where = f"the referrer {each.digest}"
+            try:
+                manifest = Manifest.read(self.read(each), where)
+            except ReprobuildError as error:
+                if damaged is None:
+                    raise
+                damaged.append(f"{where} ({shown(error.reason)})")
+                continue
+            if manifest.subject and manifest.subject.digest == subject.digest:
+                found.append(manifest)
         return tuple(each for each in found if each.artifact_type == artifact_type)
 
     def keep(self, artifact: Descriptor, blobs: Sequence[tuple[Descriptor, bytes]]) -> str:

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from reprobuild.archive.model import as_stream
 from reprobuild.digest import Digest, canonical_json, chunks_of
-from reprobuild.errors import BadInput, WriteFailed
+from reprobuild.errors import BadInput, ReprobuildError, WriteFailed, shown
 from reprobuild.files import write_atomically
 from reprobuild.oci.model import DOCUMENT_LIMIT, INDEXES, MANIFESTS, Descriptor, Index, Manifest
 
@@ -172,15 +172,33 @@ class Layout:
         what = f"no image {name!r}" if name else f"{len(found)} images"
         raise BadInput(f"{self.folder} has {what}; it has {names}.", f"Name one: oci:{self.folder}:NAME.")
 
-    def referrers(self, digest: Digest) -> tuple[Manifest, ...]:
-        """The artifacts here that are about something: provenance, signatures and the like."""
-        return tuple(each for each in self.artifacts() if each.subject and each.subject.digest == digest)
+    def referrers(self, digest: Digest, damaged: list[str] | None = None) -> tuple[Manifest, ...]:
+        """The artifacts here that are about something: provenance, signatures and the like.
 
-    def artifacts(self) -> Iterator[Manifest]:
-        """All that is here about other things."""
+        Args:
+            damaged: as :meth:`artifacts`.
+        """
+        return tuple(each for each in self.artifacts(damaged) if each.subject and each.subject.digest == digest)
+
+    def artifacts(self, damaged: list[str] | None = None) -> Iterator[Manifest]:
+        """All that is here about other things.
+
+        Args:
+            damaged: gets which of them can't be read, and why, whatever they were about.
+
+        Raises:
+            BadInput, DigestMismatch: one can't be read, and nobody takes that down.
+        """
         for each in self.index().manifests:
             if each.media_type in MANIFESTS and each.artifact_type:
-                yield Manifest.read(self.read(each), str(each.digest))
+                try:
+                    found = Manifest.read(self.read(each), str(each.digest))
+                except ReprobuildError as error:
+                    if damaged is None:
+                        raise
+                    damaged.append(f"the referrer {each.digest} ({shown(error.reason)})")
+                else:
+                    yield found
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -32,7 +32,8 @@ from reprobuild.oci.transport import Answer, Dropped, Sent, Transport, origin_of
 _HOSTS = {"docker.io": "registry-1.docker.io"}
 _ERROR_LIMIT = 64 << 10
 _PAGES = 1000
-#: Of a list of referrers that others may write to: seconds until they are done, and how often it is looked at again.
+#: Of a tag that others may write to, such as a list of referrers: seconds until they are done, and how often it is
+#: looked at again.
 _SETTLED, _TURNS = 0.3, 20
 _OCTETS = "application/octet-stream"
 
@@ -257,19 +258,39 @@ class Registry:
             artifact_type=str(kind),
             annotations=document.get("annotations") or {},
         )
-        # No registry takes a condition with it, and whoever read the list before us overwrites it: look again later.
+
+        def others() -> list[Descriptor]:
+            return [each for each in self._listed_by_tag(repository, subject) if each.digest != own.digest]
+
+        def add() -> None:
+            self.put_manifest(repository, tag, OCI_INDEX, Index.make([*others(), own]).raw)
+
+        tag = _tag_of(subject)
+        self.add_until_it_stays(
+            where, tag, lambda: own.digest in {each.digest for each in self._listed_by_tag(repository, subject)}, add
+        )
+
+    def add_until_it_stays(self, where: str, tag: str, is_there: Callable[[], bool], add: Callable[[], None]) -> None:
+        """Add to what a tag stands for, while others may do the same.
+
+        No registry takes a condition with what it is sent, and whoever read before us overwrites it: look again later.
+
+        Args:
+            is_there: whether it is in what the tag stands for now.
+            add: reads what the tag stands for, and puts it there again with more in it.
+
+        Raises:
+            RegistryFailed: others write there all the time.
+        """
         for turn in range(_TURNS):
-            known = self._listed_by_tag(repository, subject)
-            if own.digest in {each.digest for each in known}:
+            if is_there():
                 return
             if turn:
                 self._transport.wait(random.uniform(0, _SETTLED * turn))  # noqa: S311 - so that two don't go on in step
-                known = self._listed_by_tag(repository, subject)
-            index = Index.make([*(each for each in known if each.digest != own.digest), own])
-            self.put_manifest(repository, _tag_of(subject), OCI_INDEX, index.raw)
+            add()
             self._transport.wait(_SETTLED)
         raise RegistryFailed(
-            f"{where}: others write to the tag {_tag_of(subject)} all the time, and drop what is put there.",
+            f"{where}: others write to the tag {tag} all the time, and drop what is put there.",
             "Try again when they are done.",
         )
 
