@@ -13,7 +13,8 @@ from packaging.version import Version
 from reprobuild.digest import Digest, canonical_json
 from reprobuild.errors import BadInput
 from reprobuild.image import assembler
-from reprobuild.image.assembler import Origins, assemble, writing
+from reprobuild.image import writer as writer_module
+from reprobuild.image.assembler import Origins, assemble
 from reprobuild.image.base import Base, fetch
 from reprobuild.image.context import Context, Nodes
 from reprobuild.image.dockerfile import parse
@@ -21,6 +22,7 @@ from reprobuild.image.environment import assemble as environment_of
 from reprobuild.image.environment import with_own
 from reprobuild.image.resolve import resolve
 from reprobuild.image.target import Target
+from reprobuild.image.writer import writing
 from reprobuild.index import Damaged, Index
 from reprobuild.lockfile import Lockfile, Pin
 from reprobuild.oci import layer as layers
@@ -98,9 +100,9 @@ class Making:
         )
         return assemble(spec, origins, epoch=self.epoch, where="Dockerfile", compression=compression, ahead=ahead)
 
-    def image(self, text, name="layout", compression=Compression.SPLICE, *, checked=True, **more):
+    def image(self, text, name="layout", compression=Compression.SPLICE, *, checked=True, index=None, **more):
         store = Layout(self.folder / name, create=True)
-        with writing(store, compression=compression, **more) as writer:
+        with writing(store, index or Index(self.folder), compression=compression, **more) as writer:
             return writer.image(self.assembly(text, compression, checked=checked)), store
 
 
@@ -278,7 +280,7 @@ def test_the_own_wheel_takes_the_folders_along_unless_it_is_heavy(making, make_w
         making.epoch = epoch
         assembly = making.assembly(text, complete=lambda environment: with_own(environment, own))
         store = Layout(making.folder / name, create=True)
-        with writing(store, compression=Compression.SPLICE) as writer:
+        with writing(store, Index(making.folder), compression=Compression.SPLICE) as writer:
             image = writer.image(assembly)
         return image.layers, files(image, store)
 
@@ -560,11 +562,11 @@ def test_what_was_begun_ahead_is_written_once(making, own, monkeypatch):
         written.append(nodes)
         return original(nodes, stream, compression, **more)
 
-    monkeypatch.setattr(assembler, "write_layer", counted)
+    monkeypatch.setattr(writer_module, "write_layer", counted)
     images = []
     for number, ahead in enumerate((True, False)):
         store = Layout(making.folder / str(number), create=True)
-        with writing(store, compression=Compression.SPLICE, remembering=False) as writer:
+        with writing(store, Index(making.folder), compression=Compression.SPLICE, remembering=False) as writer:
             told = writer.start if ahead else len
             assembly = making.assembly(ENVIRONMENT, complete=lambda one: with_own(one, own), ahead=told)
             images.append(writer.image(assembly))
@@ -601,7 +603,7 @@ def test_what_was_begun_is_left_when_something_else_fails(making):
     node = Node("long", "file", 0o644, EPOCH, content=Long())
 
     def failing():
-        with writing(store, compression=Compression.SPLICE) as writer:
+        with writing(store, Index(making.folder), compression=Compression.SPLICE) as writer:
             writer.start([assembler.Part("", (node,))])
             begun.wait(60)
             raise BadInput("It was another reason.")
@@ -619,7 +621,12 @@ TWO = "FROM base AS first\nCOPY --from=environment / /opt/venv/\nFROM base\nCOPY
 
 def test_wheels_are_checked_where_nothing_else_proves_them(making):
     asked: list[str] = []
-    with_files = {"checked": False, "require": lambda file: asked.append(file.name)}
+
+    class Asked(Index):
+        def require(self, file):
+            asked.append(file.name)
+
+    with_files = {"checked": False, "index": Asked(making.folder)}
     for text in (ENVIRONMENT, TWO):
         making.image(text, "one", remembering=False, **with_files)
         assert sorted(asked) == ["one", "two"]
@@ -657,11 +664,8 @@ def test_no_damage_of_a_cached_wheel_gets_into_an_image(making, larger, compress
     noticed = 0
     for at in range(0, len(sound), 23):
         wheel.write_bytes(sound[:at] + bytes([sound[at] ^ 0x10]) + sound[at + 1 :])
-        index, name = Index(making.folder), f"layout-{at}"
         try:
-            found, store = making.image(
-                ENVIRONMENT, name, compression, checked=False, require=index.require, remembering=known
-            )
+            found, store = making.image(ENVIRONMENT, f"layout-{at}", compression, checked=False, remembering=known)
         except (Damaged, BadInput):
             noticed += 1
         else:  # what was damaged isn't in the layer, or the copy was fetched anew when it was read

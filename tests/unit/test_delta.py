@@ -56,7 +56,7 @@ def kept(delta, path):
 def test_what_was_recorded_comes_back(sources, tmp_path, steps, small):
     with pytest.MonkeyPatch.context() as patch:
         if small:  # ranges that are larger than the buffer, and batches that are full
-            patch.setattr(deltas, "_BUFFER", 7)
+            patch.setattr(deltas, "_SMALL", 7)
             patch.setattr(deltas, "_BATCH", 50)
         recorder, layer = recorded(steps, sources)
         assert joined(recorder.delta, sources) == layer
@@ -98,7 +98,7 @@ def test_other_wheels_than_before(sources):
     sources[0].write_bytes(b"")
     assert joined(delta, sources) != layer
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deltas, "_BUFFER", 100)
+        patch.setattr(deltas, "_SMALL", 100)
         sources[1].write_bytes(b"short")
         with pytest.raises(BadInput, match="doesn't fit"):
             joined(delta, sources)

@@ -5,37 +5,23 @@ look (is the destination a folder already, which mode has the folder above it) t
 for it: docs/adr/0012-images-without-their-base.md.
 """
 
-import io
 import json
-import os
 import posixpath
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, BinaryIO, cast
 
-from reprobuild import process
-from reprobuild.digest import Digest, canonical_json
+from reprobuild.digest import Digest
 from reprobuild.errors import BadInput
 from reprobuild.image.base import Base
-from reprobuild.image.built import Image
 from reprobuild.image.context import Nodes, Tree, owner_of, place
 from reprobuild.image.environment import Environment, InstalledWheel
 from reprobuild.image.plan import HEAVY, LARGEST_LAYER, MOST_LAYERS, plan
 from reprobuild.image.stages import BaseImage, Copy, Folder, ImageSpec, StageSpec, Step
 from reprobuild.index import LockedFile
-from reprobuild.oci.delta import Recorder
-from reprobuild.oci.layer import Compression, Layer, write_again, write_layer
-from reprobuild.oci.layout import Layout
-from reprobuild.oci.memo import layer_key, recall, recall_delta, remember, remember_delta
-from reprobuild.oci.model import OCI_CONFIG, Descriptor, Json, Manifest, Platform
-from reprobuild.oci.tree import WHEEL_TIME, Node, Text, wheels_of
-from reprobuild.progress import SILENT, Observer
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
+from reprobuild.oci.layer import Compression
+from reprobuild.oci.memo import layer_key
+from reprobuild.oci.model import Json, Platform
+from reprobuild.oci.tree import WHEEL_TIME, Node, Text
 
 #: Folders that every Linux has, all of them root's with mode 755: what is put into them may say so again.
 _STANDARD = frozenset(
@@ -67,6 +53,11 @@ class Part:
     wheels: tuple[InstalledWheel, ...] = ()
     locked: tuple[LockedFile, ...] = ()
     key: Digest | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files."""
+        return sum(node.content.size for node in self.nodes if node.content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +254,7 @@ class _Stage:
     def _changes(self, part: Part) -> bool:
         """Whether a layer isn't the same for another commit; a heavy wheel isn't sent again for some folders' sake."""
         if part.wheels:
-            return part.wheels[-1].own and _size(part) < HEAVY
+            return part.wheels[-1].own and part.size < HEAVY
         return any(node.mtime == self._epoch for node in part.nodes)
 
     def _with(self, part: Part, folders: Sequence[Node]) -> Part:
@@ -454,180 +445,3 @@ def _with_parents(paths: Iterable[str]) -> set[str]:
             found.add(path)
             path = posixpath.dirname(path)
     return found
-
-
-# --- writing -------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def writing(
-    store: Layout,
-    *,
-    compression: Compression,
-    remembering: bool = True,
-    is_there: Callable[[Descriptor], bool] = lambda _: False,
-    require: Callable[[LockedFile], object] = id,
-    observer: Observer = SILENT,
-) -> Iterator["Writer"]:
-    """What writes images into a store, in as many threads as there are processors.
-
-    Args:
-        remembering: whether what is known of layers that were made before counts.
-        is_there: whether a layer is where the image goes to, and so needn't be in the store.
-        require: checks the digest of a file of the lock. It isn't asked about what is in a layer that has the digest
-            which it had before: then its files do as well.
-    """
-
-    def is_again(part: Part, key: Digest, known: Layer) -> bool:
-        """Whether a layer can be had as it was; or else something is damaged, its wheels or what is known of it."""
-        if store.holds(known.descriptor) or is_there(known.descriptor):
-            return True
-        observer.step(f"writing the layer {part.title}")
-        with suppress(BadInput), store.new_blob() as (stream, put):
-            if delta := recall_delta(key):
-                digest = write_again(delta, wheels_of(part.nodes), _leaving(stream))
-            else:
-                layer = write_layer(part.nodes, _leaving(stream), compression, diff_id=known.diff_id)
-                digest = layer.descriptor.digest
-            if digest == known.descriptor.digest:
-                put(digest)
-                return True
-        return False
-
-    def made(part: Part) -> tuple[Layer, bool]:
-        known = recall(part.key) if remembering and part.key else None
-        if part.key and known and is_again(part, part.key, known):
-            return known, True
-        observer.step(f"writing the layer {part.title}")
-        for each in part.locked:
-            require(each)
-        keep = part.key and compression is Compression.SPLICE
-        recorder = Recorder(wheels_of(part.nodes)) if keep else None
-        with store.new_blob() as (stream, put):
-            layer = write_layer(part.nodes, _leaving(stream), compression, recorder=recorder)
-            put(layer.descriptor.digest)
-        if part.key:
-            remember(part.key, layer)
-        if part.key and recorder and recorder.delta:
-            remember_delta(part.key, recorder.delta)
-        return layer, False
-
-    with process.workers(os.cpu_count() or 1) as pool:
-        yield Writer(store, lambda part: pool.submit(made, part))
-
-
-def _leaving(stream: BinaryIO) -> BinaryIO:
-    return cast("BinaryIO", _Leaving(stream))
-
-
-class _Leaving(io.RawIOBase):
-    """A stream that ends the work of a thread that nobody waits for any more."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-
-    def write(self, data: "ReadableBuffer", /) -> int:
-        process.go_on()
-        return self._stream.write(data)
-
-
-class Writer:
-    """Writes images; what has been started ahead isn't written again."""
-
-    def __init__(self, store: Layout, submit: Callable[[Part], Future[tuple[Layer, bool]]]) -> None:
-        self._store, self._submit = store, submit
-        self._started: dict[Digest, Future[tuple[Layer, bool]]] = {}
-
-    def start(self, parts: Sequence[Part]) -> list[Future[tuple[Layer, bool]]]:
-        """Begin to write the layers of some parts, the largest first, and come back at once; in the parts' order."""
-        running: dict[int, Future[tuple[Layer, bool]]] = {}
-        for number in sorted(range(len(parts)), key=lambda number: -_size(parts[number])):
-            part = parts[number]
-            known = self._started.get(part.key) if part.key else None
-            running[number] = known or self._submit(part)
-            if part.key:
-                self._started[part.key] = running[number]
-        return [running[number] for number in range(len(parts))]
-
-    def image(self, assembly: Assembly) -> Image:
-        """Write an image's own layers, its config and its manifest; not the base's layers.
-
-        Raises:
-            BadInput: a wheel isn't what it declares.
-            WriteFailed: there is no room.
-        """
-        done = [each.result() for each in self.start(assembly.parts)]
-        layers = tuple(layer for layer, _ in done)
-        config = self._store.put_document(OCI_CONFIG, canonical_json(_config(assembly, layers)))
-        below = assembly.base.layers if assembly.base else ()
-        manifest = Manifest.make(
-            config, [*below, *(layer.descriptor for layer in layers)], annotations=_annotations(assembly)
-        )
-        self._store.put_document(manifest.descriptor.media_type, manifest.raw)
-        return Image(
-            assembly.platform,
-            assembly.base,
-            manifest,
-            config,
-            layers,
-            tuple(part.title for part in assembly.parts),
-            sum(known for _, known in done),
-            assembly.environments,
-        )
-
-
-def _size(part: Part) -> int:
-    return sum(node.content.size for node in part.nodes if node.content)
-
-
-def _config(assembly: Assembly, layers: Sequence[Layer]) -> Json:
-    """The image's config (OCI config.md), as BuildKit would write it."""
-    base = assembly.base.config.document if assembly.base else {}
-    created = _rfc3339(assembly.epoch)
-    below = assembly.base.config.diff_ids if assembly.base else ()
-    history: list[Json] = _history_of(base, len(below))
-    for text, parts in assembly.history:
-        entry: Json = {"created": created, "created_by": text, "comment": "reprobuild"}
-        if not parts:
-            history.append({**entry, "empty_layer": True})
-        history += [{**entry, "created_by": part.title} for part in parts]
-    platform = assembly.platform
-    document: Json = {"architecture": platform.architecture, "os": platform.os}
-    document |= {key: base[key] for key in ("os.version", "os.features") if key in base}
-    if variant := platform.variant or base.get("variant"):
-        document["variant"] = variant
-    if assembly.author:
-        document["author"] = assembly.author
-    diff_ids = [str(each) for each in below] + [str(layer.diff_id) for layer in layers]
-    return document | {
-        "created": created,
-        "config": assembly.settings,
-        "rootfs": {"type": "layers", "diff_ids": diff_ids},
-        "history": history,
-    }
-
-
-def _history_of(base: Json, layers: int) -> list[Json]:
-    """The base's history, as long as it tells of each of its layers."""
-    found = base.get("history")
-    known = [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
-    told = sum(not each.get("empty_layer") for each in known)
-    return known if told == layers else [{"created_by": "a layer of the base"}] * layers
-
-
-def _annotations(assembly: Assembly) -> dict[str, str]:
-    """What the manifest says of the image: labels of the OCI that the Dockerfile sets, the base, the time."""
-    prefix = "org.opencontainers.image."
-    labels = assembly.settings.get("Labels") or {}
-    inherited = (assembly.base.config.settings.get("Labels") or {}) if assembly.base else {}
-    found = {key: value for key, value in labels.items() if key.startswith(prefix) and inherited.get(key) != value}
-    found[f"{prefix}created"] = _rfc3339(assembly.epoch)
-    if assembly.base:
-        reference = assembly.base.reference
-        found[f"{prefix}base.name"] = str(replace(reference, digest=None))
-        found[f"{prefix}base.digest"] = str(reference.digest)
-    return found
-
-
-def _rfc3339(epoch: int) -> str:
-    return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

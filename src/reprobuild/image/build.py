@@ -16,7 +16,7 @@ from reprobuild.files import read_text, remove_tree, scratch_folder
 from reprobuild.image import base as bases
 from reprobuild.image import dockerfile as dockerfiles
 from reprobuild.image import environment as environments
-from reprobuild.image.assembler import Assembly, Origins, Part, assemble, kept_stages, writing
+from reprobuild.image.assembler import Assembly, Origins, Part, assemble, kept_stages
 from reprobuild.image.base import Base, Documents
 from reprobuild.image.built import Built, Image
 from reprobuild.image.context import Context, Tree
@@ -25,6 +25,7 @@ from reprobuild.image.own import OwnWheel
 from reprobuild.image.resolve import resolve
 from reprobuild.image.stages import BaseImage, ImageSpec
 from reprobuild.image.target import Target, platforms_of, target_of
+from reprobuild.image.writer import writing
 from reprobuild.index import Damaged, Index, LockedFile
 from reprobuild.lockfile import Lockfile
 from reprobuild.oci.layer import Compression
@@ -286,12 +287,7 @@ def build(
         compression = definition.choices.compression
         internal = {"engine": "assembler", "layers": compression.decided_by()}
         with writing(
-            store,
-            compression=compression,
-            remembering=remembering,
-            is_there=sink.has,
-            require=index.require,
-            observer=observer,
+            store, index, compression=compression, remembering=remembering, is_there=sink.has, observer=observer
         ) as writer:
             for platform in definition.platforms:
                 assembly = assembled(

@@ -9,6 +9,7 @@ for that is what takes the time.
 
 import hashlib
 import posixpath
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -90,19 +91,19 @@ def assemble(
     files = index.choose(lock.selected(target.markers).values(), target)
     _require_wheels(files, target)
     with process.workers(_PARALLEL) as pool:
-        installed = list(pool.map(lambda file: _installed(file, target, index, checked=checked), files))
+        deque(pool.map(index.kept if checked else index.placed, files), 0)
+    installed = [_installed(file, target, index) for file in files]  # Python does that in one thread at a time
     environment = _with(Environment(target, _skeleton(target), (), ()), installed)
     return environment if own is None else with_own(environment, own)
 
 
-def _installed(file: LockedFile, target: Target, index: Index, *, checked: bool) -> _Installed:
+def _installed(file: LockedFile, target: Target, index: Index) -> _Installed:
     def read(path: Path) -> _Installed:
         wheel = read_wheel(path, seen=file.digest)
         return file, wheel, install(wheel, target)
 
-    if not checked:
-        with suppress(BadInput):  # it may be damaged: then it is fetched again
-            return read(index.placed(file))
+    with suppress(BadInput):  # it may be damaged, where nobody has checked it yet: then it is fetched again
+        return read(index.placed(file))
     return read(index.kept(file))
 
 

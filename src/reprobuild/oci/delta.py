@@ -23,7 +23,8 @@ _MAGIC = b"reprobuild delta 1\n"
 _COUNTS = struct.Struct("<QQ")
 _STEP = 4  # numbers for each range: bytes of the layer's own before it, which source, where in it, how many bytes
 _BATCH = 1 << 20
-_BUFFER = 1 << 18  # what a processor's cache holds while it is hashed and written
+_SMALL = 1 << 16  # bytes of a range that is gathered with others
+_BUFFER = 1 << 18  # what a processor keeps at hand while it is hashed and written
 _DAMAGED = "What is remembered of a layer doesn't fit its wheels."
 
 
@@ -60,7 +61,7 @@ class Delta:
         yield bytes(self.own)
 
     def pieces(self, sources: Sequence[Path]) -> Iterator[bytes | bytearray | memoryview]:
-        """The layer, in pieces of some 1 MiB; each is overwritten when the next is asked for.
+        """The layer, in pieces of some 1 MiB at most; each is overwritten when the next is asked for.
 
         Args:
             sources: the wheels, in the order of when it was recorded.
@@ -69,7 +70,7 @@ class Delta:
             BadInput: a source can't be read, or isn't the one it was.
         """
         own, at = memoryview(self.own), 0
-        gathered = bytearray()
+        gathered, buffer = bytearray(), memoryview(bytearray(_BUFFER))
         numbers = iter(self.steps)
         with ExitStack() as stack:
             files = [_open(path, stack) for path in sources]
@@ -78,13 +79,13 @@ class Delta:
                 at += before
                 if number >= len(files):
                     raise BadInput(_DAMAGED)
-                if size <= _BUFFER:
+                if size <= _SMALL:
                     gathered += _some(files[number], size, start)
-                if size > _BUFFER or len(gathered) >= _BATCH:
+                if size > _SMALL or len(gathered) >= _BATCH:
                     yield gathered
                     gathered.clear()
-                if size > _BUFFER:
-                    yield from _range(files[number], start, size)
+                if size > _SMALL:
+                    yield from _range(files[number], start, size, buffer)
         yield gathered
         yield own[at:]
 
@@ -106,11 +107,10 @@ def _open(path: Path, stack: ExitStack) -> int:
     return file
 
 
-def _range(file: int, start: int, size: int) -> Iterator[memoryview]:
-    buffer = memoryview(bytearray(_BUFFER))
+def _range(file: int, start: int, size: int, buffer: memoryview) -> Iterator[memoryview]:
     while size:
         try:
-            count = os.preadv(file, [buffer[: min(size, _BUFFER)]], start)
+            count = os.preadv(file, [buffer[:size]], start)
         except (OSError, OverflowError) as error:
             raise BadInput(f"A wheel can't be read: {error}.") from error
         if not count:
