@@ -71,6 +71,24 @@ def test_imports_come_from_above(path):
     assert own_imports(path) <= set(above)
 
 
+#: The first cells of the table in the docs, top to bottom, as it says; each holds one module or several.
+ROOMS = [
+    re.findall(r"`(\w+)/?`", line.split("|")[1])
+    for line in (Path(__file__).parents[2] / "docs/adr/0006-the-rooms.md").read_text(encoding="utf-8").splitlines()
+    if line.startswith("| `")
+]
+
+
+def test_the_docs_have_a_room_for_every_module():
+    assert sorted(unit for room in ROOMS for unit in room) == sorted(UNITS - {"__init__", "__main__"})
+
+
+@pytest.mark.parametrize("number", range(len(ROOMS)), ids=lambda number: ROOMS[number][0])
+def test_the_docs_have_rooms_above_what_they_stand_on(number):
+    imported = {name for path in SOURCES if unit_of(path) in ROOMS[number] for name in own_imports(path)}
+    assert imported & {unit for room in ROOMS[:number] for unit in room} == set()
+
+
 @each_source
 def test_imports_are_absolute(path):
     relative = [ast.unparse(node) for node in ast.walk(TREES[path]) if isinstance(node, ast.ImportFrom) and node.level]
