@@ -71,7 +71,9 @@ def _asked_of_git(project: Path, *questions: str) -> list[str]:
 def export_checkout(
     checkout: Checkout, project: Path, scratch: Path, *, allow_dirty: bool, commit: str, epoch: int | None
 ) -> Source:
-    """A commit of a checkout, or its working tree as it is; the arguments are those of :func:`export.open_source`.
+    """A commit of a checkout, or its working tree as it is.
+
+    The arguments are those of :func:`reprobuild.export.open_source`.
 
     Raises:
         SourceUnusable: the tree is dirty, or a submodule isn't here.

@@ -49,7 +49,7 @@ class Difference:
         path: from the outside in: member, member of that, section; empty for the file itself.
         field: what differs there: ``time``, ``mode``, ``order``, ``line 12``, ``section``, ...
         left, right: a short quotation of each side.
-        cause: a key of :data:`CAUSES`, or None when there isn't enough evidence for one.
+        cause: a key of :data:`reprobuild.causes.CAUSES`, or None when there isn't enough evidence for one.
         follows: whether it is only a consequence of another difference.
         level: how deep this difference goes.
     """

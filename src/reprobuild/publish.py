@@ -323,13 +323,15 @@ def _attested(copy: _Copy, signers: Sequence[Identity], client: SigstoreClient) 
     if not signers:
         raise NotPublishable(
             f"{name} is signed by an identity, and nothing says by whose it should be.",
-            f"Name it in the policy's `identities` or `github`, or with --signer. {without}",
+            f"Name it with --signer IDENTITY ISSUER, or in the policy's `identities` or `github`. {without}",
         )
     try:
         return verification.by_certificate(of_attestation(copy.attestation.read_bytes(), name), signers, client)[0]
     except EvidenceRefused as error:
         wanted = " or ".join(each.repository if each.subject == "**" else str(each) for each in signers)
-        raise NotPublishable(f"{error.reason} It should be of {wanted}.", f"{error.remedy} {without}") from error
+        whose = "If that is who should sign, name it with --signer IDENTITY ISSUER."  # the policy needn't be asked here
+        remedy = whose if error.remedy == verification.ADD else error.remedy
+        raise NotPublishable(f"{error.reason} It should be of {wanted}.", f"{remedy} {without}") from error
 
 
 # --- whether it was verified -------------------------------------------------------------------------
@@ -350,7 +352,7 @@ def _proved(copy: _Copy, demand: Demand, observer: Observer) -> Level | None:
         outcome = rebuild.verify(copy.path, demand.project, explain=False, observer=observer)
     except RecordUnusable as error:
         raise NotPublishable(
-            f"{copy.path.name} was not verified: {error.reason}",
+            f"{copy.path.name} was not verified: {error.reason.replace(str(copy.path), str(copy.original))}",
             "Build it with `reprobuild wheel` or `reprobuild sdist`, and keep its record beside it.",
         ) from error
     if not demand.level.accepts(outcome.level):
@@ -371,8 +373,10 @@ def _voted(copy: _Copy, level: Level, policy: Policy, trust: Path | None) -> Lev
     found = verification.verify(copy.digest, evidence, wanted, trust=trust)
     if not found.passed:
         failed = [check for check in found.checks if not check.passed]
-        reasons = "; ".join(f"{check.name}: {check.text}" for check in failed) or "nothing was checked"
-        more = f" ({'; '.join(map(shown, found.refused))})" if found.refused else ""
+        reasons = "; ".join(f"{check.name}: {check.text.rstrip('.')}" for check in failed) or "nothing was checked"
+        untold = [shown(why).rstrip(".") for why in found.refused]
+        untold = [why for why in untold if why not in reasons]
+        more = f" ({'; '.join(untold)})" if untold else ""
         what = "sdist" if copy.path.name.endswith(SUFFIX) else "wheel"
         remedies = dict.fromkeys(check.remedy.replace("verify-…", f"verify-{what}") for check in failed if check.remedy)
         remedy = " ".join(remedies)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _STATEMENTS = (attest.STATEMENT_TYPE, "https://in-toto.io/Statement/v0.1")
 #: How far clocks are apart.
 _SKEW = timedelta(minutes=10)
-_ADD = "Add it to `identities` or `github`, if you trust it."
+ADD = "Add it to `identities` or `github`, if you trust it."
 _SOUND = "Ask whoever signed it for a sound bundle, or for the root of trust that it was signed under."
 _AUDIT = "Audit it again: `reprobuild audit … --attest KEY`."
 #: What signs a statement of each type.
@@ -541,12 +541,12 @@ def by_certificate(
                 return f"{subject} ({named.issuer})", str(trusted), named.since
     if any(each.admits(subject, named.issuer, each.repository) for each in identities for subject in named.subjects):
         source = shown(named.repository or "no repository that it names")
-        raise refused(bundle.where, f"the workflow is trusted, but a job of {source} called it", _ADD)
+        raise refused(bundle.where, f"the workflow is trusted, but a job of {source} called it", ADD)
     if any(each.admits(subject, each.issuer, each.repository) for each in identities for subject in named.subjects):
         issuer = shown(named.issuer or "nobody")
-        raise refused(bundle.where, f"its signer is trusted, but not as {issuer} says", _ADD)
+        raise refused(bundle.where, f"its signer is trusted, but not as {issuer} says", ADD)
     who = f"{', '.join(named.subjects) or 'nobody'} ({named.issuer or 'no issuer'})"
-    raise refused(bundle.where, f"it is signed by {shown(who)}, whom the policy doesn't trust", _ADD)
+    raise refused(bundle.where, f"it is signed by {shown(who)}, who isn't trusted here", ADD)
 
 
 def require(verification: Verification) -> None:

@@ -125,7 +125,7 @@ def test_a_wheel_is_signed_with_both(sigstore_stack, reprobuild, project):
     command = ["verify", wheel, "--policy", policy, "--trusted-root", sigstore_stack.trusted_root]
     assert reprobuild(*command, "--json").json["passed"]
     policy.write_text(f'identities = [{{ identity = "{WORKFLOW}x", issuer = "{GITHUB}" }}]\n')
-    assert "whom the policy doesn't trust" in reprobuild(*command, code=25).stdout
+    assert "who isn't trusted here" in reprobuild(*command, code=25).stdout
 
 
 def test_a_job_of_others_that_calls_the_workflow_is_not_the_repository(sigstore_stack, check, tmp_path):
@@ -493,7 +493,7 @@ def test_another_identity(sigstore_stack, check):
     bundle = sigstore_stack.bundle(PAYLOAD, sigstore_stack.github("example/other/.github/workflows/a.yml@refs/heads/x"))
     (why,) = check(bundle).refused
     assert "signed by https://github.com/example/other/.github/workflows/a.yml@refs/heads/x" in why
-    assert "whom the policy doesn't trust" in why
+    assert "who isn't trusted here" in why
 
 
 def test_another_issuer(sigstore_stack, check):

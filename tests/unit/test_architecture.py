@@ -1,9 +1,12 @@
 """The shape of the house: data moves one way, and each outside thing has one door."""
 
 import ast
+import importlib
 import os
+import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -66,6 +69,24 @@ def test_every_module_has_its_place_among_the_layers():
 def test_imports_come_from_above(path):
     above = LAYERS[: LAYERS.index(unit_of(path))]
     assert own_imports(path) <= set(above)
+
+
+#: The first cells of the table in the docs, top to bottom, as it says; each holds one module or several.
+ROOMS = [
+    re.findall(r"`(\w+)/?`", line.split("|")[1])
+    for line in (Path(__file__).parents[2] / "docs/adr/0006-the-rooms.md").read_text(encoding="utf-8").splitlines()
+    if line.startswith("| `")
+]
+
+
+def test_the_docs_have_a_room_for_every_module():
+    assert sorted(unit for room in ROOMS for unit in room) == sorted(UNITS - {"__init__", "__main__"})
+
+
+@pytest.mark.parametrize("number", range(len(ROOMS)), ids=lambda number: ROOMS[number][0])
+def test_the_docs_have_rooms_above_what_they_stand_on(number):
+    imported = {name for path in SOURCES if unit_of(path) in ROOMS[number] for name in own_imports(path)}
+    assert imported & {unit for room in ROOMS[:number] for unit in room} == set()
 
 
 @each_source
@@ -135,6 +156,44 @@ def test_every_exit_code_has_a_meaning_and_every_error_its_own_code():
 def test_every_error_says_in_its_docstring_what_it_is():
     kinds = errors.ReprobuildError.__subclasses__()
     assert [kind.__name__ for kind in kinds if not kind.__doc__] == []
+
+
+#: What a docstring refers to, as Sphinx would read it.
+REFERENCE = re.compile(r":(?:attr|class|data|exc|func|meth|mod):`~?([\w.]+)`")
+
+
+def leads_somewhere(reference, module):
+    """Whether a name is one of the module's or of its classes', or, with dots, found from any module on."""
+    name, _, rest = reference.partition(".")
+    inside = [module, *(each for each in vars(module).values() if isinstance(each, type))]
+    starts = [getattr(each, name) for each in inside if hasattr(each, name)]
+    if not rest and any(name in getattr(each, "__annotations__", ()) for each in inside):
+        return True  # a field without a default
+    if not starts:
+        parts = reference.split(".")
+        for end in range(len(parts), 0, -1):
+            with suppress(ImportError):
+                starts = [importlib.import_module(".".join(parts[:end]))]
+                rest = ".".join(parts[end:])
+                break
+    return any(has(start, rest) for start in starts)
+
+
+def has(thing, path):
+    for name in path.split(".") if path else ():
+        if not hasattr(thing, name):
+            return False
+        thing = getattr(thing, name)
+    return True
+
+
+@each_source
+def test_what_docstrings_refer_to_is_there(path):
+    """Whatever moves to another module leaves none behind that names the old place."""
+    found = REFERENCE.findall(path.read_text(encoding="utf-8"))
+    name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+    module = importlib.import_module(name) if found else None
+    assert [each for each in found if not leads_somewhere(each, module)] == []
 
 
 def loaded_by(*arguments):

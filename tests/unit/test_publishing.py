@@ -1,6 +1,7 @@
 """What `publish` asks uv, what it shows of its answers, and where it looks."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from reprobuild.cli import publish as cli
 from reprobuild.cli.publish import publish as command
 from reprobuild.difference import Level
 from reprobuild.digest import Digest
-from reprobuild.errors import BadInput, NotPublishable
+from reprobuild.errors import BadInput, EvidenceRefused, NotPublishable
 from reprobuild.keys import PrivateKey
 from reprobuild.places import Target, publishing
 from reprobuild.policy import Identity, Policy
@@ -291,3 +292,59 @@ def test_whose_attestations_go_along(monkeypatch):
     assert cli._signers(None, Policy(identities=trusted)) == trusted
     named = ("b@example.org", "https://accounts.example.org")
     assert cli._signers(named, Policy(identities=trusted)) == (Identity(*named),)
+
+
+@pytest.mark.parametrize("signer", [("", "https://accounts.example.org"), ("a@example.org", ""), ("", "")])
+def test_a_signer_of_whom_a_variable_is_not_set_is_a_mistake_of_usage(signer):
+    ended = CliRunner().invoke(command, ["x.whl", "--signer", *signer])
+    assert ended.exit_code == 2
+    assert "one of them is empty" in ended.output
+
+
+def test_whoever_signed_instead_is_named_with_what_to_do(copied, monkeypatch):
+    """No policy was asked, and adding somebody to one would change nothing beside --signer."""
+    beside = copied.path.with_name("demo-1.0.tar.gz.publish.attestation")
+    beside.write_text("{}")
+
+    def by_certificate(*_):
+        raise EvidenceRefused("it is signed by b@example.org, who isn't trusted here.", verification.ADD)
+
+    monkeypatch.setattr(verification, "by_certificate", by_certificate)
+    monkeypatch.setattr(publish, "of_attestation", lambda *_: None)
+    client = verification.SigstoreClient(None)
+    with pytest.raises(NotPublishable) as refused:
+        publish._attested(replace(copied, attestation=beside), [Identity("a@example.org", "https://x")], client)
+    assert refused.value.remedy.startswith("If that is who should sign, name it with --signer IDENTITY ISSUER.")
+    assert "identities" not in refused.value.remedy
+
+
+def test_a_file_without_a_record_is_named_as_it_was_given(copied):
+    with pytest.raises(NotPublishable) as refused:
+        publish._proved(copied, publish.Demand(), SILENT)
+    assert str(copied.original) in refused.value.reason
+    assert str(copied.path.parent) not in refused.value.reason
+
+
+def test_what_does_not_count_is_told_once(copied, monkeypatch):
+    check = Check("signature", False, "no trusted statement. a.json can't be used: it is unsigned.")
+    refused = ("a.json can't be used: it is unsigned.", "b.json can't be used: it is no bundle.")
+    found = Verification(copied.digest, (check,), (), refused)
+    monkeypatch.setattr(verification, "verify", lambda *_, **__: found)
+    with pytest.raises(NotPublishable) as error:
+        publish._voted(copied, Level.IDENTICAL, Policy(), None)
+    assert error.value.reason == (
+        "demo-1.0.tar.gz is not verified under the policy: signature: no trusted statement. "
+        "a.json can't be used: it is unsigned (b.json can't be used: it is no bundle)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "where"), [("https://index.example.org/", "to https://index.example.org/"), ("", "to uv's default index")]
+)
+def test_a_dry_run_says_where_it_would_go(url, where):
+    """Where nothing is configured it is the public index, which few want by mistake."""
+    name, version = NormalizedName("demo"), Version("1.0")
+    done = publish.Published(
+        Path("demo.whl"), Digest.of_bytes(b"x"), name, version, "would-upload", "made-again", Level.IDENTICAL, 0
+    )
+    assert cli._line(done, Target({}, url, None)).endswith(f"(identical, made again just now, {where})")

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import zipfile
 from io import BytesIO
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -19,6 +21,7 @@ from reprobuild import attest, bom, graph, index, pep770, sbom
 from reprobuild.archive import NewMember, open_archive, replaced_zip, zipped
 from reprobuild.bom import Document, Licences, Part, purl_of
 from reprobuild.cli import app
+from reprobuild.cli import sbom as cli
 from reprobuild.digest import Digest, canonical_json
 from reprobuild.errors import BadInput, BuildFailed, RecordUnusable, ToolMissing
 from reprobuild.graph import Node
@@ -810,3 +813,20 @@ def test_the_document_goes_beside_the_wheels_own_metadata(make_wheel, tmp_path):
     read_wheel(path)
     added = [name for name in zipfile.ZipFile(path).namelist() if "/sboms/" in name]
     assert added == ["demo-1.0.dist-info/sboms/demo.cdx.json"]
+
+
+@pytest.mark.parametrize(
+    ("components", "unknown", "says"),
+    [
+        (1, 0, "x: 1 component"),
+        (4, 1, "x: 4 components; what 1 of them needs isn't known"),
+        (4, 2, "x: 4 components; what 2 of them need isn't known"),
+    ],
+)
+def test_what_came_out_is_told_in_proper_numbers(capsys, components, unknown, says):
+    document = SimpleNamespace(parts=range(components), unknown=range(unknown))
+    made: Any = SimpleNamespace(
+        document=document, artifact=SimpleNamespace(name="x"), raw=b"", place="y", attested=None
+    )
+    cli._tell([made])
+    assert capsys.readouterr().out.splitlines()[0] == says

@@ -144,6 +144,20 @@ def test_is_never_guessed(settings, environment, said):
     assert said in refusal(target_of, settings, base(*environment), AMD64)
 
 
+@pytest.mark.parametrize(
+    ("settings", "remedy"),
+    [
+        (image("3.11.4"), 'Add interpreter to [tool.reprobuild.images.serve], such as "/usr/bin/python3.11".'),
+        (image(""), 'Add python and interpreter to [tool.reprobuild.images.serve], such as "3.12" and'),
+        (image(">=3.12"), 'Add python and interpreter to [tool.reprobuild.images.serve], such as "3.12" and'),
+    ],
+)
+def test_only_what_is_missing_is_asked_for(settings, remedy):
+    with pytest.raises(BadInput) as caught:
+        target_of(settings, base(), AMD64)
+    assert caught.value.remedy.startswith(remedy)
+
+
 def test_the_platform_is_that_of_the_lock_or_named():
     every = image(platform="", manylinux="2_34")
     assert target_of(every, base(*OFFICIAL), AMD64).platform == "x86_64-manylinux_2_34"

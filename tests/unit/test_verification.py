@@ -484,7 +484,7 @@ def certificate_bundle():
         ("a@example.org", ANYBODY.issuer, None, ""),
         ("a@example.org", "https://evil.example.net", None, "trusted, but not as https://evil.example.net says"),
         ("a@example.org", "", None, "trusted, but not as nobody says"),
-        ("a@example.net", ANYBODY.issuer, None, "whom the policy doesn't trust"),
+        ("a@example.net", ANYBODY.issuer, None, "who isn't trusted here"),
         ("a@example.org", ANYBODY.issuer, b"{}", "two readers see two payloads"),
     ],
 )

@@ -12,12 +12,14 @@ from reprobuild.cli.console import FOLDER, PATH, Console, output_options, plain,
 from reprobuild.cli.verify import policy_of
 from reprobuild.difference import Level
 from reprobuild.files import scratch_folder
+from reprobuild.places import Target
 from reprobuild.policy import Identity, Policy, of_this_job
 from reprobuild.publish import Demand, Published, found_in
 from reprobuild.publish import publish as upload
 
 #: The name is as ugly as what it does.
 _UNSAFE = "unsafe-unverified"
+_DEFAULT = "uv's default index"
 _LEVELS = [level.value for level in Level if level is not Level.NOT_COMPARABLE]
 _WORDS = {"uploaded": "uploaded", "already-there": "already there, same digest", "would-upload": "would upload"}
 _PROOFS = {"votes": "by votes under the policy", "made-again": "made again just now", "none": "not verified"}
@@ -31,6 +33,13 @@ def _without_login(ctx: click.Context, param: click.Parameter, value: str) -> st
         raise click.UsageError(f"{max(param.opts, key=len)} is no URL.") from None
     if "@" in host:
         raise click.UsageError(f"{max(param.opts, key=len)} holds a credential: set UV_PUBLISH_TOKEN instead.")
+    return value
+
+
+def _both(ctx: click.Context, param: click.Parameter, value: tuple[str, str] | None) -> tuple[str, str] | None:  # noqa: ARG001 - Click's
+    """Two texts: an empty one is a variable of a script that isn't set."""
+    if value and not all(value):
+        raise click.UsageError("--signer takes an identity and who issued it, and one of them is empty.")
     return value
 
 
@@ -70,6 +79,7 @@ Examples:
     "--signer",
     nargs=2,
     metavar="IDENTITY ISSUER",
+    callback=_both,
     help="Whose attestations go along. Default: the policy's identities, else the repository of this CI job.",
 )
 @click.option(
@@ -133,7 +143,7 @@ def publish(
         print_json({"index": target.url or None, "dryRun": dry_run, "files": [_json(each) for each in done]})
         return
     for each in done:
-        click.echo(_line(each))
+        click.echo(_line(each, target))
 
 
 def _signers(named: tuple[str, str] | None, policy: Policy | None) -> tuple[Identity, ...]:
@@ -159,11 +169,13 @@ def _json(each: Published) -> dict[str, object]:
     }
 
 
-def _line(each: Published) -> str:
+def _line(each: Published, target: Target) -> str:
     more = []
     if each.status != "already-there":
         more.append(f"{each.level}, {_PROOFS[each.proof]}" if each.level else _PROOFS["none"])
         if each.attestations:
             more.append(f"with an attestation of {each.attested_by}")
+    if each.status == "would-upload":
+        more.append(f"to {target.url or _DEFAULT}")
     about = f"  ({', '.join(more)})" if more else ""
     return plain(f"{_WORDS[each.status]}  {each.digest}  {each.path}{about}")

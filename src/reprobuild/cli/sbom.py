@@ -214,8 +214,9 @@ def _as_json(made: _Made) -> dict[str, Any]:
 def _tell(made: Sequence[_Made]) -> None:
     for each in made:
         unknown = len(each.document.unknown)
-        rest = f"; of {unknown} it isn't known what they depend on" if unknown else ""
-        click.echo(f"{plain(each.artifact.name)}: {len(each.document.parts)} components{rest}")
+        rest = f"; what {unknown} of them {'need' if unknown > 1 else 'needs'} isn't known" if unknown else ""
+        components = f"{len(each.document.parts)} component{'s' if len(each.document.parts) != 1 else ''}"
+        click.echo(f"{plain(each.artifact.name)}: {components}{rest}")
         click.echo(f"{Digest.of_bytes(each.raw)}  {plain(each.place)}")
         if each.attested:
             click.echo(f"attested: {plain(each.attested)}")

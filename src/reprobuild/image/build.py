@@ -277,7 +277,7 @@ def build(
         remembering: whether layers that were made before needn't be made again.
 
     Raises:
-        BadInput, …: as :func:`assembled` and :meth:`assembler.Writer.image`.
+        BadInput, …: as :func:`assembled` and :meth:`reprobuild.image.writer.Writer.image`.
     """
 
     def images(*, checked: bool) -> Iterator[tuple[Image, Json]]:

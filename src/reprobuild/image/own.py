@@ -39,7 +39,8 @@ class OwnWheel:
         """The wheel's path.
 
         Raises:
-            LockMissing, LockStale, BuildFailed, …: as :func:`reprobuild.wheel.resolve` and :func:`~.wheel.make`.
+            LockMissing, LockStale, BuildFailed, …: as :func:`reprobuild.wheel.resolve` and
+                :func:`reprobuild.wheel.make`.
         """
         with scratch_folder(self.scratch, "own-") as folder:
             inputs = wheel.resolve(self.source, folder, self.index, python=None, observer=self.observer)

@@ -165,10 +165,13 @@ def _interpreter(settings: ImageSettings, base: ImageConfig) -> tuple[str, str]:
         return wanted, named
     version, path = base.environment.get("PYTHON_VERSION", ""), base.environment.get("PATH", "")
     if not version or path.partition(":")[0] != _OFFICIAL:
+        add = 'Add python and interpreter to [{}], such as "3.12" and "/usr/bin/python3.12".'
+        if _VERSION.fullmatch(wanted):
+            add = f'Add interpreter to [{{}}], such as "/usr/bin/python{".".join(wanted.split(".")[:2])}".'
         raise BadInput(
             f"The config of the base of image {settings.selection.name} doesn't say where its Python is: it has not "
             f"both PYTHON_VERSION and a PATH that starts with {_OFFICIAL}.",
-            f'Add python and interpreter to [{_where(settings)}], such as "3.12" and "/usr/bin/python3.12".',
+            add.format(_where(settings)),
         )
     own, asked = _version(version), _version(wanted or version)
     if own.release[: len(asked.release)] != asked.release:
