@@ -112,6 +112,7 @@ class Index:
         self._digests: dict[str, Digest] = {}
         self._places = places
         self._sound: set[Path] = set()
+        self._seen: dict[Path, tuple[int, ...]] = {}
         self._lock = threading.Lock()
 
     def choose(self, pins: Iterable[Pin], interpreter: Accepting) -> tuple[LockedFile, ...]:
@@ -224,8 +225,9 @@ class Index:
             DigestMismatch: a place sent other bytes than the lock names.
         """
         path = self._kept(file)
-        if path not in self._sound:
+        if path not in self._sound or self._seen.get(path) != _identity(path):
             self._use(file, lambda chunks: deque(chunks, maxlen=0))
+            self._seen[path] = _identity(path)
             self._sound.add(path)
         return path
 
@@ -239,15 +241,19 @@ class Index:
         if not path.is_file():
             self._download(file, path)
             self._sound.add(path)
+        self._seen.setdefault(path, _identity(path))
         return path
 
     def require(self, file: LockedFile) -> None:
         """Check the digest of a file that was :meth:`placed`, once a process.
 
         Raises:
-            Damaged: it lies in the cache with another.
+            Damaged: it lies in the cache with another, or somebody fetched it again since it was placed: what was
+                read in it meanwhile may be wrong.
         """
         path = self._kept(file)
+        if self._seen.get(path) not in (None, _identity(path)):
+            raise Damaged(f"{file.filename} was replaced in the cache while it was in use.")
         if path in self._sound:
             return
         try:
@@ -514,6 +520,15 @@ def _why(error: Exception) -> str:
     if response is not None:
         return f"the server answered {response.status_code}"
     return type(error).__name__
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """What tells whether a file is the one that it was, without a look at its bytes; empty where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _checked(kept: Path, file: LockedFile) -> Iterable[bytes]:

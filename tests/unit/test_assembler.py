@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import threading
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,7 +86,7 @@ class Making:
         self.epoch = EPOCH
         self.others = Nodes({})
 
-    def assembly(self, text, compression=Compression.SPLICE, complete=None, ahead=len, *, checked=True):
+    def assembly(self, text, compression=Compression.SPLICE, complete=None, ahead=len, *, checked=True, index=None):
         text = text.replace("FROM base", f"FROM {self.base.reference}")
         spec = resolve(parse(text, "Dockerfile"), lambda _: self.base.config, platform=AMD64, epoch=self.epoch)
         target = Target("3.12", "/usr/bin/python3.12", "x86_64-manylinux_2_28")
@@ -94,7 +95,7 @@ class Making:
             lambda _: self.base,
             lambda _: self.others,
             lambda prefix, _: environment_of(
-                self.lock, replace(target, prefix=prefix), Index(self.folder), checked=checked
+                self.lock, replace(target, prefix=prefix), index or Index(self.folder), checked=checked
             ),
             complete,
         )
@@ -103,7 +104,7 @@ class Making:
     def image(self, text, name="layout", compression=Compression.SPLICE, *, checked=True, index=None, **more):
         store = Layout(self.folder / name, create=True)
         with writing(store, index or Index(self.folder), compression=compression, **more) as writer:
-            return writer.image(self.assembly(text, compression, checked=checked)), store
+            return writer.image(self.assembly(text, compression, checked=checked, index=index)), store
 
 
 @pytest.fixture
@@ -641,6 +642,48 @@ def test_wheels_are_checked_where_nothing_else_proves_them(making):
     assert all(Digest.of_file(store.path_of(each.descriptor.digest)) == each.descriptor.digest for each in again.layers)
     making.image(TWO, "four", **with_files)  # whose files nobody knows by a layer's digest
     assert sorted(asked) == ["one", "two"]
+
+
+#: The files of an environment by way of more than one stage.
+FAR = "FROM base AS first\nCOPY --from=environment / /venv/\nFROM base AS second\nCOPY --from=first /venv/ /mid/\n"
+FURTHER = FAR + "FROM base\nCOPY --from=second /mid/ /opt/venv/\n"
+FROM_IT = FAR + "FROM second AS third\nCOPY app.py /\nFROM base\nCOPY --from=third /mid/ /opt/venv/\n"
+
+
+def replace_wheel(making):
+    """Put another wheel into the cache, as valid as the one that was there; that one's place and bytes."""
+    (path,) = (making.folder / "cache").glob("files/**/one-*.whl")
+    sound = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        members = [(info, archive.read(info)) for info in archive.infolist()]
+    with zipfile.ZipFile(path, "w") as archive:
+        for info, data in members:
+            info.external_attr = 0o100755 << 16
+            archive.writestr(info, data)
+    return path, sound
+
+
+@pytest.mark.parametrize("text", [FURTHER, FROM_IT], ids=["further", "from it"])
+def test_files_that_came_through_several_stages_are_proved(making, text):
+    making.image(text, "right")
+    path, sound = replace_wheel(making)
+    with pytest.raises(Damaged):
+        making.image(text, "wrong", checked=False)
+    path.write_bytes(sound)
+    making.image(text, "again", checked=False)
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["first", "known"])
+def test_what_was_read_in_a_wheel_that_is_mended_meanwhile_is_of_no_use(making, known):
+    """Such as by another process, or for the build of the project's own wheel, which needs the same one."""
+    making.image(ENVIRONMENT, "right")
+    path, sound = replace_wheel(making)
+    index, store = Index(making.folder), Layout(making.folder / "layout", create=True)
+    with writing(store, index, compression=Compression.SPLICE, remembering=known) as writer:
+        assembly = making.assembly(ENVIRONMENT, checked=False, index=index)
+        path.write_bytes(sound)
+        with pytest.raises(Damaged):
+            writer.image(assembly)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from packaging.version import Version
 from reprobuild import index as indexes
 from reprobuild.digest import Digest
 from reprobuild.errors import DigestMismatch, IndexFailed
-from reprobuild.index import Index, LockedFile
+from reprobuild.index import Damaged, Index, LockedFile
 from reprobuild.interpreter import Interpreter
 from reprobuild.lockfile import Pin
 from reprobuild.places import Place
@@ -441,6 +441,32 @@ def test_a_kept_file_is_fetched_once_and_checked_once(server, index, tmp_path, m
     again = index()
     assert [again.kept(locked(WHEEL)) for _ in range(3)] == [path] * 3
     assert len(checks) == 1
+
+
+def test_a_file_that_is_mended_while_it_is_in_use_is_damaged_all_the_same(server, index):
+    server.offer(WHEEL)
+    path = index().kept(locked(WHEEL))
+    path.write_bytes(b"damaged")
+    using = index()
+    assert using.placed(locked(WHEEL)) == path
+    index().kept(locked(WHEEL))  # another process, which fetches it again
+    assert using.placed(locked(WHEEL)) == path
+    for _ in range(2):
+        with pytest.raises(Damaged, match="replaced"):
+            using.require(locked(WHEEL))
+    assert using.kept(locked(WHEEL)) == path
+    using.require(locked(WHEEL))
+
+
+def test_a_file_that_is_fetched_is_sound_until_it_is_replaced(server, index):
+    server.offer(WHEEL)
+    using = index()
+    path = using.placed(locked(WHEEL))
+    using.require(locked(WHEEL))
+    path.write_bytes(b"damaged")
+    with pytest.raises(Damaged):
+        using.require(locked(WHEEL))
+    assert using.kept(locked(WHEEL)).read_bytes() == content(WHEEL)
 
 
 def test_a_damaged_file_is_not_handed_out_in_place(server, index):
