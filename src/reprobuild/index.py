@@ -112,7 +112,7 @@ class Index:
         self._digests: dict[str, Digest] = {}
         self._places = places
         self._sound: set[Path] = set()
-        self._seen: dict[Path, tuple[int, ...]] = {}
+        self._unproved: dict[Path, tuple[int, ...]] = {}
         self._lock = threading.Lock()
 
     def choose(self, pins: Iterable[Pin], interpreter: Accepting) -> tuple[LockedFile, ...]:
@@ -225,10 +225,10 @@ class Index:
             DigestMismatch: a place sent other bytes than the lock names.
         """
         path = self._kept(file)
-        if path not in self._sound or self._seen.get(path) != _identity(path):
+        if path not in self._sound:
             self._use(file, lambda chunks: deque(chunks, maxlen=0))
-            self._seen[path] = _identity(path)
             self._sound.add(path)
+            self._unproved.pop(path, None)
         return path
 
     def placed(self, file: LockedFile) -> Path:
@@ -241,7 +241,8 @@ class Index:
         if not path.is_file():
             self._download(file, path)
             self._sound.add(path)
-        self._seen.setdefault(path, _identity(path))
+        if path not in self._sound:
+            self._unproved.setdefault(path, _identity(path))
         return path
 
     def require(self, file: LockedFile) -> None:
@@ -252,10 +253,10 @@ class Index:
                 read in it meanwhile may be wrong.
         """
         path = self._kept(file)
-        if self._seen.get(path) not in (None, _identity(path)):
-            raise Damaged(f"{file.filename} was replaced in the cache while it was in use.")
         if path in self._sound:
             return
+        if self._unproved.get(path) not in (None, _identity(path)):
+            raise Damaged(f"{file.filename} was replaced in the cache while it was in use.")
         try:
             deque(_checked(path, file), maxlen=0)
         except (DigestMismatch, OSError) as error:
@@ -322,8 +323,7 @@ class Index:
         if kept.is_file():
             try:
                 use(_checked(kept, file))
-            except DigestMismatch:
-                kept.unlink()
+            except DigestMismatch:  # it stays until it is replaced: others may be about to do the same
                 with self._lock:
                     self._observer.warn(f"{file.filename} was damaged in the cache and is fetched again.")
             else:

@@ -719,6 +719,16 @@ def test_no_damage_of_a_cached_wheel_gets_into_an_image(making, larger, compress
     assert noticed
 
 
+def test_a_known_layer_without_its_end_is_written_again(making):
+    """A machine that loses its power may leave such files in a layout."""
+    right, store = making.image(ENVIRONMENT, "layout")
+    for layer in right.layers:
+        path = store.path_of(layer.descriptor.digest)
+        path.write_bytes(path.read_bytes()[:-1])
+    assert making.image(ENVIRONMENT, "layout", checked=False)[0].remembered
+    assert all(Digest.of_file(store.path_of(each.descriptor.digest)) == each.descriptor.digest for each in right.layers)
+
+
 @pytest.mark.parametrize("at", [-1, 43], ids=["a byte of its own", "which wheel the first range is in"])
 def test_what_is_remembered_wrongly_is_made_anew(making, at):
     right, _ = making.image(ENVIRONMENT, "right")

@@ -458,15 +458,30 @@ def test_a_file_that_is_mended_while_it_is_in_use_is_damaged_all_the_same(server
     using.require(locked(WHEEL))
 
 
-def test_a_file_that_is_fetched_is_sound_until_it_is_replaced(server, index):
+def test_a_file_that_was_checked_may_be_fetched_again_by_others(server, index):
     server.offer(WHEEL)
     using = index()
-    path = using.placed(locked(WHEEL))
+    path = using.kept(locked(WHEEL))
+    path.write_bytes(content(WHEEL))
+    assert using.placed(locked(WHEEL)) == path
     using.require(locked(WHEEL))
+
+
+def test_a_damaged_file_is_never_gone_while_it_is_fetched_again(server, index, monkeypatch):
+    """Another process may be about to do the same."""
+    server.offer(WHEEL)
+    path = index().kept(locked(WHEEL))
     path.write_bytes(b"damaged")
-    with pytest.raises(Damaged):
-        using.require(locked(WHEEL))
-    assert using.kept(locked(WHEEL)).read_bytes() == content(WHEEL)
+    there = []
+    original = Index._download
+
+    def download(self, file, kept):
+        there.append(kept.is_file())
+        original(self, file, kept)
+
+    monkeypatch.setattr(Index, "_download", download)
+    assert index().kept(locked(WHEEL)).read_bytes() == content(WHEEL)
+    assert there == [True]
 
 
 def test_a_damaged_file_is_not_handed_out_in_place(server, index):
