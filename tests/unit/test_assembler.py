@@ -85,11 +85,12 @@ class Making:
         self.base = a_base()
         self.epoch = EPOCH
         self.others = Nodes({})
+        self.python = "3.12"
 
     def assembly(self, text, compression=Compression.SPLICE, complete=None, ahead=len, *, checked=True, index=None):
         text = text.replace("FROM base", f"FROM {self.base.reference}")
         spec = resolve(parse(text, "Dockerfile"), lambda _: self.base.config, platform=AMD64, epoch=self.epoch)
-        target = Target("3.12", "/usr/bin/python3.12", "x86_64-manylinux_2_28")
+        target = Target(self.python, "/usr/bin/python3.12", "x86_64-manylinux_2_28")
         origins = Origins(
             Context(self.context, self.epoch),
             lambda _: self.base,
@@ -180,6 +181,15 @@ def test_what_was_made_before_is_not_made_again(making):
     for layer in second.layers:  # a remembered diff ID is still that of the bytes which were written
         with open_layer(store.path_of(layer.descriptor.digest), name="layer") as archive:
             assert archive.entries
+
+
+def test_text_of_the_same_length_makes_another_layer(making):
+    """Such as pyvenv.cfg, for another Python."""
+    images = []
+    for making.python in ("3.12.1", "3.12.2"):
+        images.append(making.image(ENVIRONMENT, making.python)[0])
+    known = [{layer.digest for layer in image.manifest.layers} for image in images]
+    assert len(known[0] - known[1]) == 1
 
 
 def test_what_is_where_the_image_goes_is_not_written(making):
