@@ -192,6 +192,21 @@ def test_text_of_the_same_length_makes_another_layer(making):
     assert len(known[0] - known[1]) == 1
 
 
+def test_another_wheel_with_the_same_files_makes_another_layer(making):
+    """Its bytes are in the layer as they are, and so is how they are compressed."""
+    making.image(ENVIRONMENT, "first")
+    (path,) = (making.folder / "offered").glob("one-*.whl")
+    with zipfile.ZipFile(path) as archive:
+        members = [(info, archive.read(info)) for info in archive.infolist()]
+    with zipfile.ZipFile(path, "w") as archive:
+        for info, data in members:
+            archive.writestr(info, data, zipfile.ZIP_STORED)
+    one, two = making.lock.pins
+    making.lock = replace(making.lock, pins=(replace(one, hashes=(Digest.of_file(path),)), two))
+    found, _ = making.image(ENVIRONMENT, "first")  # where the other layer is
+    assert found.manifest.raw == making.image(ENVIRONMENT, "anew", remembering=False)[0].manifest.raw
+
+
 def test_what_is_where_the_image_goes_is_not_written(making):
     first, _ = making.image(WHOLE, "one")
     second, store = making.image(WHOLE, "two", is_there=lambda _: True)

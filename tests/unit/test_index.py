@@ -465,6 +465,9 @@ def test_a_file_that_was_checked_may_be_fetched_again_by_others(server, index):
     path.write_bytes(content(WHEEL))
     assert using.placed(locked(WHEEL)) == path
     using.require(locked(WHEEL))
+    path.unlink()
+    with pytest.raises(Damaged):
+        index().require(locked(WHEEL))
 
 
 def test_a_damaged_file_is_never_gone_while_it_is_fetched_again(server, index, monkeypatch):
