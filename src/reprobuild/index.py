@@ -112,6 +112,7 @@ class Index:
         self._digests: dict[str, Digest] = {}
         self._places = places
         self._sound: set[Path] = set()
+        self._unproved: dict[Path, tuple[int, ...]] = {}
         self._lock = threading.Lock()
 
     def choose(self, pins: Iterable[Pin], interpreter: Accepting) -> tuple[LockedFile, ...]:
@@ -227,6 +228,7 @@ class Index:
         if path not in self._sound:
             self._use(file, lambda chunks: deque(chunks, maxlen=0))
             self._sound.add(path)
+            self._unproved.pop(path, None)
         return path
 
     def placed(self, file: LockedFile) -> Path:
@@ -239,17 +241,22 @@ class Index:
         if not path.is_file():
             self._download(file, path)
             self._sound.add(path)
+        if path not in self._sound:
+            self._unproved.setdefault(path, _identity(path))
         return path
 
     def require(self, file: LockedFile) -> None:
         """Check the digest of a file that was :meth:`placed`, once a process.
 
         Raises:
-            Damaged: it lies in the cache with another.
+            Damaged: it lies in the cache with another, or somebody fetched it again since it was placed: what was
+                read in it meanwhile may be wrong.
         """
         path = self._kept(file)
         if path in self._sound:
             return
+        if self._unproved.get(path) not in (None, _identity(path)):
+            raise Damaged(f"{file.filename} was replaced in the cache while it was in use.")
         try:
             deque(_checked(path, file), maxlen=0)
         except (DigestMismatch, OSError) as error:
@@ -316,8 +323,7 @@ class Index:
         if kept.is_file():
             try:
                 use(_checked(kept, file))
-            except DigestMismatch:
-                kept.unlink()
+            except DigestMismatch:  # it stays until it is replaced: others may be about to do the same
                 with self._lock:
                     self._observer.warn(f"{file.filename} was damaged in the cache and is fetched again.")
             else:
@@ -514,6 +520,15 @@ def _why(error: Exception) -> str:
     if response is not None:
         return f"the server answered {response.status_code}"
     return type(error).__name__
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """What tells whether a file is the one that it was, without a look at its bytes; empty where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _checked(kept: Path, file: LockedFile) -> Iterable[bytes]:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import threading
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,17 +85,18 @@ class Making:
         self.base = a_base()
         self.epoch = EPOCH
         self.others = Nodes({})
+        self.python = "3.12"
 
-    def assembly(self, text, compression=Compression.SPLICE, complete=None, ahead=len, *, checked=True):
+    def assembly(self, text, compression=Compression.SPLICE, complete=None, ahead=len, *, checked=True, index=None):
         text = text.replace("FROM base", f"FROM {self.base.reference}")
         spec = resolve(parse(text, "Dockerfile"), lambda _: self.base.config, platform=AMD64, epoch=self.epoch)
-        target = Target("3.12", "/usr/bin/python3.12", "x86_64-manylinux_2_28")
+        target = Target(self.python, "/usr/bin/python3.12", "x86_64-manylinux_2_28")
         origins = Origins(
             Context(self.context, self.epoch),
             lambda _: self.base,
             lambda _: self.others,
             lambda prefix, _: environment_of(
-                self.lock, replace(target, prefix=prefix), Index(self.folder), checked=checked
+                self.lock, replace(target, prefix=prefix), index or Index(self.folder), checked=checked
             ),
             complete,
         )
@@ -103,7 +105,7 @@ class Making:
     def image(self, text, name="layout", compression=Compression.SPLICE, *, checked=True, index=None, **more):
         store = Layout(self.folder / name, create=True)
         with writing(store, index or Index(self.folder), compression=compression, **more) as writer:
-            return writer.image(self.assembly(text, compression, checked=checked)), store
+            return writer.image(self.assembly(text, compression, checked=checked, index=index)), store
 
 
 @pytest.fixture
@@ -179,6 +181,30 @@ def test_what_was_made_before_is_not_made_again(making):
     for layer in second.layers:  # a remembered diff ID is still that of the bytes which were written
         with open_layer(store.path_of(layer.descriptor.digest), name="layer") as archive:
             assert archive.entries
+
+
+def test_text_of_the_same_length_makes_another_layer(making):
+    """Such as pyvenv.cfg, for another Python."""
+    images = []
+    for making.python in ("3.12.1", "3.12.2"):
+        images.append(making.image(ENVIRONMENT, making.python)[0])
+    known = [{layer.digest for layer in image.manifest.layers} for image in images]
+    assert len(known[0] - known[1]) == 1
+
+
+def test_another_wheel_with_the_same_files_makes_another_layer(making):
+    """Its bytes are in the layer as they are, and so is how they are compressed."""
+    making.image(ENVIRONMENT, "first")
+    (path,) = (making.folder / "offered").glob("one-*.whl")
+    with zipfile.ZipFile(path) as archive:
+        members = [(info, archive.read(info)) for info in archive.infolist()]
+    with zipfile.ZipFile(path, "w") as archive:
+        for info, data in members:
+            archive.writestr(info, data, zipfile.ZIP_STORED)
+    one, two = making.lock.pins
+    making.lock = replace(making.lock, pins=(replace(one, hashes=(Digest.of_file(path),)), two))
+    found, _ = making.image(ENVIRONMENT, "first")  # where the other layer is
+    assert found.manifest.raw == making.image(ENVIRONMENT, "anew", remembering=False)[0].manifest.raw
 
 
 def test_what_is_where_the_image_goes_is_not_written(making):
@@ -643,6 +669,48 @@ def test_wheels_are_checked_where_nothing_else_proves_them(making):
     assert sorted(asked) == ["one", "two"]
 
 
+#: The files of an environment by way of more than one stage.
+FAR = "FROM base AS first\nCOPY --from=environment / /venv/\nFROM base AS second\nCOPY --from=first /venv/ /mid/\n"
+FURTHER = FAR + "FROM base\nCOPY --from=second /mid/ /opt/venv/\n"
+FROM_IT = FAR + "FROM second AS third\nCOPY app.py /\nFROM base\nCOPY --from=third /mid/ /opt/venv/\n"
+
+
+def replace_wheel(making):
+    """Put another wheel into the cache, as valid as the one that was there; that one's place and bytes."""
+    (path,) = (making.folder / "cache").glob("files/**/one-*.whl")
+    sound = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        members = [(info, archive.read(info)) for info in archive.infolist()]
+    with zipfile.ZipFile(path, "w") as archive:
+        for info, data in members:
+            info.external_attr = 0o100755 << 16
+            archive.writestr(info, data)
+    return path, sound
+
+
+@pytest.mark.parametrize("text", [FURTHER, FROM_IT], ids=["further", "from it"])
+def test_files_that_came_through_several_stages_are_proved(making, text):
+    making.image(text, "right")
+    path, sound = replace_wheel(making)
+    with pytest.raises(Damaged):
+        making.image(text, "wrong", checked=False)
+    path.write_bytes(sound)
+    making.image(text, "again", checked=False)
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["first", "known"])
+def test_what_was_read_in_a_wheel_that_is_mended_meanwhile_is_of_no_use(making, known):
+    """Such as by another process, or for the build of the project's own wheel, which needs the same one."""
+    making.image(ENVIRONMENT, "right")
+    path, sound = replace_wheel(making)
+    index, store = Index(making.folder), Layout(making.folder / "layout", create=True)
+    with writing(store, index, compression=Compression.SPLICE, remembering=known) as writer:
+        assembly = making.assembly(ENVIRONMENT, checked=False, index=index)
+        path.write_bytes(sound)
+        with pytest.raises(Damaged):
+            writer.image(assembly)
+
+
 @pytest.fixture
 def larger(tmp_path, locked, make_wheel):
     """The same lock of wheels with more in them."""
@@ -676,11 +744,24 @@ def test_no_damage_of_a_cached_wheel_gets_into_an_image(making, larger, compress
     assert noticed
 
 
-def test_what_is_remembered_wrongly_is_made_anew(making):
+def test_a_known_layer_without_its_end_is_written_again(making):
+    """A machine that loses its power may leave such files in a layout."""
+    right, store = making.image(ENVIRONMENT, "layout")
+    for layer in right.layers:
+        path = store.path_of(layer.descriptor.digest)
+        path.write_bytes(path.read_bytes()[:-1])
+    assert making.image(ENVIRONMENT, "layout", checked=False)[0].remembered
+    assert all(Digest.of_file(store.path_of(each.descriptor.digest)) == each.descriptor.digest for each in right.layers)
+
+
+@pytest.mark.parametrize("at", [-1, 43], ids=["a byte of its own", "which wheel the first range is in"])
+def test_what_is_remembered_wrongly_is_made_anew(making, at):
     right, _ = making.image(ENVIRONMENT, "right")
-    for path in (making.folder / "cache" / "layers").rglob("*.delta"):
+    deltas = [path for path in (making.folder / "cache" / "layers").rglob("*.delta") if path.stat().st_size > 1000]
+    assert deltas
+    for path in deltas:
         data = bytearray(path.read_bytes())
-        data[-1] ^= 1
+        data[at] ^= 1
         path.write_bytes(data)
     found, store = making.image(ENVIRONMENT, "again")
     assert found.manifest.raw == right.manifest.raw

@@ -63,7 +63,9 @@ def test_what_was_recorded_comes_back(sources, tmp_path, steps, small):
         assert joined(kept(recorder.delta, tmp_path / "delta"), sources) == layer
 
 
-def test_a_damaged_file_is_nothing(sources, tmp_path):
+@pytest.mark.parametrize("small", [deltas._SMALL, 7])
+def test_a_damaged_file_is_nothing(sources, tmp_path, monkeypatch, small):
+    monkeypatch.setattr(deltas, "_SMALL", small)
     recorder, layer = recorded([b"head", (0, 5, 100), b"middle", (1, 0, 9), b"end"], sources)
     path = tmp_path / "delta"
     assert Delta.read(path) is None
@@ -82,6 +84,14 @@ def test_a_damaged_file_is_nothing(sources, tmp_path):
                 assert found is None or joined(found, sources) != layer, at
             except BadInput:
                 pass
+
+
+def test_small_ranges_are_gathered_up_to_a_limit(sources, monkeypatch):
+    monkeypatch.setattr(deltas, "_BATCH", 50)
+    recorder, layer = recorded([b"12", (0, 3, 7)] * 100, sources)
+    sizes = [len(piece) for piece in recorder.delta.pieces(sources)]
+    assert sum(sizes) == len(layer)
+    assert max(sizes) < 50 + 2 + 7
 
 
 def test_what_lies_in_no_wheel_is_kept_up_to_a_limit(sources, monkeypatch):

@@ -11,7 +11,7 @@ from packaging.version import Version
 from reprobuild import index as indexes
 from reprobuild.digest import Digest
 from reprobuild.errors import DigestMismatch, IndexFailed
-from reprobuild.index import Index, LockedFile
+from reprobuild.index import Damaged, Index, LockedFile
 from reprobuild.interpreter import Interpreter
 from reprobuild.lockfile import Pin
 from reprobuild.places import Place
@@ -441,6 +441,50 @@ def test_a_kept_file_is_fetched_once_and_checked_once(server, index, tmp_path, m
     again = index()
     assert [again.kept(locked(WHEEL)) for _ in range(3)] == [path] * 3
     assert len(checks) == 1
+
+
+def test_a_file_that_is_mended_while_it_is_in_use_is_damaged_all_the_same(server, index):
+    server.offer(WHEEL)
+    path = index().kept(locked(WHEEL))
+    path.write_bytes(b"damaged")
+    using = index()
+    assert using.placed(locked(WHEEL)) == path
+    index().kept(locked(WHEEL))  # another process, which fetches it again
+    assert using.placed(locked(WHEEL)) == path
+    for _ in range(2):
+        with pytest.raises(Damaged, match="replaced"):
+            using.require(locked(WHEEL))
+    assert using.kept(locked(WHEEL)) == path
+    using.require(locked(WHEEL))
+
+
+def test_a_file_that_was_checked_may_be_fetched_again_by_others(server, index):
+    server.offer(WHEEL)
+    using = index()
+    path = using.kept(locked(WHEEL))
+    path.write_bytes(content(WHEEL))
+    assert using.placed(locked(WHEEL)) == path
+    using.require(locked(WHEEL))
+    path.unlink()
+    with pytest.raises(Damaged):
+        index().require(locked(WHEEL))
+
+
+def test_a_damaged_file_is_never_gone_while_it_is_fetched_again(server, index, monkeypatch):
+    """Another process may be about to do the same."""
+    server.offer(WHEEL)
+    path = index().kept(locked(WHEEL))
+    path.write_bytes(b"damaged")
+    there = []
+    original = Index._download
+
+    def download(self, file, kept):
+        there.append(kept.is_file())
+        original(self, file, kept)
+
+    monkeypatch.setattr(Index, "_download", download)
+    assert index().kept(locked(WHEEL)).read_bytes() == content(WHEEL)
+    assert there == [True]
 
 
 def test_a_damaged_file_is_not_handed_out_in_place(server, index):

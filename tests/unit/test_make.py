@@ -291,8 +291,9 @@ def test_building_again_mends_a_layout(based, tmp_path, damage):
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["first", "known"])
+@pytest.mark.parametrize("cut", [False, True], ids=["hit", "cut"])
 def test_a_wheel_that_is_damaged_in_the_cache_is_fetched_again(
-    tmp_path, git, served, cache, make_wheel, monkeypatch, known
+    tmp_path, git, served, cache, make_wheel, monkeypatch, known, cut
 ):
     offered = tmp_path / "offered"
     offered.mkdir()
@@ -312,7 +313,7 @@ def test_a_wheel_that_is_damaged_in_the_cache_is_fetched_again(
     sound = copy.read_bytes()
     with zipfile.ZipFile(copy) as archive:
         at = archive.getinfo("demo/__init__.py").header_offset + 30 + len("demo/__init__.py") + 5
-    copy.write_bytes(sound[:at] + bytes([sound[at] ^ 1]) + sound[at + 1 :])
+    copy.write_bytes(sound[:at] if cut else sound[:at] + bytes([sound[at] ^ 1]) + sound[at + 1 :])
     if not known:
         shutil.rmtree(tmp_path / "cache" / "layers")
     observer = Listener()

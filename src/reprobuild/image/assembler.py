@@ -174,6 +174,7 @@ class _Stage:
         self.history: list[tuple[str, tuple[Part, ...]]] = list(start.history) if start else []
         self.environments: list[Environment] = list(start.environments) if start else []
         self.tree: dict[str, Node] = dict(start.tree) if start else {}
+        self.locked: dict[LockedFile, None] = dict(start.locked) if start else {}  # where what is in the tree is from
         self._dated: set[str] = set(start._dated) if start else set()
         self._described = described
         self._origins, self._epoch, self._where, self._compression = origins, epoch, where, compression
@@ -195,8 +196,9 @@ class _Stage:
                 self._add(step, self._undated(placed.parents, parents, nodes), nodes)
             else:
                 self.tree |= {node.path: node for node in parents}
-                other = stages[step.origin].environments if isinstance(step.origin, int) else ()
-                self._add(step, parents, nodes, locked=[file for each in other for file in _locked(each.wheels)])
+                locked = stages[step.origin].locked if isinstance(step.origin, int) else {}
+                self.locked |= locked
+                self._add(step, parents, nodes, locked=tuple(locked))
         else:
             self.history.append((step.text, ()))
 
@@ -208,10 +210,12 @@ class _Stage:
             return self._origins.tree(step.origin)
         return self._origins.context
 
-    def _add(self, step: Step, above: Sequence[Node], nodes: Sequence[Node], locked: Sequence[LockedFile] = ()) -> None:
+    def _add(
+        self, step: Step, above: Sequence[Node], nodes: Sequence[Node], locked: tuple[LockedFile, ...] = ()
+    ) -> None:
         self.tree |= {node.path: node for node in nodes}
         there = (*above, *nodes)
-        self.history.append((step.text, (Part(step.text, there, locked=(*locked,)),) if there else ()))
+        self.history.append((step.text, (Part(step.text, there, locked=locked),) if there else ()))
 
     def _undated(self, way: Sequence[Node], above: Sequence[Node], nodes: Sequence[Node]) -> list[Node]:
         """The folders on a way for a layer that is to be the same for each commit.
@@ -286,6 +290,7 @@ class _Stage:
         self.tree |= {node.path: node for part in parts for node in part.nodes}
         self._date(folders)
         self.environments.append(environment)
+        self.locked |= dict.fromkeys(_locked(environment.wheels))
         self.history.append((step.text, tuple(parts)))
 
     def _parts(

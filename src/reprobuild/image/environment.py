@@ -86,6 +86,7 @@ def assemble(
     Raises:
         IndexFailed: no place offers a suitable file of a pin.
         DigestMismatch: a place sent other bytes than the lock names.
+        Damaged: a wheel that nobody has checked can't be read.
         BadInput: a pin has no wheel, or a wheel can't be installed, or two contradict one another.
     """
     files = index.choose(lock.selected(target.markers).values(), target)
@@ -102,9 +103,10 @@ def _installed(file: LockedFile, target: Target, index: Index) -> _Installed:
         wheel = read_wheel(path, seen=file.digest)
         return file, wheel, install(wheel, target)
 
-    with suppress(BadInput):  # it may be damaged, where nobody has checked it yet: then it is fetched again
+    with suppress(BadInput):  # it may be damaged, where nobody has checked it yet
         return read(index.placed(file))
-    return read(index.kept(file))
+    index.require(file)
+    return read(index.placed(file))
 
 
 def with_own(environment: Environment, path: Path) -> Environment:
