@@ -290,24 +290,34 @@ def test_building_again_mends_a_layout(based, tmp_path, damage):
     assert verify(str(tmp_path / "other"), based).level == "identical"
 
 
-@pytest.mark.parametrize("known", [False, True], ids=["first", "known"])
-@pytest.mark.parametrize("cut", [False, True], ids=["hit", "cut"])
-def test_a_wheel_that_is_damaged_in_the_cache_is_fetched_again(
-    tmp_path, git, served, cache, make_wheel, monkeypatch, known, cut
-):
+@pytest.fixture
+def with_wheel(tmp_path, git, served, cache, make_wheel, monkeypatch):
+    """Makes a project whose image has an environment of one wheel, from steps behind ``FROM base``; and that wheel."""
     offered = tmp_path / "offered"
     offered.mkdir()
     monkeypatch.setenv("UV_NO_CONFIG", "1")
     monkeypatch.setenv("UV_NO_INDEX", "1")
     monkeypatch.setenv("UV_FIND_LINKS", str(offered))
     wheel = make_wheel(offered, {"demo/__init__.py": b"text = 'a text that is long enough to be hit'\n"})
-    folder = write_project(tmp_path / "project", f"FROM {put_base(served)}\nCOPY --from=environment / /venv/\n", git)
-    python = 'python = "3.12.1"\ninterpreter = "/usr/bin/python3.12"\nplatform = "x86_64-manylinux_2_28"\n'
-    with (folder / "pyproject.toml").open("a") as stream:
-        stream.write(python)
-    (folder / "images/app/requirements.txt").write_text(f"demo==1.0 --hash={Digest.of_file(wheel)}\n")
-    git(folder, "add", "--all")
-    git(folder, "commit", "--quiet", "--message", "a lock")
+
+    def make_project(*stages):
+        base = put_base(served)
+        text = "".join(f"FROM {base} AS stage{number}\n{steps}\n" for number, steps in enumerate(stages))
+        folder = write_project(tmp_path / "project", text, git)
+        with (folder / "pyproject.toml").open("a") as stream:
+            stream.write('python = "3.12.1"\ninterpreter = "/usr/bin/python3.12"\nplatform = "x86_64-manylinux_2_28"\n')
+        (folder / "images/app/requirements.txt").write_text(f"demo==1.0 --hash={Digest.of_file(wheel)}\n")
+        git(folder, "add", "--all")
+        git(folder, "commit", "--quiet", "--message", "a lock")
+        return folder, wheel
+
+    return make_project
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["first", "known"])
+@pytest.mark.parametrize("cut", [False, True], ids=["hit", "cut"])
+def test_a_wheel_that_is_damaged_in_the_cache_is_fetched_again(with_wheel, tmp_path, known, cut):
+    folder, wheel = with_wheel("COPY --from=environment / /venv/")
     right = built(folder, to_layout(tmp_path / "right")).built.top
     (copy,) = (tmp_path / "cache").glob("files/**/*.whl")
     sound = copy.read_bytes()
@@ -320,6 +330,33 @@ def test_a_wheel_that_is_damaged_in_the_cache_is_fetched_again(
     assert built(folder, to_layout(tmp_path / "again"), observer=observer).built.top == right
     assert observer.warnings == [f"{wheel.name} was damaged in the cache and is fetched again."]
     assert copy.read_bytes() == sound
+
+
+def test_a_known_layer_is_the_proof_of_its_wheels(with_wheel, tmp_path, monkeypatch):
+    """They aren't hashed besides, which took as long as the rest."""
+    folder, wheel = with_wheel("COPY --from=environment / /venv/")
+    hashed: list[str] = []
+    original = Digest.check
+
+    def check(self, chunks, what):
+        hashed.append(what)
+        return original(self, chunks, what)
+
+    monkeypatch.setattr(Digest, "check", check)
+    right = built(folder, to_layout(tmp_path / "right")).built.top
+    assert any(wheel.name in each for each in hashed)
+    hashed.clear()
+    assert built(folder, to_layout(tmp_path / "again")).built.top == right
+    assert not any(wheel.name in each for each in hashed)
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_a_record_names_wheels_that_come_through_other_stages(with_wheel, tmp_path, copies):
+    through = [f"COPY --from=stage{number} / /from/" for number in range(copies)]
+    folder, wheel = with_wheel("COPY --from=environment / /venv/", *through)
+    ((_, record),) = built(folder, to_layout(tmp_path / "out")).built.images
+    named = [each["name"] for each in record["predicate"]["buildDefinition"]["resolvedDependencies"]]
+    assert named.count(wheel.name) == 1
 
 
 def test_a_broken_connection_to_the_base_is_taken_up(based, served, tmp_path):

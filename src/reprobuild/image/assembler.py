@@ -67,6 +67,7 @@ class Assembly:
     Attributes:
         base: None for an image from scratch.
         history: each step's text, and the parts that it added.
+        environments: those that were copied into it, directly or through another stage.
     """
 
     platform: Platform
@@ -196,9 +197,11 @@ class _Stage:
                 self._add(step, self._undated(placed.parents, parents, nodes), nodes)
             else:
                 self.tree |= {node.path: node for node in parents}
-                locked = stages[step.origin].locked if isinstance(step.origin, int) else {}
-                self.locked |= locked
-                self._add(step, parents, nodes, locked=tuple(locked))
+                other = stages[step.origin] if isinstance(step.origin, int) else None
+                if other:
+                    self.locked |= other.locked
+                    self.environments += [each for each in other.environments if each not in self.environments]
+                self._add(step, parents, nodes, locked=tuple(other.locked) if other else ())
         else:
             self.history.append((step.text, ()))
 
