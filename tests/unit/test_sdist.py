@@ -141,7 +141,7 @@ def test_a_hard_link_comes_after_what_it_means(write, tmp_path):
     hard = member("demo-1.0/again", type=tarfile.LNKTYPE, linkname="demo-1.0/demo.py")
     rewrite(write(*reversed(USUAL), hard), tmp_path / NAME, EPOCH)
     with tarfile.open(tmp_path / NAME, "r|gz") as tar:
-        tar.extractall(tmp_path / "unpacked", filter="data")
+        tar.extractall(tmp_path / "unpacked")  # of our own; Debian's Python 3.11.2 knows no filter
     with tarfile.open(tmp_path / NAME) as tar:
         kinds = [(each.name.removeprefix("demo-1.0/"), each.islnk()) for each in tar.getmembers()]
     assert kinds == [("PKG-INFO", False), ("demo.py", False), ("again", True)]
