@@ -90,6 +90,20 @@ def test_lines_are_those_of_the_dockerfile():
     assert found(FROM + body) == [(6, "clock-in-file"), (7, "git-moving"), (11, "machine-in-file")]
 
 
+@pytest.mark.parametrize(
+    ("script", "programs"),
+    [
+        ("sh <<E | tee log\ncurl x\nE\npwd\n", ["sh", "curl", "tee", "pwd"]),
+        ("cat <<E; ls\ncurl x\nE\npwd\n", ["cat", "ls", "pwd"]),
+        ("cat <<A | sh <<B && ls <<C\na\nA\ncurl x\nB\nc\nC\npwd\n", ["cat", "sh", "curl", "ls", "pwd"]),
+        ("(sh <<E)\ncurl x\nE\npwd\n", ["sh", "curl", "pwd"]),
+        ("cat <<E)", ["cat"]),
+    ],
+)
+def test_a_here_document_is_read_though_its_command_ends_before_the_line(script, programs):
+    assert sorted(each.program for each in read(script, lambda _: 1)) == sorted(programs)
+
+
 def test_a_here_document_of_another_interpreter_is_no_script():
     assert names("RUN <<E\n#!/usr/bin/env python3\ndate > 5\nE\n") == []
     assert names("RUN <<E\n#!/bin/bash\ndate > /f\nE\n") == ["clock-in-file"]

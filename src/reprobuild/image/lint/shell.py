@@ -121,6 +121,7 @@ class _Reader:
         self._words: list[_Word] = []  # of the command that is being read
         self._redirects: list[tuple[str, _Word]] = []
         self._documents: list[int] = []  # redirects whose here-documents begin on the next line
+        self._bodies_end: dict[int, int] = {}  # by where a line begins: where those that were read there end
 
     def read(self, text: str) -> list[Command]:
         at = 0
@@ -151,10 +152,18 @@ class _Reader:
                 self._documents.append(len(self._redirects) - 1)
             return at
         if operator == "\n":
-            for which in self._documents:
-                at = self._document(text, at, which)
-            self._documents = []
+            at = self._bodies(text, self._bodies_end.pop(at, at))
+        elif self._documents:  # their command ends before the line does
+            line = min(_find(text, "\n", at) + 1, len(text))
+            self._bodies_end[line] = self._bodies(text, self._bodies_end.get(line, line))
         self._end(operator)
+        return at
+
+    def _bodies(self, text: str, at: int) -> int:
+        """Read the here-documents of this command, which begin at a position; where they end."""
+        for which in self._documents:
+            at = self._document(text, at, which)
+        self._documents = []
         return at
 
     def _take_number(self, at: int) -> None:
