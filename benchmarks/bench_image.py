@@ -354,7 +354,7 @@ AIMS = (
     (BUILT_CHANGED, CHANGED, "at least 20"),
     (BUILT_APART, CHANGED, ""),
     (KNOWN, PASS, "at most 1.5"),
-    (COLD, PASS, ""),
+    (COLD, PASS, "at most 1.5"),
     (FLOOR, PASS, ""),
 )
 
