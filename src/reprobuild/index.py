@@ -83,10 +83,6 @@ class _Offer:
     uploaded: str = ""
 
 
-class Damaged(DigestMismatch):
-    """A file in the cache isn't what the lock names any more; :meth:`Index.kept` fetches it again."""
-
-
 class Index:
     """The places that uv knows, and the files that came from them.
 
@@ -112,7 +108,6 @@ class Index:
         self._digests: dict[str, Digest] = {}
         self._places = places
         self._sound: set[Path] = set()
-        self._unproved: dict[Path, tuple[int, ...]] = {}
         self._lock = threading.Lock()
 
     def choose(self, pins: Iterable[Pin], interpreter: Accepting) -> tuple[LockedFile, ...]:
@@ -228,11 +223,10 @@ class Index:
         if path not in self._sound:
             self._use(file, lambda chunks: deque(chunks, maxlen=0))
             self._sound.add(path)
-            self._unproved.pop(path, None)
         return path
 
     def placed(self, file: LockedFile) -> Path:
-        """A file's place in the cache; what lies there already is only checked by :meth:`kept` or :meth:`require`.
+        """A file's place in the cache; what lies there already is only checked by :meth:`kept`.
 
         Raises:
             IndexFailed, DigestMismatch: it has to be fetched, and can't be.
@@ -241,27 +235,7 @@ class Index:
         if not path.is_file():
             self._download(file, path)
             self._sound.add(path)
-        if path not in self._sound:
-            self._unproved.setdefault(path, _identity(path))
         return path
-
-    def require(self, file: LockedFile) -> None:
-        """Check the digest of a file that was :meth:`placed`, once a process.
-
-        Raises:
-            Damaged: it lies in the cache with another, or somebody fetched it again since it was placed: what was
-                read in it meanwhile may be wrong.
-        """
-        path = self._kept(file)
-        if path in self._sound:
-            return
-        if self._unproved.get(path) not in (None, _identity(path)):
-            raise Damaged(f"{file.filename} was replaced in the cache while it was in use.")
-        try:
-            deque(_checked(path, file), maxlen=0)
-        except (DigestMismatch, OSError) as error:
-            raise Damaged(str(error)) from error
-        self._sound.add(path)
 
     def kept_size(self, files: Iterable[LockedFile]) -> int | None:
         """How many bytes some files have together; None unless all of them have been fetched before."""
@@ -520,15 +494,6 @@ def _why(error: Exception) -> str:
     if response is not None:
         return f"the server answered {response.status_code}"
     return type(error).__name__
-
-
-def _identity(path: Path) -> tuple[int, ...]:
-    """What tells whether a file is the one that it was, without a look at its bytes; empty where there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return ()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _checked(kept: Path, file: LockedFile) -> Iterable[bytes]:

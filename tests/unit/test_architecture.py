@@ -19,7 +19,7 @@ from reprobuild.cli import app
 PACKAGE = Path(reprobuild.__file__).parent
 #: Top to bottom: a module imports only from above it. A folder counts as one module.
 LAYERS = """
-    __init__ errors digest files process progress guilty clock archive elf fatbin wheelfile oci workspace sandbox
+    __init__ errors digest files memory process progress guilty clock archive elf fatbin wheelfile oci workspace sandbox
     variations interpreter project lockfile advisories places index gitcmd lfs source checkout export inside toolchain
     backend sdistfile sdist lock attest graph bom pep770 wheel causes difference lines binary contents compare
     recorded rebuild evidence ziptime guesses infer replay subject published dependencies batch keys bundle sign

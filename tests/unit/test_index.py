@@ -11,7 +11,7 @@ from packaging.version import Version
 from reprobuild import index as indexes
 from reprobuild.digest import Digest
 from reprobuild.errors import DigestMismatch, IndexFailed
-from reprobuild.index import Damaged, Index, LockedFile
+from reprobuild.index import Index, LockedFile
 from reprobuild.interpreter import Interpreter
 from reprobuild.lockfile import Pin
 from reprobuild.places import Place
@@ -443,31 +443,14 @@ def test_a_kept_file_is_fetched_once_and_checked_once(server, index, tmp_path, m
     assert len(checks) == 1
 
 
-def test_a_file_that_is_mended_while_it_is_in_use_is_damaged_all_the_same(server, index):
+def test_a_file_that_is_only_placed_is_fetched_but_not_checked(server, index):
     server.offer(WHEEL)
-    path = index().kept(locked(WHEEL))
+    path = index().placed(locked(WHEEL))
+    assert path.read_bytes() == content(WHEEL)
     path.write_bytes(b"damaged")
-    using = index()
-    assert using.placed(locked(WHEEL)) == path
-    index().kept(locked(WHEEL))  # another process, which fetches it again
-    assert using.placed(locked(WHEEL)) == path
-    for _ in range(2):
-        with pytest.raises(Damaged, match="replaced"):
-            using.require(locked(WHEEL))
-    assert using.kept(locked(WHEEL)) == path
-    using.require(locked(WHEEL))
-
-
-def test_a_file_that_was_checked_may_be_fetched_again_by_others(server, index):
-    server.offer(WHEEL)
-    using = index()
-    path = using.kept(locked(WHEEL))
-    path.write_bytes(content(WHEEL))
-    assert using.placed(locked(WHEEL)) == path
-    using.require(locked(WHEEL))
-    path.unlink()
-    with pytest.raises(Damaged):
-        index().require(locked(WHEEL))
+    assert index().placed(locked(WHEEL)) == path
+    assert path.read_bytes() == b"damaged"
+    assert index().kept(locked(WHEEL)).read_bytes() == content(WHEEL)
 
 
 def test_a_damaged_file_is_never_gone_while_it_is_fetched_again(server, index, monkeypatch):

@@ -24,7 +24,7 @@ from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, WriteFailed
 from reprobuild.oci.delta import Recorder
 from reprobuild.oci.layer import GZIP_LEVEL, Compression, tar_header, write_again, write_layer
-from reprobuild.oci.tree import WHEEL_TIME, Deflated, Node, OnDisk, Text, wheel_content, wheels_of
+from reprobuild.oci.tree import WHEEL_TIME, Deflated, Node, OnDisk, Text, wheel_content
 
 zstd = zstd_library()
 each_compression = pytest.mark.parametrize("compression", Compression, ids=lambda each: each.value)
@@ -133,17 +133,19 @@ def test_a_recorded_layer_is_written_again_without_its_nodes(tmp_path):
     noise = random.Random(1).randbytes(3 << 20)  # more than a buffer, and than a batch
     other = wheel(tmp_path / "other-1.0-py3-none-any.whl", Member("other/large", noise, deflate(noise), 8))
     nodes = [*sample(tmp_path), *nodes_of(other)]
-    recorder = Recorder(wheels_of(nodes))
+    wheels = [other, *tmp_path.glob("sample*.whl")]
+    assert len(wheels) == 2
+    recorder = Recorder(wheels)
     layer, data = written(nodes, recorder=recorder)
     assert recorder.delta
     assert len(bytes(recorder.delta.own)) < 80_000 < len(noise)
     again = io.BytesIO()
-    assert write_again(recorder.delta, wheels_of(nodes), again) == layer.descriptor.digest
+    assert write_again(recorder.delta, wheels, again) == layer.descriptor.digest
     assert again.getvalue() == data
     changed = bytearray(other.read_bytes())
     changed[1000] ^= 1
     other.write_bytes(changed)
-    assert write_again(recorder.delta, wheels_of(nodes), io.BytesIO()) != layer.descriptor.digest
+    assert write_again(recorder.delta, wheels, io.BytesIO()) != layer.descriptor.digest
 
 
 GOLDEN_TAR = "sha256:7cf14fc89e938a57369563143ab41281a47b5b77c4e53fbce4972a08a697abd4"

@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+from pathlib import Path
 
 import pytest
 
@@ -7,9 +8,11 @@ from reprobuild.digest import Digest
 from reprobuild.errors import BadInput
 from reprobuild.image.environment import Environment, InstalledWheel
 from reprobuild.image.installed import InstalledFile, nodes
+from reprobuild.image.listing import Listing
 from reprobuild.image.plan import plan
 from reprobuild.image.target import Target
 from reprobuild.index import LockedFile
+from reprobuild.oci.layer import packed_size
 from reprobuild.oci.tree import Text
 
 TARGET = Target("3.12", "/usr/bin/python3.12", "x86_64-manylinux_2_28")
@@ -22,7 +25,10 @@ def wheel(name, size=10, files=1, *, own=False, shared=()):
     contents = {f"lib/{name}/{number}.py": text(b"x" * size) for number, size in enumerate(sizes)}
     contents |= {f"lib/{path}": text(b"") for path in shared}
     file = LockedFile(name, "1.0", f"{name}-1.0-py3-none-any.whl", Digest.of_bytes(name.encode()))
-    return InstalledWheel(file, nodes(contents, "/opt/venv"), size, own=own)
+    found = nodes(contents, TARGET.prefix)
+    files = {path: (each.executable, each.content.size, each.hash) for path, each in contents.items()}
+    listing = Listing(name, "1.0", "", (), files, frozenset(), packed_size(found))
+    return InstalledWheel(file, Path(file.filename), listing, lambda: found, own)
 
 
 def text(data):

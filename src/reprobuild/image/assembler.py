@@ -7,17 +7,19 @@ for it: docs/adr/0012-images-without-their-base.md.
 
 import json
 import posixpath
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput
 from reprobuild.image.base import Base
 from reprobuild.image.context import Nodes, Tree, owner_of, place
 from reprobuild.image.environment import Environment, InstalledWheel
-from reprobuild.image.plan import HEAVY, LARGEST_LAYER, MOST_LAYERS, plan
+from reprobuild.image.listing import wheel_key
+from reprobuild.image.plan import HEAVY, LARGEST_LAYER, MOST_LAYERS, LayerPlan, plan
 from reprobuild.image.stages import BaseImage, Copy, Folder, ImageSpec, StageSpec, Step
-from reprobuild.index import LockedFile
+from reprobuild.image.target import Target
 from reprobuild.oci.layer import Compression
 from reprobuild.oci.memo import layer_key
 from reprobuild.oci.model import Json, Platform
@@ -37,27 +39,36 @@ _AMBIGUOUS = frozenset("bin sbin lib lib32 lib64 libx32 var/run var/lock".split(
 _FOLDERS = "folders that the steps made or put something into"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Part:
     """What becomes one layer.
 
     Attributes:
         title: for the image's history.
-        wheels: the wheels that its nodes come from.
-        locked: the files that a content, or what was made of one, comes from; nobody has checked their digests yet.
+        given: nodes that are at hand; they count where the wheels have other ones for the same paths.
+        wheels: the wheels that the others come from.
         key: the digest of all that decides the layer's bytes; None where it would take reading the content.
+        root: the folder that all files of the wheels are in.
     """
 
     title: str
-    nodes: tuple[Node, ...] = field(repr=False)
+    given: tuple[Node, ...] = field(repr=False)
     wheels: tuple[InstalledWheel, ...] = ()
-    locked: tuple[LockedFile, ...] = ()
     key: Digest | None = None
+    root: str = ""
+    of_wheels: Callable[[], Iterable[Node]] = field(default=tuple, repr=False, compare=False)
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        """All of them. Raises as :attr:`InstalledWheel.nodes`."""
+        if not self.wheels:
+            return self.given
+        return tuple({node.path: node for node in (*self.of_wheels(), *self.given)}.values())
 
     @property
     def size(self) -> int:
         """Bytes of its files."""
-        return sum(node.content.size for node in self.nodes if node.content)
+        return sum(wheel.size for wheel in self.wheels) or sum(n.content.size for n in self.given if n.content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +185,7 @@ class _Stage:
         self.base = base
         self.history: list[tuple[str, tuple[Part, ...]]] = list(start.history) if start else []
         self.environments: list[Environment] = list(start.environments) if start else []
-        self.tree: dict[str, Node] = dict(start.tree) if start else {}
-        self.locked: dict[LockedFile, None] = dict(start.locked) if start else {}  # where what is in the tree is from
+        self.tree: _Files = _Files(start.tree if start else None)
         self._dated: set[str] = set(start._dated) if start else set()
         self._described = described
         self._origins, self._epoch, self._where, self._compression = origins, epoch, where, compression
@@ -196,29 +206,25 @@ class _Stage:
             if isinstance(step.origin, BaseImage):  # or else each commit would make another layer
                 self._add(step, self._undated(placed.parents, parents, nodes), nodes)
             else:
-                self.tree |= {node.path: node for node in parents}
-                other = stages[step.origin] if isinstance(step.origin, int) else None
-                if other:
-                    self.locked |= other.locked
-                    self.environments += [each for each in other.environments if each not in self.environments]
-                self._add(step, parents, nodes, locked=tuple(other.locked) if other else ())
+                self.tree.add(parents)
+                others = stages[step.origin].environments if isinstance(step.origin, int) else ()
+                self.environments += [each for each in others if each not in self.environments]
+                self._add(step, parents, nodes)
         else:
             self.history.append((step.text, ()))
 
     def _tree_of(self, step: Copy, stages: Sequence["_Stage"]) -> Tree:
         if isinstance(step.origin, int):
             stage = stages[step.origin]
-            return _Known(stage.tree, stage.base is not None, f"{self._where}:{step.line}")
+            return _Known(stage.tree.all(), stage.base is not None, f"{self._where}:{step.line}")
         if isinstance(step.origin, BaseImage):
             return self._origins.tree(step.origin)
         return self._origins.context
 
-    def _add(
-        self, step: Step, above: Sequence[Node], nodes: Sequence[Node], locked: tuple[LockedFile, ...] = ()
-    ) -> None:
-        self.tree |= {node.path: node for node in nodes}
+    def _add(self, step: Step, above: Sequence[Node], nodes: Sequence[Node]) -> None:
+        self.tree.add(nodes)
         there = (*above, *nodes)
-        self.history.append((step.text, (Part(step.text, there, locked=locked),) if there else ()))
+        self.history.append((step.text, (Part(step.text, there),) if there else ()))
 
     def _undated(self, way: Sequence[Node], above: Sequence[Node], nodes: Sequence[Node]) -> list[Node]:
         """The folders on a way for a layer that is to be the same for each commit.
@@ -226,10 +232,10 @@ class _Stage:
         Those with the image's time are named once more here: where the base has a link in their place, it has to make
         room before something is put behind it.
         """
-        self.tree |= {node.path: node for node in above}
+        self.tree.add(above)
         self._date(node for node in above if node.mtime == self._epoch)
         paths = dict.fromkeys(self._follow(folder.path)[0] for folder in way)
-        named = [self.tree[path] for path in paths if path in self._dated] if nodes else []
+        named = self._in_tree(path for path in paths if path in self._dated) if nodes else []
         return [
             *(replace(node, mtime=WHEEL_TIME) for node in named),
             *(node for node in above if node.path not in self._dated),
@@ -238,15 +244,18 @@ class _Stage:
     def _date(self, folders: Iterable[Node]) -> None:
         """Folders with the image's time: they go into a layer that changes with each commit anyway."""
         for each in folders:
-            self.tree[each.path] = each
+            self.tree.add([each])
             self._dated.add(each.path)
+
+    def _in_tree(self, paths: Iterable[str]) -> list[Node]:
+        return [node for path in paths if (node := self.tree.get(path))]
 
     def finished(self) -> tuple[tuple[str, tuple[Part, ...]], ...]:
         """Each step's text and layers; dated folders are in the last layer that may have them, or in one of their own.
 
         None of them may be named, or implied, by a layer above: some runtimes take over what the highest one says.
         """
-        history, folders, above = list(self.history), [*map(self.tree.__getitem__, sorted(self._dated))], set[str]()
+        history, folders, above = list(self.history), self._in_tree(sorted(self._dated)), set[str]()
         for number in range(len(history) - 1, -1, -1):
             text, parts = history[number]
             for at in range(len(parts) - 1, -1, -1):
@@ -255,7 +264,7 @@ class _Stage:
                     folders = [node for node in folders if node.path in above]
                     history[number] = text, (*parts[:at], self._with(parts[at], hosted), *parts[at + 1 :])
                     return (*history, *self._alone(folders))
-                above |= _with_parents(node.path for node in parts[at].nodes)
+                above |= _with_parents(_named(parts[at], folders))
         return (*history, *self._alone(folders))
 
     def _changes(self, part: Part) -> bool:
@@ -265,8 +274,8 @@ class _Stage:
         return any(node.mtime == self._epoch for node in part.nodes)
 
     def _with(self, part: Part, folders: Sequence[Node]) -> Part:
-        nodes = tuple(({node.path: node for node in part.nodes} | {node.path: node for node in folders}).values())
-        return replace(part, nodes=nodes, key=part.key and self._key(nodes, part.wheels))
+        given = tuple({node.path: node for node in (*part.given, *folders)}.values())
+        return replace(part, given=given, key=part.key and self._key(given, (part.key,)))
 
     def _alone(self, folders: Sequence[Node]) -> list[tuple[str, tuple[Part, ...]]]:
         return [(_FOLDERS, (Part(_FOLDERS, tuple(folders)),))] if folders else []
@@ -280,7 +289,7 @@ class _Stage:
         prefix = step.destination.rstrip("/")
         owner = owner_of(step.owner, self._read, where) or (0, 0)
         path = prefix.strip("/")
-        there = [replace(self.tree[path], mtime=self._epoch)] if path in self.tree else []
+        there = [replace(known, mtime=self._epoch)] if (known := self.tree.get(path)) else []
         folders = [*there, *self._above(_way_to(path, self._epoch, owner))]
         environment = self._origins.environment(prefix, self.base)
         above = self._undated(_way_to(path, self._epoch, owner), folders, environment.skeleton)
@@ -290,10 +299,10 @@ class _Stage:
             self._ahead(started)
             environment = self._origins.complete(environment)
         parts = self._parts(step, environment, owner, above, known=started)
-        self.tree |= {node.path: node for part in parts for node in part.nodes}
+        for part in parts:
+            self.tree.add_later(path, partial(getattr, part, "nodes"))
         self._date(folders)
         self.environments.append(environment)
-        self.locked |= dict.fromkeys(_locked(environment.wheels))
         self.history.append((step.text, tuple(parts)))
 
     def _parts(
@@ -311,25 +320,35 @@ class _Stage:
         Args:
             known: parts of an environment with fewer wheels, most of which are the same again.
         """
-        uid, gid = owner
-        parts = []
+        root = environment.target.prefix.strip("/")
         others = (len(self.base.manifest.layers) if self.base else 0) + len(self.history) + waiting + 1
+        parts = []
         for number, each in enumerate(plan(environment, others=others, largest=LARGEST_LAYER)):
-            nodes = tuple(replace(node, uid=uid, gid=gid) if uid or gid else node for node in each.nodes)
-            if step.mode is not None:
-                nodes = tuple(n if n.kind == "symlink" else replace(n, mode=step.mode or 0) for n in nodes)
-            nodes = nodes if number else tuple(({node.path: node for node in (*nodes, *above)}).values())
-            again = next((part for part in known if (part.wheels, part.nodes) == (each.wheels, nodes)), None)
+            cut = _belonging(each.cut or (), owner, step.mode)
+            given = cut if number else tuple(({node.path: node for node in (*cut, *above)}).values())
+            which = () if each.cut else (_key_of(each, environment.target), owner, step.mode)
+            key = self._key(given, (*which, *(str(wheel.file.digest) for wheel in each.wheels)))
             names = ", ".join(f"{wheel.file.name} {wheel.file.version}" for wheel in each.wheels)
-            title = f"{step.text} # {names or 'pyvenv.cfg'}"
-            parts.append(again or Part(title, nodes, each.wheels, _locked(each.wheels), self._key(nodes, each.wheels)))
+            part = Part(
+                f"{step.text} # {names or 'pyvenv.cfg'}",
+                given,
+                each.wheels,
+                key,
+                root,
+                tuple if each.cut else partial(_belonging_to, each, owner, step.mode),
+            )
+            parts.append(next((one for one in known if one == part), part))
         return parts
 
-    def _key(self, nodes: Iterable[Node], wheels: Iterable[InstalledWheel]) -> Digest:
-        """Of a layer of wheels: what is in a wheel's file follows from the wheel and the path."""
-        described = [(n.path, n.kind, n.mode, n.mtime, n.uid, n.gid, n.target, _of_content(n)) for n in nodes]
-        parts = [str(Digest.of_bytes(json.dumps(described).encode())), *(str(wheel.file.digest) for wheel in wheels)]
-        return layer_key(self._compression, parts)
+    def _key(self, given: Iterable[Node], decided: Iterable[object]) -> Digest:
+        """Of a layer of wheels.
+
+        Args:
+            given: nodes; what is in a wheel's file follows from the wheel and the path.
+            decided: what decides the other nodes, and which wheels these are.
+        """
+        described = [(n.path, n.kind, n.mode, n.mtime, n.uid, n.gid, n.target, _of_content(n)) for n in given]
+        return layer_key(self._compression, [json.dumps(described), *map(str, decided)])
 
     def _made(self, step: Folder) -> list[Node]:
         path = self._follow(step.path)[0]
@@ -382,7 +401,7 @@ class _Stage:
         return replace(node, path=path)
 
     def _is_there(self, path: str) -> bool:
-        return path in self.tree or (self.base is not None and path in _STANDARD | _SPECIAL | _AMBIGUOUS)
+        return self.tree.get(path) is not None or (self.base is not None and path in _STANDARD | _SPECIAL | _AMBIGUOUS)
 
     def _follow(self, path: str) -> tuple[str, bool]:
         """Where a path leads through links that this image has, and whether a folder is there."""
@@ -409,6 +428,41 @@ class _Stage:
         return b"".join(known.content.chunks()) if known and known.content else None
 
 
+class _Files:
+    """The files of a stage by their paths; those of an environment are read when one of them is asked for."""
+
+    def __init__(self, start: "_Files | None" = None) -> None:
+        self._nodes: dict[str, Node] = dict(start._nodes) if start else {}
+        self._unread: list[tuple[str, Callable[[], Iterable[Node]]]] = list(start._unread) if start else []
+
+    def add(self, nodes: Iterable[Node]) -> None:
+        """Put some in place of what was there."""
+        self._nodes |= {node.path: node for node in nodes}
+
+    def add_later(self, root: str, read: Callable[[], Iterable[Node]]) -> None:
+        """The same with what is in a folder, without reading it where that can be."""
+        if any(path.startswith(f"{root}/") for path in self._nodes):
+            self.add(read())
+        else:
+            self._unread.append((root, read))
+
+    def get(self, path: str) -> Node | None:
+        """What is at a place, if anything."""
+        if path not in self._nodes and any(f"{path}/".startswith(f"{root}/") for root, _ in self._unread):
+            self._read()
+        return self._nodes.get(path)
+
+    def all(self) -> Mapping[str, Node]:
+        """All of them."""
+        self._read()
+        return self._nodes
+
+    def _read(self) -> None:
+        for _, read in reversed(self._unread):  # what was added last counts
+            self._nodes = {node.path: node for node in read()} | self._nodes
+        self._unread.clear()
+
+
 class _Known:
     """The files that a stage added; what its base has isn't known."""
 
@@ -429,8 +483,32 @@ class _Known:
         return self._nodes.names(path)
 
 
-def _locked(wheels: Iterable[InstalledWheel]) -> tuple[LockedFile, ...]:
-    return tuple(wheel.file for wheel in wheels if not wheel.own)
+def _named(part: Part, folders: Iterable[Node]) -> Iterator[str]:
+    """The paths in a layer; those in wheels only where one of some folders may be among them."""
+    yield from (node.path for node in part.given)
+    if part.wheels:
+        yield part.root
+        if any(folder.path.startswith(f"{part.root}/") for folder in folders):
+            yield from (node.path for node in part.nodes)
+
+
+def _belonging(nodes: Iterable[Node], owner: tuple[int, int], mode: int | None) -> tuple[Node, ...]:
+    """Nodes of an environment, for an owner and with a mode, if there is one."""
+    uid, gid = owner
+    found = tuple(replace(node, uid=uid, gid=gid) if uid or gid else node for node in nodes)
+    if mode is None:
+        return found
+    return tuple(node if node.kind == "symlink" else replace(node, mode=mode) for node in found)
+
+
+def _belonging_to(planned: LayerPlan, owner: tuple[int, int], mode: int | None) -> tuple[Node, ...]:
+    return _belonging(planned.nodes, owner, mode)
+
+
+def _key_of(planned: LayerPlan, target: Target) -> str:
+    """What a layer of whole wheels is a function of, but for their owner and mode."""
+    own = [wheel.file for wheel in planned.wheels if wheel.own]
+    return f"{wheel_key(target, [wheel.file for wheel in planned.wheels])} {len(own)}"
 
 
 def _of_content(node: Node) -> str | int:

@@ -25,8 +25,8 @@ from reprobuild.image.own import OwnWheel
 from reprobuild.image.resolve import resolve
 from reprobuild.image.stages import BaseImage, ImageSpec
 from reprobuild.image.target import Target, platforms_of, target_of
-from reprobuild.image.writer import writing
-from reprobuild.index import Damaged, Index, LockedFile
+from reprobuild.image.writer import Writer, writing
+from reprobuild.index import Index, LockedFile
 from reprobuild.lockfile import Lockfile
 from reprobuild.oci.layer import Compression
 from reprobuild.oci.layout import Layout
@@ -119,12 +119,12 @@ class Definition:
         )
 
     def environment(
-        self, prefix: str, base: Base | None, platform: Platform, index: Index, *, checked: bool = True
+        self, prefix: str, base: Base | None, platform: Platform, index: Index, *, remembering: bool = False
     ) -> Environment:
         """The locked environment for a place in an image, without the project's own wheel.
 
         Args:
-            checked: whether each wheel's digest is checked, as for :func:`environments.assemble`.
+            remembering: whether what is known of wheels counts, as for :func:`environments.assemble`.
 
         Raises:
             BadInput, LockMissing: the image can't have one, or there is no lock.
@@ -134,7 +134,7 @@ class Definition:
             raise LockMissing(
                 f"The source has no {LOCK.format(name=self.name)}.", "Run `reprobuild lock` and commit it."
             )
-        return environments.assemble(self.lock, self.python(prefix, base, platform), index, checked=checked)
+        return environments.assemble(self.lock, self.python(prefix, base, platform), index, remembering=remembering)
 
     def python(self, prefix: str, base: Base | None, platform: Platform) -> Target:
         """The Python that an environment is for.
@@ -280,26 +280,21 @@ def build(
         BadInput, …: as :func:`assembled` and :meth:`reprobuild.image.writer.Writer.image`.
     """
 
-    def images(*, checked: bool) -> Iterator[tuple[Image, Json]]:
-        def locked(prefix: str, base: Base | None, platform: Platform) -> Environment:
-            return definition.environment(prefix, base, platform, index, checked=checked)
+    compression = definition.choices.compression
+    internal = {"engine": "assembler", "layers": compression.decided_by()}
 
-        compression = definition.choices.compression
-        internal = {"engine": "assembler", "layers": compression.decided_by()}
-        with writing(
-            store, index, compression=compression, remembering=remembering, is_there=sink.has, observer=observer
-        ) as writer:
-            for platform in definition.platforms:
-                assembly = assembled(
-                    definition, platform, locked, registry_of, tree_of, writer.start, sink.needs, observer
-                )
-                image = writer.image(assembly)
-                yield image, record_of(definition, image, internal, _copied(definition, assembly))
+    def locked(prefix: str, base: Base | None, platform: Platform) -> Environment:
+        return definition.environment(prefix, base, platform, index, remembering=remembering)
 
-    try:
-        return together(definition.name, [*images(checked=False)], store)
-    except Damaged:  # what was read in that wheel is of no use; it is fetched again
-        return together(definition.name, [*images(checked=True)], store)
+    def one(writer: Writer, platform: Platform) -> tuple[Image, Json]:
+        assembly = assembled(definition, platform, locked, registry_of, tree_of, writer.start, sink.needs, observer)
+        image = writer.image(assembly)
+        return image, record_of(definition, image, internal, _copied(definition, assembly))
+
+    with writing(
+        store, compression=compression, remembering=remembering, is_there=sink.has, observer=observer
+    ) as writer:
+        return together(definition.name, [one(writer, platform) for platform in definition.platforms], store)
 
 
 def together(name: str, images: Sequence[tuple[Image, Json]], store: Layout) -> Built:
@@ -394,7 +389,7 @@ def _wheels(image: Image) -> Iterator[Json]:
 
 def _copied(definition: Definition, assembly: Assembly) -> Iterator[Json]:
     """What was copied out of the context."""
-    contents = (node.content for part in assembly.parts for node in part.nodes)
+    contents = (node.content for part in assembly.parts for node in part.given)
     paths = {content.path for content in contents if isinstance(content, OnDisk)}
     for path in sorted(paths):
         if path.is_relative_to(definition.folder):

@@ -1,55 +1,69 @@
 """Locked wheels and a target → the nodes of a virtual environment, nothing written anywhere but in the cache.
 
-All but the content is read and checked before anything is handed out: each wheel's digest, that RECORD lists what is
-there, what it installs, and that no two wheels install something else at the same place. There pip lets the last one
-win, and uv warns; which was last would then decide what an image runs, so it is an error here. The same bytes twice are
-nobody's loss, and usual in namespace packages. That a file has the hash that RECORD says is checked when it is read,
-for that is what takes the time.
+All but the content is read and checked before anything is handed out: that RECORD lists what is there, what it
+installs, and that no two wheels install something else at the same place. There pip lets the last one win, and uv
+warns; which was last would then decide what an image runs, so it is an error here. The same bytes twice are nobody's
+loss, and usual in namespace packages. That a file has the hash that RECORD says is checked when it is read, for that is
+what takes the time.
+
+A wheel is read after its digest has been checked, and not before somebody needs more of it than what is remembered.
 """
 
 import hashlib
 import posixpath
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
 
 from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 from reprobuild import process
 from reprobuild.errors import BadInput, shown
+from reprobuild.image import listing as listings
 from reprobuild.image.installed import InstalledFile, folder, install, nodes
+from reprobuild.image.listing import Listing
 from reprobuild.image.target import Target
 from reprobuild.index import Index, LockedFile
 from reprobuild.lockfile import Lockfile, unsatisfied
-from reprobuild.oci.tree import WHEEL_TIME, Content, Node, Text
+from reprobuild.oci.tree import WHEEL_TIME, Node, Text
 from reprobuild.project import requirement_of
 from reprobuild.wheelfile import WheelFile, read_wheel
 
-_Installed = tuple[LockedFile, WheelFile, Mapping[str, InstalledFile]]
-#: What is at a place: a file of a wheel, a folder, or what no wheel may replace.
-_Thing = InstalledFile | Literal["folder", "fixed"]
-#: By path below the prefix: who put something there, and what.
-_Holders = Mapping[str, tuple[str, _Thing]]
-_PARALLEL = 4  # wheels that are fetched and read at once
+_PARALLEL = 4  # wheels that are fetched and checked at once
+_ITSELF = "the environment itself"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class InstalledWheel:
     """A wheel in an environment.
 
     Attributes:
-        nodes: its files, and every folder above them from the prefix down, sorted by path.
-        size: bytes of its files.
+        path: where it lies.
         own: whether it is the project's own.
     """
 
     file: LockedFile
-    nodes: tuple[Node, ...]
-    size: int
+    path: Path
+    listing: Listing = field(repr=False, compare=False)
+    _read: Callable[[], Iterable[Node]] = field(repr=False, compare=False)
     own: bool = False
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of its files."""
+        return self.listing.size
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        """Its files, and every folder above them from the prefix down, sorted by path.
+
+        Raises:
+            IndexFailed, DigestMismatch: it has to be read, was damaged meanwhile, and can't be fetched again.
+            BadInput: it can't be read.
+        """
+        return tuple(self._read())
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,52 +75,65 @@ class Environment:
         wheels: by name; the project's own comes last.
         unmet: what `pip check` would complain about, each in a few words. A resolver that was told to override
             something leaves that on purpose.
-        installed: what each wheel was read as, and what it becomes below the prefix.
-        holders: who put what where.
     """
 
     target: Target
     skeleton: tuple[Node, ...]
     wheels: tuple[InstalledWheel, ...]
     unmet: tuple[str, ...]
-    installed: tuple[_Installed, ...] = field(default=(), repr=False, compare=False)
-    holders: _Holders = field(default_factory=dict, repr=False, compare=False)
 
 
 def assemble(
-    lock: Lockfile, target: Target, index: Index, own: Path | None = None, *, checked: bool = True
+    lock: Lockfile, target: Target, index: Index, own: Path | None = None, *, remembering: bool = False
 ) -> Environment:
     """The environment that a lock describes.
 
     Args:
         own: the project's wheel, if it is to be in it.
-        checked: whether each wheel's digest is checked; if not, who uses what is in a wheel calls
-            :meth:`reprobuild.index.Index.require` before, or has another proof.
+        remembering: whether what is known of wheels that were read before counts. Then their digests are checked when
+            somebody asks for their nodes, and whoever takes their content without asking has another proof.
 
     Raises:
         IndexFailed: no place offers a suitable file of a pin.
         DigestMismatch: a place sent other bytes than the lock names.
-        Damaged: a wheel that nobody has checked can't be read.
         BadInput: a pin has no wheel, or a wheel can't be installed, or two contradict one another.
     """
     files = index.choose(lock.selected(target.markers).values(), target)
     _require_wheels(files, target)
+
+    def known(file: LockedFile) -> tuple[Path, Listing | None]:
+        found = listings.recall(file, target) if remembering else None
+        return (index.placed if found else index.kept)(file), found
+
     with process.workers(_PARALLEL) as pool:
-        deque(pool.map(index.kept if checked else index.placed, files), 0)
-    installed = [_installed(file, target, index) for file in files]  # Python does that in one thread at a time
-    environment = _with(Environment(target, _skeleton(target), (), ()), installed)
+        there = [*pool.map(known, files)]
+    wheels = [  # Python reads in one thread at a time
+        InstalledWheel(file, path, found, partial(_nodes, file, target, index))
+        if found
+        else _installed(file, path, target, remembering=remembering)
+        for file, (path, found) in zip(files, there, strict=True)
+    ]
+    environment = _with(Environment(target, _skeleton(target), (), ()), wheels)
     return environment if own is None else with_own(environment, own)
 
 
-def _installed(file: LockedFile, target: Target, index: Index) -> _Installed:
-    def read(path: Path) -> _Installed:
-        wheel = read_wheel(path, seen=file.digest)
-        return file, wheel, install(wheel, target)
+def _installed(file: LockedFile, path: Path, target: Target, *, remembering: bool) -> InstalledWheel:
+    """A locked wheel that was found to be sound."""
+    wheel = _wheel(file, path, read_wheel(path, seen=file.digest), target)
+    if remembering:
+        listings.remember(file, target, wheel.listing)
+    return wheel
 
-    with suppress(BadInput):  # it may be damaged, where nobody has checked it yet
-        return read(index.placed(file))
-    index.require(file)
-    return read(index.placed(file))
+
+def _wheel(file: LockedFile, path: Path, read: WheelFile, target: Target, *, own: bool = False) -> InstalledWheel:
+    # Of a lock's pins nobody knows which were asked for; of the project it is certain.
+    contents = install(read, target, requested=own)
+    found = nodes(contents, target.prefix)
+    return InstalledWheel(file, path, Listing.of(read, contents, found), lambda: found, own)
+
+
+def _nodes(file: LockedFile, target: Target, index: Index) -> tuple[Node, ...]:
+    return nodes(install(read_wheel(index.kept(file), seen=file.digest), target), target.prefix)
 
 
 def with_own(environment: Environment, path: Path) -> Environment:
@@ -116,22 +143,14 @@ def with_own(environment: Environment, path: Path) -> Environment:
         BadInput: it doesn't suit the target, or contradicts the locked wheels.
     """
     target = environment.target
-    file, wheel = _own(path, target, (each.file for each in environment.wheels))
-    # Of a lock's pins nobody knows which were asked for; of the project it is certain.
-    return _with(environment, [(file, wheel, install(wheel, target, requested=True))], own=True)
+    file, read = _own(path, target, (each.file for each in environment.wheels))
+    return _with(environment, [_wheel(file, path, read, target, own=True)])
 
 
-def _with(environment: Environment, more: Sequence[_Installed], *, own: bool = False) -> Environment:
-    target, skeleton, installed = environment.target, environment.skeleton, (*environment.installed, *more)
-    before = environment.holders or _of_skeleton(skeleton, target.prefix.strip("/"))
-    holders = _in_peace(before, ((file.filename, contents) for file, _, contents in more))
-    new = (InstalledWheel(file, nodes(each, target.prefix), _size(each), own=own) for file, _, each in more)
-    unmet = tuple(_unmet([wheel for _, wheel, _ in installed], target))
-    return Environment(target, skeleton, (*environment.wheels, *new), unmet, installed, holders)
-
-
-def _size(contents: Mapping[str, InstalledFile]) -> int:
-    return sum(each.content.size for each in contents.values())
+def _with(environment: Environment, more: Sequence[InstalledWheel]) -> Environment:
+    target, skeleton, wheels = environment.target, environment.skeleton, (*environment.wheels, *more)
+    _require_peace(skeleton, wheels, target)
+    return Environment(target, skeleton, wheels, tuple(_unmet([each.listing for each in wheels], target)))
 
 
 def _require_wheels(files: Iterable[LockedFile], target: Target) -> None:
@@ -183,66 +202,50 @@ def _skeleton(target: Target) -> tuple[Node, ...]:
     return tuple(sorted(found, key=lambda node: node.path))
 
 
-def _of_skeleton(skeleton: Iterable[Node], root: str) -> _Holders:
-    """What the environment has of itself."""
-    return {
-        node.path.removeprefix(root).lstrip("/"): (
-            "the environment itself",
-            "folder" if node.kind == "directory" else "fixed",
-        )
-        for node in skeleton
-    }
-
-
-def _in_peace(holders: _Holders, installed: Iterable[tuple[str, Mapping[str, InstalledFile]]]) -> _Holders:
-    """Who has which place when some wheels are added.
-
-    Two things at one place are refused, unless they are folders, or the same bytes with the same mode.
-    """
-    found = dict(holders)
-
-    def claim(path: str, who: str, what: _Thing) -> bool:
-        """Whether nobody had it yet."""
-        known = found.get(path)
-        if known is None:
-            found[path] = who, what
-        elif known[1] is not what and not _same(known[1], what):
+def _require_peace(skeleton: Iterable[Node], wheels: Iterable[InstalledWheel], target: Target) -> None:
+    """Two things at one place are refused, unless they are folders, or the same bytes with the same mode."""
+    below = len(target.prefix)
+    folders = dict.fromkeys((node.path[below:] for node in skeleton if node.kind == "directory"), _ITSELF)
+    fixed = {node.path[below:] for node in skeleton if node.kind != "directory"}
+    files: dict[str, InstalledWheel] = {}
+    for wheel in wheels:
+        here, who = wheel.listing, wheel.file.filename
+        for path in here.folders - folders.keys():
+            folders[path] = who
+        clashes = dict.fromkeys(fixed & (here.files.keys() | here.folders), _ITSELF)
+        clashes |= {path: folders[path] for path in folders.keys() & here.files.keys()}
+        clashes |= {path: files[path].file.filename for path in files.keys() & here.folders}
+        both = files.keys() & here.files.keys()
+        clashes |= {path: files[path].file.filename for path in both if not _same(path, files[path], wheel, target)}
+        for path in sorted(clashes):
             raise BadInput(
-                f"{known[0]} and {who} both install {shown(path)!r}, and not the same.",
+                f"{clashes[path]} and {who} both install {shown(path)!r}, and not the same.",
                 "Lock only one of the two, or versions that get along.",
             )
-        return known is None
-
-    for who, contents in installed:
-        for path, one in contents.items():
-            claim(path, who, one)
-            above = path.rpartition("/")[0]
-            while above and claim(above, who, "folder"):
-                above = above.rpartition("/")[0]
-    return found
+        files |= dict.fromkeys(here.files, wheel)
 
 
-def _same(one: _Thing, other: _Thing) -> bool:
-    if not isinstance(one, InstalledFile) or not isinstance(other, InstalledFile):
+def _same(path: str, one: InstalledWheel, other: InstalledWheel, target: Target) -> bool:
+    (*first, first_hash), (*second, second_hash) = one.listing.files[path], other.listing.files[path]
+    if first != second:
         return False
-    if (one.executable, one.content.size) != (other.executable, other.content.size):
-        return False
-    algorithms = [each.hash.partition("=")[0] for each in (one, other)]
-    if algorithms[0] == algorithms[1] != "":
-        return one.hash == other.hash
-    return _sha256(one.content) == _sha256(other.content)
+    if first_hash.partition("=")[0] == second_hash.partition("=")[0] != "":
+        return first_hash == second_hash
+    full = f"{target.prefix.strip('/')}/{path}"
+    return _sha256(one, full) == _sha256(other, full)
 
 
-def _sha256(content: Content) -> bytes:
+def _sha256(wheel: InstalledWheel, path: str) -> bytes:
     hasher = hashlib.sha256()
-    for chunk in content.chunks():
-        hasher.update(chunk)
+    for content in (node.content for node in wheel.nodes if node.path == path):
+        for chunk in content.chunks() if content else ():
+            hasher.update(chunk)
     return hasher.digest()
 
 
-def _unmet(wheels: Sequence[WheelFile], target: Target) -> Iterator[str]:
+def _unmet(wheels: Sequence[Listing], target: Target) -> Iterator[str]:
     """What the wheels require, without extras, and the environment hasn't."""
-    versions = {str(wheel.name): wheel.version for wheel in wheels}
+    versions = {wheel.name: Version(wheel.version) for wheel in wheels}
     markers = {**target.markers, "extra": ""}
     for wheel in wheels:
         who = f"{wheel.name} {wheel.version}"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from reprobuild.errors import BadInput, shown
 from reprobuild.image.environment import Environment, InstalledWheel
 from reprobuild.index import LockedFile
+from reprobuild.oci.layer import packed_size
 from reprobuild.oci.tree import Node
 
 #: Layers of an image, those of the base included; storage drivers stop at about 127.
@@ -22,8 +23,6 @@ LARGEST_LAYER = 4 << 30
 #: Bytes of a wheel's files from which on it has a layer to itself.
 HEAVY = 16 << 20
 _SHARED = 8
-_BLOCK = 512
-_RECORD = 32  # bytes that a record of a long name has besides that name
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +32,22 @@ class LayerPlan:
     Attributes:
         wheels: whose files they are; none in the skeleton's layer. A wheel that is too large for one layer is in
             several, each with a part of its files.
-        nodes: sorted by path.
+        cut: what is in it, where that isn't all of the wheels.
     """
 
     wheels: tuple[InstalledWheel, ...]
-    nodes: tuple[Node, ...]
+    cut: tuple[Node, ...] | None = None
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """Sorted by path. Raises as :attr:`InstalledWheel.nodes`."""
+        if self.cut is not None:
+            return self.cut
+        found: dict[str, Node] = {}
+        for wheel in self.wheels:
+            for node in wheel.nodes:
+                found.setdefault(node.path, node)  # two wheels may have the same file
+        return tuple(found[path] for path in sorted(found))
 
 
 def plan(
@@ -99,12 +109,9 @@ def _shared(wheels: Iterable[InstalledWheel], count: int) -> list[list[Installed
 
 def _cut(group: Sequence[InstalledWheel], largest: int) -> Iterator[LayerPlan]:
     """One layer of some wheels, or as many as it takes."""
-    nodes: dict[str, Node] = {}
-    for wheel in group:
-        for node in wheel.nodes:
-            nodes.setdefault(node.path, node)  # two wheels may have the same file
-    if _packed(nodes.values()) <= largest:
-        yield LayerPlan(tuple(group), tuple(nodes[path] for path in sorted(nodes)))
+    whole = LayerPlan(tuple(group))
+    if sum(wheel.listing.packed for wheel in group) <= largest or packed_size(whole.nodes) <= largest:
+        yield whole
     else:
         yield from _cut_up(group, largest)
 
@@ -120,11 +127,11 @@ def _cut_up(group: Sequence[InstalledWheel], largest: int) -> Iterator[LayerPlan
             if node.kind == "directory":
                 continue
             needed = [node, *_above(node.path, folders)]
-            if size + _packed(each for each in needed if each.path not in nodes) > largest and nodes:
+            if size + packed_size(each for each in needed if each.path not in nodes) > largest and nodes:
                 yield LayerPlan(tuple(wheels), tuple(nodes[path] for path in sorted(nodes)))
                 wheels, nodes, size = [], {}, 0
             new = [each for each in needed if each.path not in nodes]
-            size += _packed(new)
+            size += packed_size(new)
             if size > largest:
                 raise BadInput(
                     f"{shown(node.path)} from {wheel.file.filename} is larger than a layer may be ({largest} bytes).",
@@ -140,15 +147,3 @@ def _cut_up(group: Sequence[InstalledWheel], largest: int) -> Iterator[LayerPlan
 def _above(path: str, folders: Mapping[str, Node]) -> Iterator[Node]:
     while (path := path.rpartition("/")[0]) in folders:
         yield folders[path]
-
-
-def _packed(nodes: Iterable[Node]) -> int:
-    """Bytes that some nodes take in a tar, at most: a header, the record of a long name with its own, the content."""
-    return sum(
-        2 * _BLOCK + _padded(len(node.path.encode()) + _RECORD) + _padded(node.content.size if node.content else 0)
-        for node in nodes
-    )
-
-
-def _padded(size: int) -> int:
-    return -(-size // _BLOCK) * _BLOCK

@@ -7,6 +7,7 @@ from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from reprobuild import process
@@ -14,13 +15,11 @@ from reprobuild.digest import Digest, canonical_json
 from reprobuild.errors import BadInput
 from reprobuild.image.assembler import Assembly, Part
 from reprobuild.image.built import Image
-from reprobuild.index import Index
 from reprobuild.oci.delta import Recorder
 from reprobuild.oci.layer import Compression, Layer, write_again, write_layer
 from reprobuild.oci.layout import Layout
 from reprobuild.oci.memo import recall, recall_delta, remember, remember_delta
 from reprobuild.oci.model import OCI_CONFIG, Descriptor, Json, Manifest
-from reprobuild.oci.tree import wheels_of
 from reprobuild.progress import SILENT, Observer
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 @contextmanager
 def writing(
     store: Layout,
-    index: Index,
     *,
     compression: Compression,
     remembering: bool = True,
@@ -40,13 +38,11 @@ def writing(
     """What writes images into a store, in as many threads as there are processors.
 
     Args:
-        index: checks a file of the lock before it is used; but not for a layer that has the digest which it had
-            before, for then its files do as well.
         remembering: whether what is known of layers that were made before counts.
         is_there: whether a layer is where the image goes to, and so needn't be in the store.
     """
     with process.workers(os.cpu_count() or 1) as pool:
-        layers = _Layers(store, index, compression, is_there, observer)
+        layers = _Layers(store, compression, is_there, observer)
         yield Writer(store, layers, pool, remembering=remembering)
 
 
@@ -56,12 +52,11 @@ class _Layers:
     def __init__(
         self,
         store: Layout,
-        index: Index,
         compression: Compression,
         is_there: Callable[[Descriptor], bool],
         observer: Observer,
     ) -> None:
-        self._store, self._index, self._compression = store, index, compression
+        self._store, self._compression = store, compression
         self._is_there, self._observer = is_there, observer
 
     def again(self, part: Part) -> Layer | None:
@@ -74,7 +69,7 @@ class _Layers:
 
         def write(stream: BinaryIO) -> Digest:
             if delta:
-                return write_again(delta, wheels_of(part.nodes), stream)
+                return write_again(delta, _wheels(part), stream)
             return write_layer(part.nodes, stream, self._compression, diff_id=known.diff_id).descriptor.digest
 
         return known if self._is(known, write) else None
@@ -82,10 +77,8 @@ class _Layers:
     def make(self, part: Part) -> Layer:
         """A layer from its nodes."""
         self._observer.step(f"writing the layer {part.title}")
-        for each in part.locked:
-            self._index.require(each)
         keep = part.key and self._compression is Compression.SPLICE
-        recorder = Recorder(wheels_of(part.nodes)) if keep else None
+        recorder = Recorder(_wheels(part)) if keep else None
         with self._store.new_blob() as (stream, put):
             layer = write_layer(part.nodes, _leaving(stream), self._compression, recorder=recorder)
             put(layer.descriptor.digest)
@@ -105,6 +98,10 @@ class _Layers:
                 put(known.descriptor.digest)
                 return True
         return False
+
+
+def _wheels(part: Part) -> list[Path]:
+    return [wheel.path for wheel in part.wheels]
 
 
 def _leaving(stream: BinaryIO) -> BinaryIO:

@@ -30,6 +30,7 @@ LAYOUT_VERSION = 1
 GZIP_LEVEL = 6
 ZSTD_LEVEL = 3
 _BLOCK = 512
+_NAMED = 32  # bytes that a record of a long name has besides that name
 _END = bytes(2 * _BLOCK)
 #: Bytes that a compressor gets at once, so that it can't matter how contents are cut.
 _STEP = 1 << 16
@@ -188,6 +189,18 @@ def tar_header(node: Node) -> bytes:
     pax = b"".join(_record(key, value) for key, value in sorted(records.items()))
     front = {"uid": _octal(0, 8), "gid": _octal(0, 8), "size": _octal(len(pax), 12), "mtime": _octal(0, 12)}
     return _ustar(b"PaxHeader", b"", b"x", 0o644, front, b"") + pax + bytes(-len(pax) % _BLOCK) + header
+
+
+def packed_size(nodes: Iterable[Node]) -> int:
+    """Bytes that some nodes take in a tar, at most: a header, the record of a long name with its own, the content."""
+    return sum(
+        2 * _BLOCK + _padded(len(node.path.encode()) + _NAMED) + _padded(node.content.size if node.content else 0)
+        for node in nodes
+    )
+
+
+def _padded(size: int) -> int:
+    return -(-size // _BLOCK) * _BLOCK
 
 
 def _split(path: bytes) -> tuple[bytes, bytes]:

@@ -1,14 +1,15 @@
 """What is remembered of layers that were made before: their diff IDs, digests and sizes, and what isn't in wheels."""
 
-import json
 from collections.abc import Iterable
 
-from reprobuild import files
+from reprobuild import files, memory
 from reprobuild.digest import Digest, canonical_json
 from reprobuild.errors import BadInput
 from reprobuild.oci.delta import Delta
 from reprobuild.oci.layer import Compression, Layer
-from reprobuild.oci.model import Descriptor, Json, document_of
+from reprobuild.oci.model import Descriptor
+
+_KIND = "layers"
 
 
 def layer_key(compression: Compression, parts: Iterable[str]) -> Digest:
@@ -25,14 +26,13 @@ def layer_key(compression: Compression, parts: Iterable[str]) -> Digest:
 
 
 def remember(key: Digest, layer: Layer) -> None:
-    """Keep what was found out about a layer; of several processes the last one wins, and all say the same.
+    """Keep what was found out about a layer.
 
     Raises:
         WriteFailed: the cache can't be written to.
     """
     known = {"layer": layer.descriptor.json(), "diffId": str(layer.diff_id), "tarSize": layer.tar_size}
-    path = files.cache_root().joinpath(*_place(key))
-    files.write_atomically(path, [canonical_json({**known, "check": _check(key, known)})])
+    memory.remember(_KIND, key, known)
 
 
 def remember_delta(key: Digest, delta: Delta) -> None:
@@ -41,7 +41,7 @@ def remember_delta(key: Digest, delta: Delta) -> None:
     Raises:
         WriteFailed: the cache can't be written to.
     """
-    files.write_atomically(files.cache_root().joinpath(*_place(key, "delta")), delta.encoded())
+    files.write_atomically(memory.place(_KIND, key, "delta"), delta.encoded())
 
 
 def recall_delta(key: Digest) -> Delta | None:
@@ -50,7 +50,7 @@ def recall_delta(key: Digest) -> Delta | None:
     Raises:
         BadInput: this account has no place for a cache.
     """
-    return Delta.read(files.cache_root().joinpath(*_place(key, "delta")))
+    return Delta.read(memory.place(_KIND, key, "delta"))
 
 
 def recall(key: Digest) -> Layer | None:
@@ -59,22 +59,10 @@ def recall(key: Digest) -> Layer | None:
     Raises:
         BadInput: this account has no place for a cache.
     """
-    path = files.cache_root().joinpath(*_place(key))
+    known = memory.recall(_KIND, key)
     try:
-        known = document_of(path.read_bytes(), str(path))
-        if known.pop("check", None) != _check(key, known):
-            return None
-        return Layer(
-            Descriptor.read(known["layer"], str(path)), Digest.parse(str(known["diffId"])), int(known["tarSize"])
+        return known and Layer(
+            Descriptor.read(known["layer"], str(key)), Digest.parse(known["diffId"]), int(known["tarSize"])
         )
-    except (OSError, BadInput, KeyError, TypeError, ValueError):
+    except (BadInput, KeyError, TypeError, ValueError):  # as a version that isn't this one wrote it
         return None
-
-
-def _place(key: Digest, kind: str = "json") -> tuple[str, ...]:
-    return "layers", key.hex[:2], f"{key.hex}.{kind}"
-
-
-def _check(key: Digest, known: Json) -> str:
-    """What a damaged entry, or one of another layer, doesn't have."""
-    return str(Digest.of_bytes(f"{key} {json.dumps(known, sort_keys=True)}".encode()))

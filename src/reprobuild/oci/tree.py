@@ -159,11 +159,6 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise BadInput(f"{path} can't be read: {error.strerror}.") from error
 
 
-def wheels_of(nodes: Iterable["Node"]) -> list[Path]:
-    """The zips that contents lie in, in the order of the nodes."""
-    return [*dict.fromkeys(node.content.path for node in nodes if isinstance(node.content, _InZip))]
-
-
 def wheel_content(path: Path, entry: Entry, record: str = "") -> Content:
     """A file in a wheel, or another zip, as the content of a node.
 
