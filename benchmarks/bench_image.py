@@ -3,8 +3,9 @@
 Wheels from the index that uv is set up with and a small app become an image, on a base of 1 MB in a registry on
 loopback. BuildKit gets the same tree unpacked in a folder, as the build context `environment`; that both images hold
 the same is checked. The app's own wheel is remembered, as BuildKit gets its files ready to copy, but where the app
-changes. All sides run in turn on files that lie in the system's cache. The engine and the registry are
-those of the tests. It prints medians and ratios; it judges nothing.
+changes. All sides run in turn on files that lie in the system's cache, with memory that the machine has at hand: a
+virtual one may have given it back to its host. The engine and the registry are those of the tests. It prints medians
+and ratios; it judges nothing.
 """
 
 import argparse
@@ -81,8 +82,12 @@ class Measured:
     Attributes:
         memory: bytes: VmHWM of the process that was started, not of what it starts.
         load: of the machine, over the last minute, before each run.
+        room: bytes that a side may write, at most.
+        scratch: a folder on the file system that they write to.
     """
 
+    room: int
+    scratch: Path
     times: dict[str, list[float]] = field(default_factory=dict)
     memory: dict[str, list[int]] = field(default_factory=dict)
     load: list[float] = field(default_factory=list)
@@ -94,6 +99,7 @@ class Measured:
                 while stream.read(1 << 20):
                     pass
         os.sync()  # or else one side's files are written while the next is measured
+        _take_memory(self.room, self.scratch)
         self.load.append(os.getloadavg()[0])
         start = time.perf_counter()
         memory = action()
@@ -109,6 +115,16 @@ class Measured:
     def median(self, side: str) -> float:
         """Of the seconds of a side."""
         return statistics.median(self.times[side])
+
+
+def _take_memory(size: int, folder: Path) -> None:
+    """Fill as much of the system's cache and let it go, so that no side pays for what a virtual machine's host does.
+
+    What is freed last is taken first; what was free for some seconds may have gone back to the host.
+    """
+    with tempfile.TemporaryFile(dir=folder) as scratch:
+        for _ in range(-(-size >> 20)):
+            scratch.write(bytes(1 << 20))
 
 
 def run(command: Sequence[str | Path], where: Path, environment: Mapping[str, str]) -> int:
@@ -204,6 +220,11 @@ class Bench:
         run(["git", *who, "commit", "--quiet", "--message", "a state"], self.project, self.environment)
 
     @property
+    def size(self) -> int:
+        """Bytes of all tars."""
+        return sum(tar.stat().st_size for tar in self.tars)
+
+    @property
     def wheels(self) -> list[Path]:
         """The locked wheels, which are in the cache already."""
         return [*(self.scratch / "cache").rglob("*.whl")]
@@ -246,9 +267,10 @@ class Bench:
         return 0
 
     def assemble(self, *, known: bool = True) -> tuple[int, Path]:
-        """`reprobuild image` into a new layout."""
+        """`reprobuild image` into a new layout; of layers and wheels nothing is known, or everything."""
         if not known:
-            shutil.rmtree(self.scratch / "cache" / "layers", ignore_errors=True)
+            for kind in ("layers", "wheels"):
+                shutil.rmtree(self.scratch / "cache" / kind, ignore_errors=True)
         self.runs += 1
         target = self.scratch / f"layout-{self.runs}"
         return run([*self.reprobuild, "image", "app", "-o", f"oci:{target}"], self.project, self.environment), target
@@ -302,7 +324,7 @@ class Bench:
 
     def measure_alone(self, rounds: int) -> Measured:
         """The sides that need no BuildKit, in turn."""
-        found = Measured()
+        found = Measured(self.size, self.scratch)
         for _ in range(rounds):
             self._measure_ours(found)
         return found
@@ -316,7 +338,7 @@ class Bench:
 
     def measure(self, rounds: int) -> Measured:
         """All sides in turn."""
-        found = Measured()
+        found = Measured(self.size, self.scratch)
         self.export("--no-cache")
         self.check_content()
         self.push()
@@ -390,7 +412,7 @@ def main() -> None:
         parser.error("--rounds must be at least 1")
     with engine() as variables, tempfile.TemporaryDirectory(prefix="reprobuild-bench-") as folder:
         bench = Bench(Path(folder), options.wheels, variables)
-        size = sum(tar.stat().st_size for tar in bench.tars)
+        size = bench.size
         found = bench.measure_alone(options.rounds) if options.alone else bench.measure(options.rounds)
     around: dict[str, str | int | float] = {
         "platform": platform.platform(),

@@ -79,6 +79,22 @@ def write_together(files: Sequence[tuple[Path, Iterable[bytes]]]) -> None:
                 partial.unlink(missing_ok=True)
 
 
+def reserve(file: int, size: int) -> None:
+    """Have the file system set room aside for a file (fallocate(2)); nothing where it can't.
+
+    Python's ``os.posix_fallocate`` wouldn't do: where a file system can't, libc writes to each block instead.
+
+    Args:
+        file: its descriptor.
+        size: bytes that are going to be written, all of them.
+    """
+    if size:
+        import ctypes  # noqa: PLC0415 - few commands need it
+
+        with suppress(AttributeError, OSError):
+            ctypes.CDLL(None).fallocate(file, 0, ctypes.c_longlong(0), ctypes.c_longlong(size))
+
+
 def read_text(path: Path) -> str:
     """A text file in UTF-8.
 

@@ -15,9 +15,11 @@ from reprobuild.digest import Digest
 from reprobuild.errors import BadInput
 from reprobuild.image.environment import Environment, InstalledWheel
 from reprobuild.image.installed import InstalledFile, install, nodes
+from reprobuild.image.listing import Listing
 from reprobuild.image.plan import plan
 from reprobuild.image.target import Target
 from reprobuild.index import LockedFile
+from reprobuild.oci.layer import packed_size
 from reprobuild.oci.tree import Text
 from reprobuild.wheelfile import read_wheel
 
@@ -69,7 +71,10 @@ def wheel_of(name, sizes):
     }
     contents["lib/same.py"] = InstalledFile(Text(b"of all wheels"), executable=False, hash="")
     file = LockedFile(name, "1.0", f"{name}-1.0-py3-none-any.whl", Digest.of_bytes(name.encode()))
-    return InstalledWheel(file, nodes(contents, "/opt/venv"), sum(sizes))
+    found = nodes(contents, TARGET.prefix)
+    files = {path: (each.executable, each.content.size, each.hash) for path, each in contents.items()}
+    listing = Listing(name, "1.0", "", (), files, frozenset(), packed_size(found))
+    return InstalledWheel(file, Path(file.filename), listing, lambda: found)
 
 
 WHEELS = st.dictionaries(

@@ -14,7 +14,6 @@ from packaging.version import Version
 from reprobuild.digest import Digest, canonical_json
 from reprobuild.errors import BadInput
 from reprobuild.image import assembler
-from reprobuild.image import environment as environment_module
 from reprobuild.image import writer as writer_module
 from reprobuild.image.assembler import Origins, assemble
 from reprobuild.image.base import Base, fetch
@@ -34,6 +33,7 @@ from reprobuild.oci.model import DOCKER_LAYER, OCI_CONFIG, OCI_LAYER, Descriptor
 from reprobuild.oci.reference import Reference
 from reprobuild.oci.rootfs import open_layer
 from reprobuild.oci.tree import WHEEL_TIME, Node, Text
+from reprobuild.wheelfile import read_wheel
 
 EPOCH = 1_700_000_000
 AMD64 = Platform("linux", "amd64")
@@ -684,13 +684,13 @@ def test_a_known_environment_is_not_read(making, own, monkeypatch):
             return writer.image(making.assembly(text, complete=lambda one: with_own(one, own)))
 
     read = []
-    original = environment_module.read_wheel
+    original = read_wheel
 
     def counted(path, **more):
         read.append(path.name.partition("-")[0])
         return original(path, **more)
 
-    monkeypatch.setattr(environment_module, "read_wheel", counted)
+    monkeypatch.setattr("reprobuild.image.environment.read_wheel", counted)
     first = image("first")
     assert read == ["one", "two", "app"]
     assert image("second").manifest.raw == first.manifest.raw

@@ -25,7 +25,7 @@ OTHERS = (
 )
 SCRIPTS = "[console_scripts]\nrun = demo:main\nother = demo.é:a.b\n[gui_scripts]\nwin = demo:win\n"
 #: What a wheel with one of everything becomes, by version. Another digest calls for another version.
-GOLDEN = {1: "sha256:f2aeb719a54a4b8cf42aab8b466694da5898b850b08b500490dc95afa0c71ce3"}
+GOLDEN = {1: "sha256:628a416fb3c67e62ca68d1d9c249461fbd173e791eef9d923cafc1f2bf4fcd1f"}
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,8 @@ def wheel(tmp_path, make_wheel):
         "@data/data/share/demo/x.txt": b"x", "@data/data/lib64/y.txt": b"y",
         "@data/purelib/pure.py": b"", "@data/platlib/plat.py": b"",
     }  # fmt: skip
-    metadata = "Requires-Dist: a>1\nRequires-Dist: b; extra == 'c'\nRequires-Python: >=3.8\n"
+    requires = ("a>1", "b; extra == 'c'", "d; os_name == 'nt'", "e; os_name == 'posix'", "f; nonsense", "g ((")
+    metadata = "".join(f"Requires-Dist: {each}\n" for each in requires) + "Requires-Python: >=3.8\n"
     return make_wheel(tmp_path / "wheels", members, name="demo", metadata=metadata)
 
 
@@ -57,7 +58,7 @@ def listed(path, target=TARGET, *, own=False):
     read = read_wheel(path)
     contents = install(read, target, requested=own)
     found = nodes(contents, target.prefix)
-    return Listing.of(read, contents, found), found
+    return Listing.of(read, target, contents, found), found
 
 
 def test_a_listing_says_what_there_is(wheel):
@@ -70,7 +71,7 @@ def test_a_listing_says_what_there_is(wheel):
         assert hashed.startswith("sha256=") != path.endswith("/RECORD")
     assert listing.size == sum(node.content.size for node in found if node.content)
     assert (listing.name, listing.version, listing.requires_python) == ("demo", "1.0", ">=3.8")
-    assert listing.requires == ("a>1", "b; extra == 'c'")
+    assert listing.requires == ("a>1", "e; os_name == 'posix'", "f; nonsense", "g ((")
 
 
 def test_what_was_remembered_is_known_again_for_the_same_wheel_and_target(wheel, monkeypatch):

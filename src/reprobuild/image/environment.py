@@ -129,7 +129,7 @@ def _wheel(file: LockedFile, path: Path, read: WheelFile, target: Target, *, own
     # Of a lock's pins nobody knows which were asked for; of the project it is certain.
     contents = install(read, target, requested=own)
     found = nodes(contents, target.prefix)
-    return InstalledWheel(file, path, Listing.of(read, contents, found), lambda: found, own)
+    return InstalledWheel(file, path, Listing.of(read, target, contents, found), lambda: found, own)
 
 
 def _nodes(file: LockedFile, target: Target, index: Index) -> tuple[Node, ...]:

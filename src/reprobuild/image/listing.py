@@ -9,11 +9,14 @@ from typing import Self
 
 from reprobuild import __version__, memory
 from reprobuild.digest import Digest, canonical_json
+from reprobuild.errors import BadInput
 from reprobuild.image.installed import InstalledFile
 from reprobuild.image.target import Target
 from reprobuild.index import LockedFile
+from reprobuild.lockfile import holds
 from reprobuild.oci.layer import packed_size
 from reprobuild.oci.tree import Node
+from reprobuild.project import requirement_of
 from reprobuild.wheelfile import WheelFile
 
 #: Goes up whenever the same wheel becomes other files or folders for the same target than before.
@@ -27,7 +30,8 @@ class Listing:
 
     Attributes:
         name: normalised.
-        requires_python: as its metadata says, and so ``requires``.
+        requires_python: as its metadata says.
+        requires: what it requires without extras for the target, and what can't be read of that.
         files: by path below the prefix: whether it is executable, its bytes, and its hash as RECORD has it.
         folders: the paths of those that the files are in, but for the prefix.
         packed: bytes that all of it takes in a tar, at most.
@@ -42,17 +46,18 @@ class Listing:
     packed: int
 
     @classmethod
-    def of(cls, wheel: WheelFile, files: Mapping[str, InstalledFile], nodes: Iterable[Node]) -> Self:
+    def of(cls, wheel: WheelFile, target: Target, files: Mapping[str, InstalledFile], nodes: Iterable[Node]) -> Self:
         """The listing of a wheel that was read.
 
         Args:
+            files: what it becomes for the target.
             nodes: the files and all folders.
         """
         return cls(
             wheel.name,
             str(wheel.version),
             wheel.requires_python,
-            wheel.requires,
+            tuple(each for each in wheel.requires if _may_apply(each, target)),
             {path: (each.executable, each.content.size, each.hash) for path, each in files.items()},
             frozenset(_above(files)),
             packed_size(nodes),
@@ -62,6 +67,14 @@ class Listing:
     def size(self) -> int:
         """Bytes of its files."""
         return sum(size for _, size, _ in self.files.values())
+
+
+def _may_apply(requirement: str, target: Target) -> bool:
+    try:
+        marker = requirement_of(requirement).marker
+        return marker is None or holds(marker, {**target.markers, "extra": ""})
+    except (ValueError, BadInput):
+        return True
 
 
 def _above(paths: Iterable[str]) -> set[str]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from reprobuild import process
 from reprobuild.errors import BadInput
 from reprobuild.files import remove_orphans, scratch_folder, write_atomically
-from reprobuild.image import buildkit
 from reprobuild.image import outputs as places
 from reprobuild.image.archive import Registries
 from reprobuild.image.base import Base, Documents
@@ -16,7 +15,6 @@ from reprobuild.image.build import Choices, Definition, Sink, build, exported_of
 from reprobuild.image.built import Built
 from reprobuild.image.context import Tree
 from reprobuild.image.dockerfile import NeedsBuildKit
-from reprobuild.image.engine import find
 from reprobuild.image.others import Others
 from reprobuild.image.outputs import DEFAULT_NAME, Moved, Output
 from reprobuild.image.own import OwnWheel
@@ -160,8 +158,11 @@ def _built(
                 raise
             why = error.reason
     observer.step(f"building with BuildKit: {why}")
-    engine = find(how.builder, observer)
-    return buildkit.build(definition, store, index, registry_of, engine=engine, sink=sink, observer=observer)
+    from reprobuild.image import buildkit, engine  # noqa: PLC0415 - most images need neither, and they import a lot
+
+    return buildkit.build(
+        definition, store, index, registry_of, engine=engine.find(how.builder, observer), sink=sink, observer=observer
+    )
 
 
 def _why_not_assembled(definition: Definition, registry_of: Callable[[Reference], Documents]) -> str:

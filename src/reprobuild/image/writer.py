@@ -93,7 +93,7 @@ class _Layers:
 
     def _is(self, known: Layer, write: Callable[[BinaryIO], Digest]) -> bool:
         """Write a layer, and keep it if it is the one that is known."""
-        with suppress(BadInput), self._store.new_blob() as (stream, put):
+        with suppress(BadInput), self._store.new_blob(known.descriptor.size) as (stream, put):
             if write(_leaving(stream)) == known.descriptor.digest:
                 put(known.descriptor.digest)
                 return True

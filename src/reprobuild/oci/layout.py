@@ -18,7 +18,7 @@ from typing import BinaryIO
 from reprobuild.archive.model import as_stream
 from reprobuild.digest import Digest, canonical_json, chunks_of
 from reprobuild.errors import BadInput, ReprobuildError, WriteFailed, shown
-from reprobuild.files import write_atomically
+from reprobuild.files import reserve, write_atomically
 from reprobuild.oci.model import DOCUMENT_LIMIT, INDEXES, MANIFESTS, Descriptor, Index, Manifest
 
 #: The annotation by which a layout names what is in it.
@@ -88,12 +88,17 @@ class Layout:
         return descriptor
 
     @contextmanager
-    def new_blob(self) -> Iterator[tuple[BinaryIO, "Placer"]]:
-        """A stream for a blob whose digest is known when all of it is written; then call the second with it."""
+    def new_blob(self, size: int = 0) -> Iterator[tuple[BinaryIO, "Placer"]]:
+        """A stream for a blob whose digest is known when all of it is written; then call the second with it.
+
+        Args:
+            size: its bytes, if they are known; it takes less to write where the file system has set room aside.
+        """
         partial = self.folder / "blobs" / f".{secrets.token_hex(8)}.partial"
         try:
             partial.parent.mkdir(parents=True, exist_ok=True)
             with partial.open("xb") as stream:
+                reserve(stream.fileno(), size)
                 yield stream, Placer(self, partial, stream)
         except OSError as error:
             raise WriteFailed(
