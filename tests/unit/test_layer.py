@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import tracemalloc
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -146,6 +147,21 @@ def test_a_recorded_layer_is_written_again_without_its_nodes(tmp_path):
     changed[1000] ^= 1
     other.write_bytes(changed)
     assert write_again(recorder.delta, wheels, io.BytesIO()) != layer.descriptor.digest
+
+
+@pytest.mark.parametrize("compression", Compression)
+def test_thousands_of_small_files_take_little_memory(tmp_path, compression):
+    """Each stream that is inflated has a window of its own; not all of those that wait for their turn."""
+    content = b"x = 1\n"
+    members = [Member(f"a/{number}.py", content, deflate(content), 8) for number in range(5000)]
+    nodes = nodes_of(wheel(tmp_path / "small-1.0-py3-none-any.whl", *members))
+    tracemalloc.start()
+    try:
+        write_layer(nodes, io.BytesIO(), compression)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 24 << 20
 
 
 GOLDEN_TAR = "sha256:7cf14fc89e938a57369563143ab41281a47b5b77c4e53fbce4972a08a697abd4"

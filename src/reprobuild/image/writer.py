@@ -84,8 +84,8 @@ class _Layers:
             put(layer.descriptor.digest)
         if part.key:
             remember(part.key, layer)
-        if part.key and recorder and recorder.delta:
-            remember_delta(part.key, recorder.delta)
+        if part.key and recorder and (delta := recorder.delta):
+            remember_delta(part.key, delta)
         return layer
 
     def _has(self, known: Layer) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Protocol, Self, cast
 
@@ -326,7 +327,9 @@ class _Tar:
             self._running.popleft().result()
 
     def _hash(self, steps: list[tuple[Callable[..., Iterable[bytes]], tuple[object, ...]]]) -> None:
-        for step, arguments in steps:
+        steps.reverse()
+        while steps:  # what is done goes at once: a batch may have thousands of small streams
+            step, arguments = steps.pop()
             for piece in step(*arguments):
                 self._hasher.update(piece)
 
@@ -348,9 +351,13 @@ class _Inflating:
 
     def __init__(self, deflated: Deflated, path: str) -> None:
         self._declared, self._path = deflated, path
-        self._inflater = Inflater(fast=bool(deflated.record))
         self._recorded = Recorded(deflated.record)
         self._crc = self._size = self._raw_size = 0
+
+    @cached_property
+    def _inflater(self) -> Inflater:
+        """Made when its turn comes: it takes 40 kB, and thousands may wait."""
+        return Inflater(fast=bool(self._declared.record))
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
         self._raw_size += len(piece)
