@@ -74,6 +74,7 @@ def test_an_image_is_the_same_from_other_folders_umasks_and_pythons(
     cold = {"REPROBUILD_CACHE_DIR": str(tmp_path / "cold"), "TZ": "Asia/Kathmandu", "LC_ALL": "C"}
     second = reprobuild("image", name, other, "-o", f"oci:{tmp_path / 'two'}", "--json", umask=0o077, env=cold).json
     assert second["platforms"][0]["remembered"] == 0
+    assert f" {second['platforms'][0]['base']}\n" in (digits / f"images/{name}/Dockerfile").read_text()
     digests = {first["digest"], second["digest"]}
     for version in ("3.11", "3.12", "3.13"):
         if python := another_python(version, tmp_path):

@@ -14,6 +14,7 @@ from reprobuild.files import (
     read_text,
     remove_orphans,
     remove_tree,
+    reserve,
     scratch_folder,
     write_atomically,
     write_together,
@@ -383,3 +384,24 @@ def test_what_a_killed_process_left_is_an_orphan(tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 1
     remove_orphans(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+# --- room ------------------------------------------------------------------------------------------
+
+
+def test_room_is_set_aside(tmp_path):
+    with (tmp_path / "file").open("wb") as stream:
+        reserve(stream.fileno(), 0)
+        assert os.fstat(stream.fileno()).st_size == 0
+        reserve(stream.fileno(), 1 << 20)
+        assert os.fstat(stream.fileno()).st_blocks * 512 >= 1 << 20
+
+
+def test_where_no_room_can_be_set_aside_nothing_happens(tmp_path):
+    reader, writer = os.pipe()
+    reserve(writer, 1 << 20)
+    os.write(writer, b"as ever")
+    assert os.read(reader, 100) == b"as ever"
+    with (tmp_path / "file").open("wb") as stream, file_size_limit(1 << 20):
+        reserve(stream.fileno(), 2 << 20)
+        assert os.fstat(stream.fileno()).st_size == 0

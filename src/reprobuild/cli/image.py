@@ -141,6 +141,7 @@ def _json(made: Made) -> dict[str, Any]:
                 "platform": str(each.platform),
                 "manifest": str(each.manifest.descriptor.digest),
                 "config": str(each.config.digest),
+                "base": each.base and str(each.base.reference),
                 "layers": [
                     {
                         "digest": str(layer.descriptor.digest),
