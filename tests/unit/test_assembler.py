@@ -291,6 +291,13 @@ def test_a_folder_of_the_environment_that_a_copy_fills_has_the_time_of_the_commi
     assert merged_of(image, store)["opt/venv/bin"].seconds == WHEEL_TIME
 
 
+@pytest.mark.parametrize("before", ["", "COPY app.py /data/venv/bin/x\n"], ids=["nothing", "a file"])
+def test_the_folder_above_an_environment_has_the_time_of_the_commit_whatever_was_there(making, before):
+    image, store = making.image(f"FROM base\nWORKDIR /data/work\n{before}COPY --from=environment / /data/venv/\n")
+    found = merged_of(image, store)
+    assert [found[path].seconds for path in ("data", "data/work", "data/venv")] == [EPOCH] * 3
+
+
 def test_an_environment_in_a_folder_that_is_there(making):
     image, store = making.image(
         "FROM base\nCOPY --chown=7:8 app.py /opt/venv/app.py\nCOPY --from=environment --chown=5:6 / /opt/venv/\n"

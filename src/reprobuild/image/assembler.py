@@ -442,7 +442,7 @@ class _Files:
     def add_later(self, root: str, read: Callable[[], Iterable[Node]]) -> None:
         """The same with what is in a folder, without reading it where that can be."""
         if any(path.startswith(f"{root}/") for path in self._nodes):
-            self.add(read())
+            self.add(node for node in read() if f"{node.path}/".startswith(f"{root}/"))  # others are here already
         else:
             self._unread.append((root, read))
 
