@@ -298,6 +298,30 @@ def test_the_folder_above_an_environment_has_the_time_of_the_commit_whatever_was
     assert [found[path].seconds for path in ("data", "data/work", "data/venv")] == [EPOCH] * 3
 
 
+@pytest.mark.parametrize("before", ["", "COPY app.py /opt/venv/bin/x\n"], ids=["nothing", "a file"])
+def test_of_two_environments_in_one_place_the_last_counts(making, before):
+    image, store = making.image(
+        f"FROM base\n{before}COPY --from=environment / /opt/venv/\nCOPY --from=environment --chown=5:6 / /opt/venv/\n"
+        "COPY app.py /opt/venv/lib/app.py\n"
+    )
+    assert merged_of(image, store)["opt/venv/lib"].owner == "5:6 :"
+
+
+def test_what_an_environment_replaces_is_not_copied_to_another_stage(making):
+    image, store = making.image(
+        "FROM base AS first\nCOPY app.py /opt/venv/pyvenv.cfg\nCOPY --from=environment / /opt/venv/\n"
+        "FROM base\nCOPY --from=first /opt/venv/pyvenv.cfg /srv/x\n"
+    )
+    assert merged_of(image, store)["srv/x"].size > len("print('app')\n")
+
+
+def test_a_folder_that_layers_of_wheels_have_is_dated_above_them(making):
+    folder = "opt/venv/lib/python3.12/site-packages/one-1.0.dist-info"
+    image, store = making.image(f"{ENVIRONMENT}WORKDIR /{folder}/deep\n")
+    found = merged_of(image, store)
+    assert [found[path].seconds for path in (folder, f"{folder}/deep")] == [EPOCH] * 2
+
+
 def test_an_environment_in_a_folder_that_is_there(making):
     image, store = making.image(
         "FROM base\nCOPY --chown=7:8 app.py /opt/venv/app.py\nCOPY --from=environment --chown=5:6 / /opt/venv/\n"
@@ -321,6 +345,7 @@ def test_the_own_wheel_takes_the_folders_along_unless_it_is_heavy(making, make_w
     light, named = layers_of(EPOCH, "one")
     assert {"opt", "opt/venv", "out"} < set(named[-1])
     assert any("own.py" in path for path in named[-1])
+    assert {named[-1][path].seconds for path in ("opt", "opt/venv", "out")} == {EPOCH}  # not as the wheel has them
     later, _ = layers_of(EPOCH + 1, "two")
     assert [a == b for a, b in zip(light, later, strict=True)] == [True] * (len(light) - 1) + [False]
     monkeypatch.setattr(assembler, "HEAVY", 1)
@@ -730,6 +755,30 @@ def test_an_image_is_the_same_whether_its_environment_is_known(making, before, s
 
     fresh = image("fresh", remembering=False)
     assert [image(name) for name in ("first", "second")] == [fresh] * 2
+
+
+def test_a_known_environment_for_another_owner_or_mode_is_another_one(making):
+    for number, options in enumerate(("", "--chown=5:6", "--chmod=750", "--chown=6:5 --chmod=700")):
+        text = f"FROM base\nCOPY --from=environment {options} / /opt/venv/\n"
+        known, _ = making.image(text, f"known-{number}")
+        assert known.manifest.raw == making.image(text, f"fresh-{number}", remembering=False)[0].manifest.raw
+
+
+def test_a_locked_wheel_is_another_layer_than_the_same_as_the_own_one(making):
+    """Of the own one it is certain that it was asked for (REQUESTED)."""
+    one, two = making.lock.pins
+    (path,) = (making.folder / "offered").glob("one-*.whl")
+    text = "FROM base\nCOPY --from=environment / /opt/venv/\nCOPY app.py /srv/\n"
+    making.lock = replace(making.lock, pins=(one,))
+    making.image(text, "locked")
+    making.lock = replace(making.lock, pins=(two,))
+
+    def image(name, *, remembering):
+        store = Layout(making.folder / name, create=True)
+        with writing(store, compression=Compression.SPLICE, remembering=remembering) as writer:
+            return writer.image(making.assembly(text, complete=lambda environment: with_own(environment, path)))
+
+    assert image("known", remembering=True).manifest.raw == image("fresh", remembering=False).manifest.raw
 
 
 #: The files of an environment by way of more than one stage.
