@@ -315,6 +315,14 @@ def test_what_an_environment_replaces_is_not_copied_to_another_stage(making):
     assert merged_of(image, store)["srv/x"].size > len("print('app')\n")
 
 
+def test_a_stage_knows_the_environment_of_the_one_that_it_starts_from(making):
+    image, store = making.image(
+        "FROM base AS first\nCOPY --from=environment --chown=5:6 / /opt/venv/\n"
+        "FROM first\nCOPY app.py /opt/venv/lib/app.py\n"
+    )
+    assert files(image, store)[-1]["opt/venv/lib"].owner == "5:6 :"
+
+
 def test_a_folder_that_layers_of_wheels_have_is_dated_above_them(making):
     folder = "opt/venv/lib/python3.12/site-packages/one-1.0.dist-info"
     image, store = making.image(f"{ENVIRONMENT}WORKDIR /{folder}/deep\n")
