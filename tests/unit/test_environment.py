@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import io
 
 import pytest
@@ -155,6 +157,26 @@ def test_two_wheels_may_install_the_same_and_nothing_else_at_one_place(offer, tm
     same = {"nvidia/__init__.py": b"", "nvidia/x.txt": b"same"}
     environment = made(offer({"name": "a", "members": same}, {"name": "b", "members": same}), tmp_path)
     assert all(f"{SITE}/nvidia/x.txt" in paths(wheel.nodes) for wheel in environment.wheels)
+
+
+@pytest.mark.parametrize("content", [b"1", b"2"], ids=["the same", "another"])
+def test_what_two_wheels_hash_differently_is_compared_by_its_bytes(offer, tmp_path, content):
+    hashed = base64.urlsafe_b64encode(hashlib.sha512(content).digest()).rstrip(b"=").decode()
+    rows = [f"x.py,sha512={hashed},1"]
+    said = {
+        "METADATA": b"Metadata-Version: 2.4\nName: b\nVersion: 1.0\n",
+        "WHEEL": b"Wheel-Version: 1.0\nGenerator: a test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    for name, text in said.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(text).digest()).rstrip(b"=").decode()
+        rows.append(f"b-1.0.dist-info/{name},sha256={digest},{len(text)}")
+    record = "\n".join([*rows, "b-1.0.dist-info/RECORD,,\n"]).encode()
+    second = {"name": "b", "members": {"x.py": content}, "changed": {"@info/RECORD": record}}
+    lock = offer({"name": "a", "members": {"x.py": b"1"}}, second)
+    if content == b"1":
+        made(lock, tmp_path)
+    else:
+        assert "both install" in refusal(lock, tmp_path)
 
 
 @pytest.mark.parametrize(
