@@ -9,7 +9,6 @@ digest is checked each time before the bytes are used.
 """
 
 import hashlib
-import json
 import os
 import sys
 import threading
@@ -25,7 +24,7 @@ from urllib.parse import urlsplit
 from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel_filename
 from packaging.version import Version
 
-from reprobuild import process
+from reprobuild import memory, process
 from reprobuild.digest import Digest, chunks_of
 from reprobuild.errors import BadInput, DigestMismatch, IndexFailed
 from reprobuild.files import cache_root, write_atomically
@@ -81,6 +80,11 @@ class _Offer:
     package: "DistributionPackage | None" = None
     local: Path | None = None
     uploaded: str = ""
+
+
+def release_key(name: str, version: str) -> Digest:
+    """Under which the names of a release's files are remembered, by digest."""
+    return Digest.of_bytes(f"{name}=={version}".encode())
 
 
 class Index:
@@ -265,15 +269,19 @@ class Index:
 
     def _names(self, pin: Pin) -> Mapping[Digest, str]:
         """The file name of each locked digest; empty for one that no place offers now."""
-        path = self._cache / "releases" / pin.name / f"{pin.version}.json"
+        key = release_key(pin.name, str(pin.version))
         known: dict[str, str] = {}
-        with suppress(OSError, ValueError, TypeError, AttributeError):
-            remembered = json.loads(path.read_text(encoding="utf-8")).items()
-            known = {digest: str(name) for digest, name in remembered if _is_of(str(name), pin.name, str(pin.version))}
+        with suppress(AttributeError):  # somebody kept something else there
+            remembered = memory.recall("releases", key) or {}
+            known = {
+                digest: str(name)
+                for digest, name in remembered.items()
+                if _is_of(str(name), pin.name, str(pin.version))
+            }
         if not all(str(digest) in known for digest in pin.hashes):
             for offer in self._offered(pin.name, str(pin.version)):
                 known[str(self._digest_of(offer))] = offer.filename
-            write_atomically(path, [json.dumps(known, sort_keys=True).encode()])
+            memory.remember("releases", key, known)
         return {digest: known.get(str(digest), "") for digest in pin.hashes}
 
     def _gone(self, pin: Pin, unknown: Sequence[Digest]) -> list[Digest]:

@@ -24,7 +24,7 @@ def remember(kind: str, key: Digest, known: object) -> None:
     files.write_atomically(place(kind, key, "json"), [_check(key, raw), b"\n", raw])
 
 
-def recall(kind: str, key: Digest) -> Any | None:  # noqa: ANN401 - whoever remembered it knows
+def recall(kind: str, key: Digest) -> Any:  # noqa: ANN401 - whoever remembered it knows
     """What was kept; None where nothing was, or it is damaged.
 
     Raises:

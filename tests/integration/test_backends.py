@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -12,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from reprobuild import interpreter, lockfile, process
+from reprobuild import interpreter, lockfile, memory, process
 from reprobuild.digest import Digest
 from reprobuild.errors import ExitCode
-from reprobuild.index import Index
+from reprobuild.index import Index, release_key
 from reprobuild.variations import VARIATIONS
 from reprobuild.wheelfile import read_wheel
 
@@ -181,8 +180,8 @@ def test_a_file_that_the_index_swapped_is_refused(
     refused = reprobuild("wheel", cwd=folder, code=ExitCode.INDEX_FAILED)
     assert "No suitable file of flit-core" in refused.stderr
     # The name is remembered from better days, so now it comes to the bytes.
-    names = tmp_path / "cold/releases/flit-core" / f"{used.version}.json"
-    names.write_text(json.dumps({**json.loads(names.read_text()), str(used.digest): used.filename}))
+    names = release_key("flit-core", str(used.version))
+    memory.remember("releases", names, {**memory.recall("releases", names), str(used.digest): used.filename})
     refused = reprobuild("wheel", cwd=folder, code=ExitCode.DIGEST_MISMATCH)
     assert f"but {used.digest} was promised" in refused.stderr
     assert not (folder / "dist").exists()

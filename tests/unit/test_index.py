@@ -9,14 +9,16 @@ import pytest
 from packaging.version import Version
 
 from reprobuild import index as indexes
+from reprobuild import memory
 from reprobuild.digest import Digest
 from reprobuild.errors import DigestMismatch, IndexFailed
-from reprobuild.index import Index, LockedFile
+from reprobuild.index import Index, LockedFile, release_key
 from reprobuild.interpreter import Interpreter
 from reprobuild.lockfile import Pin
 from reprobuild.places import Place
 
 WHEEL, SDIST = "demo-1.0-py3-none-any.whl", "demo-1.0.tar.gz"
+RELEASE = release_key("demo", "1.0")
 BINARY, ABI3 = "demo-1.0-cp311-cp311-linux_x86_64.whl", "demo-1.0-cp38-abi3-linux_x86_64.whl"
 FOREIGN = "demo-1.0-cp311-cp311-win_amd64.whl"
 TAGS = ("cp311-cp311-linux_x86_64", "cp311-abi3-linux_x86_64", "cp38-abi3-linux_x86_64", "py3-none-any")
@@ -306,10 +308,8 @@ def test_an_index_without_the_release_has_no_say_in_a_folders(server, configure,
 @pytest.mark.parametrize(
     "name", ["../../x.whl", "../../demo-1.0-py3-none-any.whl", "other-1.0.tar.gz", "x", "", None, 1]
 )
-def test_a_remembered_name_is_checked_like_an_offered_one(server, index, out, tmp_path, name):
-    path = tmp_path / "cache" / "releases" / "demo" / "1.0.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({str(digest(WHEEL)): name}))
+def test_a_remembered_name_is_checked_like_an_offered_one(server, index, name):
+    memory.remember("releases", RELEASE, {str(digest(WHEEL)): name})
     server.offer(WHEEL)
     assert index().choose([pin(WHEEL)], PYTHON) == (locked(WHEEL),)
 
@@ -350,13 +350,34 @@ def test_a_hostile_file_name_is_not_offered(server, index, out, page, filename):
 
 
 @pytest.mark.parametrize("content_of_cache", [b"", b"{", b"[]", b"[1]", b"null", b'{"a": 1}', b"\xff"])
-def test_a_damaged_memory_of_names_is_replaced(server, index, tmp_path, content_of_cache):
+def test_a_damaged_memory_of_names_is_replaced(server, index, content_of_cache):
     server.html([WHEEL])
-    path = tmp_path / "cache" / "releases" / "demo" / "1.0.json"
+    path = memory.place("releases", RELEASE, "json")
     path.parent.mkdir(parents=True)
     path.write_bytes(content_of_cache)
     assert index().choose([pin(WHEEL)], PYTHON) == (locked(WHEEL),)
-    assert json.loads(path.read_text())[str(digest(WHEEL))] == WHEEL
+    assert memory.recall("releases", RELEASE)[str(digest(WHEEL))] == WHEEL
+
+
+@pytest.mark.parametrize("known", [[], [1], "x", {"a": 1}, {"sha256:x": None}])
+def test_what_somebody_else_kept_as_names_is_replaced(server, index, known):
+    server.html([WHEEL])
+    memory.remember("releases", RELEASE, known)
+    assert index().choose([pin(WHEEL)], PYTHON) == (locked(WHEEL),)
+    assert memory.recall("releases", RELEASE)[str(digest(WHEEL))] == WHEEL
+
+
+def test_no_damage_of_a_name_makes_another_wheel_the_best(server, index):
+    """A bit is enough to make a file for another Python of a name."""
+    other = "demo-1.0-cp311-cp311-linux_x86_64.whl"
+    server.html([WHEEL, other])
+    best = index().choose([pin(WHEEL, other)], PYTHON)
+    assert best == (locked(other),)
+    path = memory.place("releases", RELEASE, "json")
+    whole = path.read_bytes()
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        assert index().choose([pin(WHEEL, other)], PYTHON) == best
 
 
 # --- wrong bytes -----------------------------------------------------------------------------------

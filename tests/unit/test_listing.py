@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from reprobuild import memory
 from reprobuild.digest import Digest
 from reprobuild.files import cache_root
 from reprobuild.image import listing as listings
@@ -97,6 +98,12 @@ def test_damage_is_noticed(wheel):
     for at in range(0, len(whole), 7):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         assert recall(file, TARGET) is None
+
+
+@pytest.mark.parametrize("known", [None, [], [1], {}, ["a"] * 7, 1])
+def test_what_somebody_else_kept_is_not_taken(wheel, known):
+    memory.remember("wheels", wheel_key(TARGET, [file_of(wheel)]), known)
+    assert recall(file_of(wheel), TARGET) is None
 
 
 def test_keys_tell_wheels_apart():

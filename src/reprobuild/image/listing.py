@@ -114,8 +114,9 @@ def recall(file: LockedFile, target: Target) -> Listing | None:
         BadInput: this account has no place for a cache.
     """
     known = memory.recall(_KIND, wheel_key(target, [file]))
-    if known is None:
+    try:
+        name, version, python, requires, paths, columns, folders, packed = known
+        files = dict(zip(paths, zip(*columns, strict=True), strict=True))
+        return Listing(name, version, python, tuple(requires), files, frozenset(folders), packed)
+    except (TypeError, ValueError):  # nothing was kept, or a version that isn't this one kept it
         return None
-    name, version, python, requires, paths, columns, folders, packed = known
-    files = dict(zip(paths, zip(*columns, strict=True), strict=True))
-    return Listing(name, version, python, tuple(requires), files, frozenset(folders), packed)
