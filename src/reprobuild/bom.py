@@ -9,7 +9,6 @@ import uuid
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from reprobuild import __version__
@@ -133,8 +132,10 @@ def cyclonedx_version() -> str:
     Raises:
         ToolMissing: it isn't installed.
     """
+    from importlib.metadata import version  # noqa: PLC0415 - slow, and only for documents
+
     require_library()
-    return metadata.version(_LIBRARY)
+    return version(_LIBRARY)
 
 
 def require_library() -> None:

@@ -26,9 +26,8 @@ from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, IndexFailed, RecordUnusable, shown
 from reprobuild.files import TEXT_LIMIT, read_text, write_atomically
 from reprobuild.graph import Node
-from reprobuild.image.compare import Readable
 from reprobuild.image.signed import ImageIn
-from reprobuild.image.store import Found
+from reprobuild.image.store import Found, Readable
 from reprobuild.image.target import Target
 from reprobuild.index import Index, LockedFile
 from reprobuild.lock import BUILD_LOCK

@@ -16,7 +16,7 @@ import pytest
 
 from reprobuild.digest import Digest, chunks_of
 from reprobuild.image.crossed import compare_roots
-from reprobuild.image.store import find
+from reprobuild.image.store import Readable, find
 from reprobuild.oci.layout import Layout
 from reprobuild.oci.model import OCI_CONFIG, OCI_LAYER, Descriptor, Manifest
 from reprobuild.oci.rootfs import open_layer
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from tests.conftest import Cli, Git
 
     from reprobuild.compare import Verdict
-    from reprobuild.image.compare import Readable
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits"
 #: A day after everything in the base image: what has the one time and what has the other can be told apart.

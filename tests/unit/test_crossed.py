@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, DigestMismatch
-from reprobuild.image.compare import Readable
 from reprobuild.image.crossed import compare_roots
-from reprobuild.image.store import InLayout, images_of
+from reprobuild.image.store import InLayout, Readable, images_of
 from reprobuild.oci.layout import Layout
 from reprobuild.oci.model import OCI_CONFIG, OCI_LAYER, Descriptor, Manifest
 

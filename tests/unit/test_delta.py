@@ -55,17 +55,16 @@ def kept(delta, path):
 @given(steps=st.lists(st.one_of(st.binary(max_size=40), ranges()), max_size=30), small=st.booleans())
 def test_what_was_recorded_comes_back(sources, tmp_path, steps, small):
     with pytest.MonkeyPatch.context() as patch:
-        if small:  # ranges that are larger than the buffer, and batches that are full
-            patch.setattr(deltas, "_SMALL", 7)
-            patch.setattr(deltas, "_BATCH", 50)
+        if small:  # ranges that are larger than the buffer
+            patch.setattr(deltas, "_BUFFER", 7)
         recorder, layer = recorded(steps, sources)
         assert joined(recorder.delta, sources) == layer
         assert joined(kept(recorder.delta, tmp_path / "delta"), sources) == layer
 
 
-@pytest.mark.parametrize("small", [deltas._SMALL, 7])
-def test_a_damaged_file_is_nothing(sources, tmp_path, monkeypatch, small):
-    monkeypatch.setattr(deltas, "_SMALL", small)
+@pytest.mark.parametrize("buffer", [deltas._BUFFER, 7])
+def test_a_damaged_file_is_nothing(sources, tmp_path, monkeypatch, buffer):
+    monkeypatch.setattr(deltas, "_BUFFER", buffer)
     recorder, layer = recorded([b"head", (0, 5, 100), b"middle", (1, 0, 9), b"end"], sources)
     path = tmp_path / "delta"
     assert Delta.read(path) is None
@@ -86,12 +85,11 @@ def test_a_damaged_file_is_nothing(sources, tmp_path, monkeypatch, small):
                 pass
 
 
-def test_small_ranges_are_gathered_up_to_a_limit(sources, monkeypatch):
-    monkeypatch.setattr(deltas, "_BATCH", 50)
-    recorder, layer = recorded([b"12", (0, 3, 7)] * 100, sources)
+def test_all_pieces_but_the_last_have_one_size(sources, monkeypatch):
+    monkeypatch.setattr(deltas, "_BUFFER", 50)
+    recorder, layer = recorded([*[b"12", (0, 3, 7)] * 100, (1, 0, 130), b"end"], sources)
     sizes = [len(piece) for piece in recorder.delta.pieces(sources)]
-    assert sum(sizes) == len(layer)
-    assert max(sizes) < 50 + 2 + 7
+    assert sizes == [*[50] * (len(layer) // 50), len(layer) % 50]
 
 
 def test_what_lies_in_no_wheel_is_kept_up_to_a_limit(sources, monkeypatch):
@@ -105,13 +103,13 @@ def test_other_wheels_than_before(sources):
     delta = recorder.delta
     with pytest.raises(BadInput, match="doesn't fit"):
         joined(delta, sources[:1])
-    sources[0].write_bytes(b"")
-    assert joined(delta, sources) != layer
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deltas, "_SMALL", 100)
-        sources[1].write_bytes(b"short")
+    for number, content in ((0, b""), (1, b"short"), (1, SOURCES[1][:30_009])):
+        before = sources[number].read_bytes()
+        sources[number].write_bytes(content)
         with pytest.raises(BadInput, match="doesn't fit"):
             joined(delta, sources)
+        sources[number].write_bytes(before)
+    assert joined(delta, sources) == layer
     sources[1].unlink()
     with pytest.raises(BadInput, match="can't be read"):
         joined(delta, sources)

@@ -10,7 +10,8 @@ import pytest
 from reprobuild.difference import Level
 from reprobuild.digest import Digest, canonical_json
 from reprobuild.errors import BadInput
-from reprobuild.image.compare import Readable, compare_images
+from reprobuild.image.compare import compare_images
+from reprobuild.image.store import Readable
 from reprobuild.oci.model import OCI_CONFIG, OCI_LAYER, Descriptor, ImageConfig, Manifest
 
 PLAIN = OCI_LAYER

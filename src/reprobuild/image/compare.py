@@ -1,79 +1,22 @@
 """Two images: which layer differs, and in it which wheel, file and field; without unpacking either."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from difflib import SequenceMatcher
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 from reprobuild.compare import Findings, Verdict
 from reprobuild.contents import archive_differences
 from reprobuild.difference import Difference, Level
-from reprobuild.oci.model import Descriptor, ImageConfig, Index, Json, Manifest, document_of
+from reprobuild.image.store import NamedLayer, Readable
+from reprobuild.oci.model import Index, Json, document_of
 from reprobuild.oci.rootfs import open_layer
 from reprobuild.progress import SILENT, Observer
 
 _QUOTED, _DEPTH = 96, 16
-#: What BuildKit puts behind each step; behind that mark the assembler has the names of wheels.
-_BY_BUILDKIT = " # buildkit"
 #: What the config says again of the layers, which are compared themselves.
 _OF_LAYERS = ("rootfs", "history")
-
-
-@dataclass(frozen=True, slots=True)
-class Readable:
-    """An image for one platform, wherever it lies.
-
-    Attributes:
-        where: what messages call it.
-        blob: where a layer lies on this machine; it is fetched if need be.
-    """
-
-    where: str
-    manifest: Manifest
-    config: ImageConfig
-    blob: Callable[[Descriptor], Path]
-
-    @property
-    def size(self) -> int:
-        """Bytes of everything that it consists of."""
-        return sum(each.size for each in (self.manifest.descriptor, self.manifest.config, *self.manifest.layers))
-
-    @property
-    def layers(self) -> tuple["_Layer", ...]:
-        """Its layers, lowest first."""
-        history = self.config.document.get("history")
-        entries = [each for each in history if isinstance(each, dict)] if isinstance(history, list) else []
-        told = [each for each in entries if not each.get("empty_layer")]
-        steps = [str(each.get("created_by", "")).removesuffix(_BY_BUILDKIT) for each in told]
-        texts = steps if len(told) == len(self.manifest.layers) else []
-        pairs = zip_longest(self.manifest.layers, self.config.diff_ids)
-        return tuple(
-            _Layer(number, descriptor, str(diff_id), texts[number] if texts else "")
-            for number, (descriptor, diff_id) in enumerate(pairs)
-            if descriptor is not None
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    number: int
-    descriptor: Descriptor
-    diff_id: str
-    text: str
-
-    @property
-    def title(self) -> str:
-        """What to call it: its wheels, or its step."""
-        what = self.text.partition(" # ")[2] or self.text
-        return f"layer {self.number}" + (f" ({what[:_QUOTED]})" if what else "")
-
-    @property
-    def subject(self) -> str:
-        """The same of another version of it: its step, and the names of its wheels."""
-        step, _, wheels = self.text.partition(" # ")
-        return f"{step} {' '.join(each.split(' ')[0] for each in wheels.split(', '))}"
 
 
 def compare_images(left: Readable, right: Readable, observer: Observer = SILENT) -> Verdict:
@@ -122,7 +65,9 @@ def _by_number(index: Index) -> Json:
     return {**document, "manifests": {str(at): each for at, each in enumerate(document["manifests"])}}
 
 
-def _aligned(left: Sequence[_Layer], right: Sequence[_Layer]) -> Iterator[tuple[_Layer | None, _Layer | None]]:
+def _aligned(
+    left: Sequence[NamedLayer], right: Sequence[NamedLayer]
+) -> Iterator[tuple[NamedLayer | None, NamedLayer | None]]:
     """Layers that are each other's counterpart; None for one that has none."""
     matcher = SequenceMatcher(None, [each.diff_id for each in left], [each.diff_id for each in right], autojunk=False)
     for kind, i1, i2, j1, j2 in matcher.get_opcodes():
@@ -142,7 +87,7 @@ def _aligned(left: Sequence[_Layer], right: Sequence[_Layer]) -> Iterator[tuple[
 
 
 def _layer_differences(
-    left: Readable, right: Readable, ours: _Layer | None, theirs: _Layer | None, observer: Observer
+    left: Readable, right: Readable, ours: NamedLayer | None, theirs: NamedLayer | None, observer: Observer
 ) -> Iterator[Difference]:
     if ours is None or theirs is None:
         there = ours or theirs

@@ -23,7 +23,8 @@ from reprobuild.contents import stream_differences
 from reprobuild.difference import Difference, Level
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, DigestMismatch, shown
-from reprobuild.image.compare import Readable, value_differences
+from reprobuild.image.compare import value_differences
+from reprobuild.image.store import Readable
 from reprobuild.oci.model import Descriptor, Json
 from reprobuild.oci.rootfs import Found, Laid, laid_over, merged, open_layer
 from reprobuild.progress import SILENT, Observer

@@ -14,8 +14,7 @@ from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, DigestMismatch, RecordUnusable, ReprobuildError, shown
 from reprobuild.files import write_atomically
 from reprobuild.image.archive import Registries
-from reprobuild.image.compare import Readable
-from reprobuild.image.store import Found, find, images_of
+from reprobuild.image.store import Found, Readable, find, images_of
 from reprobuild.oci.model import OCI_EMPTY, Descriptor, Manifest
 from reprobuild.oci.reference import Reference
 from reprobuild.policy import Policy

@@ -5,6 +5,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from operator import itemgetter
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +15,6 @@ from reprobuild.archive import extract_tar
 from reprobuild.attest import ImageRecord, Json
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, DigestMismatch, RecordUnusable, ReprobuildError, shown
-from reprobuild.image.compare import Readable
 from reprobuild.oci.layout import Layout
 from reprobuild.oci.model import (
     DOCUMENT_LIMIT,
@@ -36,6 +36,67 @@ _PREDICATE = "in-toto.io/predicate-type"
 _EMPTY = b"{}"
 #: Manifests and indexes that one name may stand for.
 _MOST_IMAGES = 256
+#: What BuildKit puts behind each step; behind that mark the assembler has the names of wheels.
+_BY_BUILDKIT = " # buildkit"
+#: Characters of a step that name a layer.
+_TITLE = 96
+
+
+@dataclass(frozen=True, slots=True)
+class Readable:
+    """An image for one platform, wherever it lies.
+
+    Attributes:
+        where: what messages call it.
+        blob: where a layer lies on this machine; it is fetched if need be.
+    """
+
+    where: str
+    manifest: Manifest
+    config: ImageConfig
+    blob: Callable[[Descriptor], Path]
+
+    @property
+    def size(self) -> int:
+        """Bytes of everything that it consists of."""
+        return sum(each.size for each in (self.manifest.descriptor, self.manifest.config, *self.manifest.layers))
+
+    @property
+    def layers(self) -> tuple["NamedLayer", ...]:
+        """Its layers, lowest first."""
+        history = self.config.document.get("history")
+        entries = [each for each in history if isinstance(each, dict)] if isinstance(history, list) else []
+        told = [each for each in entries if not each.get("empty_layer")]
+        steps = [str(each.get("created_by", "")).removesuffix(_BY_BUILDKIT) for each in told]
+        texts = steps if len(told) == len(self.manifest.layers) else []
+        pairs = zip_longest(self.manifest.layers, self.config.diff_ids)
+        return tuple(
+            NamedLayer(number, descriptor, str(diff_id), texts[number] if texts else "")
+            for number, (descriptor, diff_id) in enumerate(pairs)
+            if descriptor is not None
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NamedLayer:
+    """A layer, and what is told of it beside its bytes."""
+
+    number: int
+    descriptor: Descriptor
+    diff_id: str
+    text: str
+
+    @property
+    def title(self) -> str:
+        """What to call it: its wheels, or its step."""
+        what = self.text.partition(" # ")[2] or self.text
+        return f"layer {self.number}" + (f" ({what[:_TITLE]})" if what else "")
+
+    @property
+    def subject(self) -> str:
+        """The same of another version of it: its step, and the names of its wheels."""
+        step, _, wheels = self.text.partition(" # ")
+        return f"{step} {' '.join(each.split(' ')[0] for each in wheels.split(', '))}"
 
 
 class Place(Protocol):

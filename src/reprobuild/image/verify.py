@@ -17,12 +17,12 @@ from reprobuild.image.archive import Registries
 from reprobuild.image.base import Base
 from reprobuild.image.build import Choices, Definition, build, opened, temporary
 from reprobuild.image.built import Built, Image
-from reprobuild.image.compare import Readable, compare_images, compare_indexes
+from reprobuild.image.compare import compare_images, compare_indexes
 from reprobuild.image.crossed import compare_roots
 from reprobuild.image.engine import find as find_engine
 from reprobuild.image.others import Others
 from reprobuild.image.own import OwnWheel
-from reprobuild.image.store import InLayout, Place, find, images_of
+from reprobuild.image.store import InLayout, Place, Readable, find, images_of
 from reprobuild.index import Index
 from reprobuild.oci.layer import Compression
 from reprobuild.oci.layout import Layout

@@ -22,9 +22,8 @@ LIMIT = 32 << 20
 _MAGIC = b"reprobuild delta 1\n"
 _COUNTS = struct.Struct("<QQ")
 _STEP = 4  # numbers for each range: bytes of the layer's own before it, which source, where in it, how many bytes
-_BATCH = 1 << 20
-_SMALL = 1 << 16  # bytes of a range that is gathered with others
-_BUFFER = 1 << 18  # what a processor keeps at hand while it is hashed and written
+#: Bytes that are read, hashed and written at a time: whole pages of the file, and what a processor keeps at hand.
+_BUFFER = 1 << 20
 _DAMAGED = "What is remembered of a layer doesn't fit its wheels."
 
 
@@ -60,8 +59,8 @@ class Delta:
         yield _little(self.steps).tobytes()
         yield bytes(self.own)
 
-    def pieces(self, sources: Sequence[Path]) -> Iterator[bytes | bytearray | memoryview]:
-        """The layer, in pieces of some 1 MiB at most; each is overwritten when the next is asked for.
+    def pieces(self, sources: Sequence[Path]) -> Iterator[memoryview]:
+        """The layer, in pieces of :data:`_BUFFER` bytes but for the last; each is overwritten by the next.
 
         Args:
             sources: the wheels, in the order of when it was recorded.
@@ -69,25 +68,30 @@ class Delta:
         Raises:
             BadInput: a source can't be read, or isn't the one it was.
         """
-        own, at = memoryview(self.own), 0
-        gathered, buffer = bytearray(), memoryview(bytearray(_BUFFER))
-        numbers = iter(self.steps)
+        buffer, filled = memoryview(bytearray(_BUFFER)), 0
         with ExitStack() as stack:
-            files = [_open(path, stack) for path in sources]
-            for before, number, start, size in zip(numbers, numbers, numbers, numbers, strict=True):
-                gathered += own[at : at + before]
-                at += before
-                if number >= len(files):
-                    raise BadInput(_DAMAGED)
-                if size <= _SMALL:
-                    gathered += _some(files[number], size, start)
-                if size > _SMALL or len(gathered) >= _BATCH:
-                    yield gathered
-                    gathered.clear()
-                if size > _SMALL:
-                    yield from _range(files[number], start, size, buffer)
-        yield gathered
-        yield own[at:]
+            for source, start, size in self._ranges([_open(path, stack) for path in sources]):
+                at, end = start, start + size
+                while at < end:
+                    count = _fill(buffer[filled : filled + end - at], source, at)
+                    at += count
+                    filled += count
+                    if filled == len(buffer):
+                        yield buffer
+                        filled = 0
+        yield buffer[:filled]
+
+    def _ranges(self, files: Sequence[int]) -> Iterator[tuple[int | memoryview, int, int]]:
+        """What comes after what: a file or the layer's own bytes, where in it, and how many bytes."""
+        own, at = memoryview(self.own), 0
+        numbers = iter(self.steps)
+        for before, number, start, size in zip(numbers, numbers, numbers, numbers, strict=True):
+            yield own, at, before
+            at += before
+            if number >= len(files):
+                raise BadInput(_DAMAGED)
+            yield files[number], start, size
+        yield own, at, len(own) - at
 
 
 def _little(numbers: "array[int]") -> "array[int]":
@@ -107,24 +111,20 @@ def _open(path: Path, stack: ExitStack) -> int:
     return file
 
 
-def _range(file: int, start: int, size: int, buffer: memoryview) -> Iterator[memoryview]:
-    while size:
+def _fill(room: memoryview, source: int | memoryview, at: int) -> int:
+    """Read as much as there is room for, or less; how many bytes that were."""
+    if isinstance(source, int):
         try:
-            count = os.preadv(file, [buffer[:size]], start)
+            count = os.preadv(source, [room], at)
         except (OSError, OverflowError) as error:
             raise BadInput(f"A wheel can't be read: {error}.") from error
-        if not count:
-            raise BadInput(_DAMAGED)
-        start += count
-        size -= count
-        yield buffer[:count]
-
-
-def _some(file: int, size: int, start: int) -> bytes:
-    try:
-        return os.pread(file, size, start)
-    except (OSError, OverflowError) as error:
-        raise BadInput(f"A wheel can't be read: {error}.") from error
+    else:
+        there = source[at : at + len(room)]
+        count = len(there)
+        room[:count] = there
+    if not count:
+        raise BadInput(_DAMAGED)
+    return count
 
 
 class Recorder:
