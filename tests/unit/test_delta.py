@@ -1,6 +1,8 @@
 """Layers put together from what was recorded of them."""
 
 import random
+import struct
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -85,6 +87,24 @@ def test_a_damaged_file_is_nothing(sources, tmp_path, monkeypatch, buffer):
                 pass
 
 
+def test_a_file_has_its_numbers_in_one_order_on_every_machine(sources, monkeypatch):
+    delta = recorded([b"head", (1, 5, 256)], sources)[0].delta
+    raw = b"reprobuild delta 1\n" + struct.pack("<6Q", 1, 4, 4, 1, 5, 256) + b"head"
+    assert b"".join(delta.encoded()) == raw
+    with monkeypatch.context() as patch:
+        patch.setattr(deltas.sys, "byteorder", "little" if deltas.sys.byteorder == "big" else "big")
+        assert b"".join(delta.encoded()) != raw
+    assert b"".join(delta.encoded()) == raw  # what is kept is not turned round
+
+
+def test_what_is_no_file_is_nothing(tmp_path):
+    assert Delta.read(tmp_path) is None
+    (tmp_path / "file").write_bytes(b"")
+    assert Delta.read(tmp_path / "file" / "delta") is None
+    (tmp_path / "loop").symlink_to("loop")
+    assert Delta.read(tmp_path / "loop") is None
+
+
 def test_all_pieces_but_the_last_have_one_size(sources, monkeypatch):
     monkeypatch.setattr(deltas, "_BUFFER", 50)
     recorder, layer = recorded([*[b"12", (0, 3, 7)] * 100, (1, 0, 130), b"end"], sources)
@@ -96,6 +116,12 @@ def test_what_lies_in_no_wheel_is_kept_up_to_a_limit(sources, monkeypatch):
     monkeypatch.setattr(deltas, "LIMIT", 10)
     assert recorded([b"x" * 10, (0, 0, 5)], sources)[0].delta
     assert recorded([b"x" * 10, (0, 0, 5), b"y"], sources)[0].delta is None
+
+
+def test_what_is_too_much_is_not_gathered(sources, monkeypatch):
+    monkeypatch.setattr(deltas, "LIMIT", 10)
+    recorder, _ = recorded([b"x" * 10] * 100, sources)
+    assert len(recorder._own) <= 20
 
 
 def test_other_wheels_than_before(sources):
@@ -113,3 +139,37 @@ def test_other_wheels_than_before(sources):
     sources[1].unlink()
     with pytest.raises(BadInput, match="can't be read"):
         joined(delta, sources)
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a link to itself", "below a file"])
+def test_a_wheel_that_is_no_file(sources, tmp_path, kind):
+    delta = recorded([(0, 5, 100)], sources)[0].delta
+    path = sources[0]
+    path.unlink()
+    if kind == "a folder":
+        path.mkdir()
+    elif kind == "a link to itself":
+        path.symlink_to(path.name)
+    else:
+        path = sources[1] / "wheel"
+    with pytest.raises(BadInput, match="can't be read"):
+        joined(delta, [path, sources[1]])
+
+
+def test_no_file_is_left_open(sources, monkeypatch):
+    def opened():
+        return sum(path.resolve() in sources for path in Path("/proc/self/fd").iterdir())
+
+    monkeypatch.setattr(deltas, "_BUFFER", 50)
+    delta = recorded([(0, 5, 100), (1, 0, 200)], sources)[0].delta
+    joined(delta, sources)
+    assert opened() == 0
+    pieces = delta.pieces(sources)
+    next(pieces)
+    assert opened() == len(sources)
+    pieces.close()
+    assert opened() == 0
+    sources[1].write_bytes(b"")
+    with pytest.raises(BadInput):
+        joined(delta, sources)
+    assert opened() == 0
