@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import threading
+import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,7 @@ from reprobuild.oci.model import DOCKER_LAYER, OCI_CONFIG, OCI_LAYER, Descriptor
 from reprobuild.oci.reference import Reference
 from reprobuild.oci.rootfs import open_layer
 from reprobuild.oci.tree import WHEEL_TIME, Node, Text
+from reprobuild.progress import Silent
 from reprobuild.wheelfile import read_wheel
 
 EPOCH = 1_700_000_000
@@ -681,6 +683,34 @@ def test_what_was_begun_is_left_when_something_else_fails(making):
     assert list(store.folder.glob("blobs/**/*")) == []
 
 
+def test_a_known_layer_that_was_begun_is_left_too(making, monkeypatch):
+    making.image(ENVIRONMENT, "first")
+    begun, given = threading.Event(), []
+
+    def long(_, __, stream):
+        for number in range(256):
+            begun.set()
+            given.append(number)
+            stream.write(b"piece")
+            time.sleep(0.005)
+        return Digest.of_bytes(b"")
+
+    monkeypatch.setattr(writer_module, "write_again", long)
+    store = Layout(making.folder / "layout", create=True)
+    part = next(each for each in making.assembly(ENVIRONMENT).parts if each.key)
+
+    def failing():
+        with writing(store, compression=Compression.SPLICE) as writer:
+            writer.start([part])
+            begun.wait(60)
+            raise BadInput("It was another reason.")
+
+    with pytest.raises(BadInput, match="another"):
+        failing()
+    assert 0 < len(given) < 256
+    assert list(store.folder.glob("blobs/**/*")) == []
+
+
 # --- what proves that the wheels are sound ----------------------------------------------------------------
 
 TWO = "FROM base AS first\nCOPY --from=environment / /opt/venv/\nFROM base\nCOPY --from=first /opt/venv/ /opt/venv/\n"
@@ -859,6 +889,37 @@ def test_no_damage_of_a_cached_wheel_gets_into_an_image(making, larger, compress
         mended += wheel.read_bytes() == sound
         wheel.write_bytes(sound)
     assert mended
+
+
+@pytest.mark.parametrize("compression", [Compression.SPLICE, Compression.ZSTD], ids=lambda each: each.value)
+def test_a_known_layer_is_told_and_its_tar_is_not_hashed_again(making, monkeypatch, compression):
+    class Told(Silent):
+        def __init__(self):
+            self.steps = []
+
+        def step(self, text):
+            self.steps.append(text)
+
+    asked = []
+    original = writer_module.write_layer
+
+    def written(*arguments, **more):
+        asked.append(more.get("diff_id"))
+        return original(*arguments, **more)
+
+    monkeypatch.setattr(writer_module, "write_layer", written)
+    first, second = Told(), Told()
+    right, _ = making.image(ENVIRONMENT, "right", compression, observer=first)
+    for path in (making.folder / "cache" / "layers").rglob("*.delta"):
+        path.unlink()
+    assert {*asked} == {None}
+    asked.clear()
+    making.image(ENVIRONMENT, "again", compression, observer=second)
+    known = [*(making.folder / "cache" / "layers").rglob("*.json")]
+    assert {*asked} - {None} <= {layer.diff_id for layer in right.layers}
+    assert len({*asked} - {None}) == len(known) > 0
+    assert len(first.steps) == len(right.layers)
+    assert sorted(second.steps) == sorted(first.steps)
 
 
 def test_a_known_layer_without_its_end_is_written_again(making):

@@ -449,6 +449,14 @@ def test_a_full_disk_is_an_error_of_its_own(tmp_path, compression):
         write_layer(sample(tmp_path), cast("BinaryIO", full), compression)
 
 
+def test_a_full_disk_is_the_same_error_for_a_known_layer():
+    recorder = Recorder([])
+    recorder.wrote(b"a layer")
+    assert recorder.delta
+    with Path("/dev/full").open("wb", buffering=0) as full, pytest.raises(WriteFailed, match="No space"):
+        write_again(recorder.delta, [], cast("BinaryIO", full))
+
+
 def test_no_thread_is_left_behind(tmp_path):
     before = threading.active_count()
     path = wheel(tmp_path / "a.zip", HOSTILE["large, and wrong at its end"])
