@@ -139,6 +139,13 @@ def test_layers_of_the_same_wheels_are_each_others_counterpart(made):
     assert paths == {("layer 0 (one 1.0)",), ("layer 1 (two 1.0)", "two"), ("layer 2 (own 1.0)", "own")}
 
 
+def test_the_same_wheels_in_two_places_are_told_apart_by_their_steps(made):
+    left = made.image(tar_of(a=b"1"), tar_of(b=b"1"), texts=["COPY /a/ # one 1.0", "COPY /b/ # one 1.0"])
+    right = made.image(tar_of(b=b"2"), texts=["COPY /b/ # one 1.1"])
+    paths = {path for path, *_ in told(compare_images(left, right))}
+    assert paths == {("layer 0 (one 1.0)",), ("layer 1 (one 1.0)", "b")}
+
+
 def test_what_the_config_and_the_manifest_say(made):
     layer = tar_of(a=b"1")
     left = made.image(layer, config={"Env": ["A=1"], "User": "1000"}, annotations={"x": "1", "same": "1"})
@@ -172,6 +179,33 @@ def test_other_bytes_that_say_the_same(made):
 def test_a_history_that_is_none_stops_nothing(made, history):
     left, right = made.image(tar_of(a=b"1"), history=history), made.image(tar_of(a=b"2"), history=history)
     assert compare_images(left, right).level is Level.PAYLOAD
+
+
+def test_what_a_layer_is_called_is_what_the_history_says_of_it(made):
+    """An entry without a layer counts for none, BuildKit's mark says nothing, and a long step is cut."""
+    long = f"RUN {'x' * 200}"
+    history = [
+        {"created_by": "COPY a . # buildkit"},
+        {"created_by": "ENV A=b", "empty_layer": True},
+        {"comment": "of an importer"},
+        {"created_by": long},
+        {"created_by": "COPY # one 1.0, two 2.0"},
+    ]
+    layers = made.image(*(tar_of(a=each) for each in (b"1", b"2", b"3", b"4")), history=history).layers
+    titles = ["layer 0 (COPY a .)", "layer 1", f"layer 2 ({long[:96]})", "layer 3 (one 1.0, two 2.0)"]
+    assert [each.title for each in layers] == titles
+
+
+@pytest.mark.parametrize("texts", [["one"], ["one", "two", "three"]], ids=["less", "more"])
+def test_a_history_of_other_layers_names_none(made, texts):
+    layers = made.image(tar_of(a=b"1"), tar_of(a=b"2"), texts=texts).layers
+    assert [each.title for each in layers] == ["layer 0", "layer 1"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_layers_are_those_of_the_manifest_however_many_diff_ids_there_are(made, count):
+    found = made.image(tar_of(a=b"1"), tar_of(a=b"2"), diff_ids=[f"sha256:{'a' * 64}"] * count).layers
+    assert [each.number for each in found] == [0, 1]
 
 
 def test_a_config_of_great_depth_is_compared(made):
