@@ -17,6 +17,8 @@ from reprobuild.errors import BadInput, WriteFailed
 
 #: Bytes of a text that is read whole, such as a pyproject.toml or METADATA.
 TEXT_LIMIT = 16 << 20
+#: Bytes of what is remembered in the cache of one thing.
+KEPT_LIMIT = 256 << 20
 _RETRY_MODE = stat.S_IRWXU
 #: What scratch folders outside of others are called, and how many seconds a new one has to be locked by its owner.
 _SCRATCH, _NEW = re.compile(r"reprobuild-([a-z]+-)?[0-9a-f]{12}"), 60
@@ -71,7 +73,9 @@ def write_together(files: Sequence[tuple[Path, Iterable[bytes]]]) -> None:
     except OSError as error:
         raise WriteFailed(
             f"{path} can't be written: {error.strerror or error}.",
-            "Free some space, or choose another place; what was there before is untouched.",
+            "Remove that folder: a file is kept there."
+            if isinstance(error, IsADirectoryError)
+            else "Free some space, or choose another place; what was there before is untouched.",
         ) from error
     finally:
         for partial, _ in written:
@@ -93,6 +97,20 @@ def reserve(file: int, size: int) -> None:
 
         with suppress(AttributeError, OSError):
             ctypes.CDLL(None).fallocate(file, 0, ctypes.c_longlong(0), ctypes.c_longlong(size))
+
+
+def read_kept(path: Path) -> bytes | None:
+    """What a file of the cache holds; None where there is none, or it is nothing that was kept there.
+
+    A pipe isn't waited for, and what is larger than anything that is kept isn't read.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(file, "rb") as stream:  # noqa: PTH123 - a descriptor
+            state = os.fstat(file)
+            return stream.read() if stat.S_ISREG(state.st_mode) and state.st_size <= KEPT_LIMIT else None
+    except OSError:
+        return None
 
 
 def read_text(path: Path) -> str:

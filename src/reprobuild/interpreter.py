@@ -18,7 +18,7 @@ from packaging.version import Version
 from reprobuild import process
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, BuildFailed, ReprobuildError, ToolMissing
-from reprobuild.files import cache_root, read_text, write_atomically
+from reprobuild.files import cache_root, read_kept, read_text, write_atomically
 
 # Run by the interpreter in question, with reprobuild's own `packaging` on its path.
 _QUESTIONS = """
@@ -249,8 +249,8 @@ def describe(executable: Path) -> Interpreter:
 
 def _recall(path: Path) -> dict[str, Any] | None:
     try:
-        answer = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        answer = json.loads(read_kept(path) or b"")
+    except (ValueError, RecursionError):
         return None
     wanted = Interpreter.__dataclass_fields__.keys() - {"executable"}
     return answer if isinstance(answer, dict) and wanted <= answer.keys() else None

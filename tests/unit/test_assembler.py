@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
+from reprobuild import memory
 from reprobuild.digest import Digest, canonical_json
 from reprobuild.errors import BadInput
 from reprobuild.image import assembler
@@ -28,7 +29,7 @@ from reprobuild.image.writer import writing
 from reprobuild.index import Index
 from reprobuild.lockfile import Lockfile, Pin
 from reprobuild.oci import layer as layers
-from reprobuild.oci.layer import Compression
+from reprobuild.oci.layer import Compression, write_layer
 from reprobuild.oci.layout import Layout
 from reprobuild.oci.model import DOCKER_LAYER, OCI_CONFIG, OCI_LAYER, Descriptor, ImageConfig, Manifest, Platform
 from reprobuild.oci.reference import Reference
@@ -687,7 +688,7 @@ def test_a_known_layer_that_was_begun_is_left_too(making, monkeypatch):
     making.image(ENVIRONMENT, "first")
     begun, given = threading.Event(), []
 
-    def long(_, __, stream):
+    def long(_, __, stream, ___):
         for number in range(256):
             begun.set()
             given.append(number)
@@ -901,7 +902,7 @@ def test_a_known_layer_is_told_and_its_tar_is_not_hashed_again(making, monkeypat
             self.steps.append(text)
 
     asked = []
-    original = writer_module.write_layer
+    original = write_layer
 
     def written(*arguments, **more):
         asked.append(more.get("diff_id"))
@@ -920,6 +921,33 @@ def test_a_known_layer_is_told_and_its_tar_is_not_hashed_again(making, monkeypat
     assert len({*asked} - {None}) == len(known) > 0
     assert len(first.steps) == len(right.layers)
     assert sorted(second.steps) == sorted(first.steps)
+
+
+@pytest.mark.parametrize("delta", [True, False], ids=["put together again", "from its nodes"])
+@pytest.mark.parametrize("more", [1000, -1, -(1 << 70), 1 << 63])
+def test_a_size_that_was_remembered_wrongly_is_found_out(making, more, delta):
+    right, _ = making.image(ENVIRONMENT, "right")
+    for path in [*(making.folder / "cache" / "layers").rglob("*.json")]:
+        key = Digest("sha256", path.stem)
+        known = memory.recall("layers", key)
+        known["layer"]["size"] += more
+        memory.remember("layers", key, known)
+        if not delta:
+            path.with_suffix(".delta").unlink()
+    again, store = making.image(ENVIRONMENT, "again")
+    assert again.manifest.raw == right.manifest.raw
+    for each in right.layers:
+        assert Digest.of_file(store.path_of(each.descriptor.digest)) == each.descriptor.digest
+    assert making.image(ENVIRONMENT, "third")[0].remembered
+
+
+def test_a_delta_that_was_lost_is_kept_again(making):
+    making.image(ENVIRONMENT, "right")
+    deltas = {path: path.read_bytes() for path in (making.folder / "cache" / "layers").rglob("*.delta")}
+    for path in deltas:
+        path.unlink()
+    assert making.image(ENVIRONMENT, "again")[0].remembered
+    assert {path: path.read_bytes() for path in deltas} == deltas != {}
 
 
 def test_a_known_layer_without_its_end_is_written_again(making):

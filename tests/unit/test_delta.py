@@ -2,6 +2,7 @@
 
 import random
 import struct
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,7 +93,7 @@ def test_a_file_has_its_numbers_in_one_order_on_every_machine(sources, monkeypat
     raw = b"reprobuild delta 1\n" + struct.pack("<6Q", 1, 4, 4, 1, 5, 256) + b"head"
     assert b"".join(delta.encoded()) == raw
     with monkeypatch.context() as patch:
-        patch.setattr(deltas.sys, "byteorder", "little" if deltas.sys.byteorder == "big" else "big")
+        patch.setattr(sys, "byteorder", "little" if sys.byteorder == "big" else "big")
         assert b"".join(delta.encoded()) != raw
     assert b"".join(delta.encoded()) == raw  # what is kept is not turned round
 

@@ -11,6 +11,7 @@ from reprobuild import files
 from reprobuild.errors import BadInput, WriteFailed
 from reprobuild.files import (
     cache_root,
+    read_kept,
     read_text,
     remove_orphans,
     remove_tree,
@@ -405,3 +406,17 @@ def test_where_no_room_can_be_set_aside_nothing_happens(tmp_path):
     with (tmp_path / "file").open("wb") as stream, file_size_limit(1 << 20):
         reserve(stream.fileno(), 2 << 20)
         assert os.fstat(stream.fileno()).st_size == 0
+
+
+def test_what_was_kept_is_read_and_nothing_else_is(tmp_path, monkeypatch):
+    kept = tmp_path / "kept"
+    assert read_kept(kept) is None
+    kept.write_bytes(b"known")
+    assert read_kept(kept) == b"known"
+    monkeypatch.setattr(files, "KEPT_LIMIT", 4)
+    assert read_kept(kept) is None
+    monkeypatch.undo()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    for path in (tmp_path / "pipe", tmp_path / "endless", tmp_path):
+        assert read_kept(path) is None

@@ -141,12 +141,12 @@ def test_a_recorded_layer_is_written_again_without_its_nodes(tmp_path):
     assert recorder.delta
     assert len(bytes(recorder.delta.own)) < 80_000 < len(noise)
     again = io.BytesIO()
-    assert write_again(recorder.delta, wheels, again) == layer.descriptor.digest
+    assert write_again(recorder.delta, wheels, again, layer.descriptor.size) == layer.descriptor.digest
     assert again.getvalue() == data
     changed = bytearray(other.read_bytes())
     changed[1000] ^= 1
     other.write_bytes(changed)
-    assert write_again(recorder.delta, wheels, io.BytesIO()) != layer.descriptor.digest
+    assert write_again(recorder.delta, wheels, io.BytesIO(), layer.descriptor.size) != layer.descriptor.digest
 
 
 @pytest.mark.parametrize("compression", Compression)
@@ -454,7 +454,18 @@ def test_a_full_disk_is_the_same_error_for_a_known_layer():
     recorder.wrote(b"a layer")
     assert recorder.delta
     with Path("/dev/full").open("wb", buffering=0) as full, pytest.raises(WriteFailed, match="No space"):
-        write_again(recorder.delta, [], cast("BinaryIO", full))
+        write_again(recorder.delta, [], cast("BinaryIO", full), 7)
+
+
+@pytest.mark.parametrize("size", [6, 8])
+def test_a_known_layer_of_another_size_is_not_begun(size):
+    recorder = Recorder([])
+    recorder.wrote(b"a layer")
+    stream = io.BytesIO()
+    assert recorder.delta
+    with pytest.raises(BadInput, match="gives 7 bytes"):
+        write_again(recorder.delta, [], stream, size)
+    assert not stream.getvalue()
 
 
 def test_no_thread_is_left_behind(tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from reprobuild import files
+from reprobuild import files, memory
 from reprobuild.digest import Digest
 from reprobuild.errors import WriteFailed
 from reprobuild.oci import layer, memo
@@ -13,6 +13,7 @@ from reprobuild.oci.layer import Compression, Layer
 from reprobuild.oci.model import Descriptor
 
 LAYER = Layer(Descriptor(Compression.SPLICE.media_type, Digest.of_bytes(b"gz"), 7), Digest.of_bytes(b"tar"), 1024)
+DESCRIBED = {"layer": LAYER.descriptor.json(), "diffId": str(LAYER.diff_id), "tarSize": 1024}
 KEY = memo.layer_key(Compression.SPLICE, ["sha256:1", "/opt/venv"])
 
 
@@ -93,3 +94,11 @@ def test_a_cache_that_cannot_be_written_is_an_error(tmp_path):
     with pytest.raises(WriteFailed, match="layers"):
         memo.remember(KEY, LAYER)
     assert [path.name for path in Path(tmp_path).iterdir()] == ["layers"]
+
+
+@pytest.mark.parametrize(
+    "known", [[], 5, {"layer": {}}, {**DESCRIBED, "tarSize": float("inf")}, {**DESCRIBED, "diffId": 5}]
+)
+def test_what_is_no_layer_is_nothing_remembered(known):
+    memory.remember("layers", KEY, known)
+    assert memo.recall(KEY) is None

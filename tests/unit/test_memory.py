@@ -43,5 +43,13 @@ def test_what_was_remembered_of_something_else_is_not_taken():
 def test_a_folder_in_its_place_is_nothing_remembered():
     memory.place("things", KEY, "json").mkdir(parents=True)
     assert memory.recall("things", KEY) is None
-    with pytest.raises(WriteFailed):
+    with pytest.raises(WriteFailed) as refused:
         memory.remember("things", KEY, KNOWN)
+    assert refused.value.remedy == "Remove that folder: a file is kept there."
+
+
+@pytest.mark.parametrize("raw", [b"[" * 200_000, b"{"])
+def test_what_others_remembered_may_not_be_json(raw):
+    memory.remember("things", KEY, KNOWN)
+    memory.place("things", KEY, "json").write_bytes(memory._check(KEY, raw) + b"\n" + raw)
+    assert memory.recall("things", KEY) is None

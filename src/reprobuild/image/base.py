@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from reprobuild.digest import Digest, chunks_of
+from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, DigestMismatch
-from reprobuild.files import cache_root, write_atomically
+from reprobuild.files import cache_root, read_kept, write_atomically
 from reprobuild.oci.model import (
     DOCKER_LAYER,
     DOCUMENT_LIMIT,
@@ -124,7 +124,6 @@ def _kept(digest: Digest, ask: Callable[[], bytes], where: str) -> bytes:
 
 def _read(path: Path, digest: Digest) -> bytes | None:
     try:
-        with path.open("rb") as stream:
-            return b"".join(digest.check(chunks_of(stream), str(path)))
-    except (OSError, DigestMismatch):  # it is fetched again
+        return b"".join(digest.check([kept], str(path))) if (kept := read_kept(path)) is not None else None
+    except DigestMismatch:  # it is fetched again
         return None

@@ -9,7 +9,7 @@ from pathlib import Path
 from reprobuild import __version__, wheel
 from reprobuild.digest import Digest, canonical_json, chunks_of
 from reprobuild.errors import BadInput, DigestMismatch, WriteFailed
-from reprobuild.files import cache_root, scratch_folder, write_atomically
+from reprobuild.files import cache_root, read_kept, scratch_folder, write_atomically
 from reprobuild.index import Index
 from reprobuild.progress import SILENT, Observer
 from reprobuild.sandbox import USUAL, Surroundings
@@ -93,14 +93,14 @@ def _of_source(source: Source) -> Iterator[object]:
 def _recall(place: Path) -> Path | None:
     """The wheel that is kept at a place; None where there is none, or it is damaged."""
     try:
-        known = json.loads((place / "wheel.json").read_bytes())
+        known = json.loads(read_kept(place / "wheel.json") or b"")
         name, digest = str(known["name"]), Digest.parse(known["digest"])
-        if name != Path(name).name:
+        if name != Path(name).name or not (place / name).is_file():
             return None
         with (place / name).open("rb") as stream:
             for _ in digest.check(chunks_of(stream), name):
                 pass
-    except (OSError, ValueError, KeyError, TypeError, BadInput, DigestMismatch):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, BadInput, DigestMismatch):
         return None
     return place / name
 

@@ -65,39 +65,51 @@ class _Layers:
         if part.key is None or known is None or self._has(known):
             return known
         self._observer.step(f"writing the layer {part.title}")
-        delta = recall_delta(part.key)
+        if delta := recall_delta(part.key):
+            size = known.descriptor.size
+            same = self._is(known, lambda stream: write_again(delta, _wheels(part), stream, size))
+            return known if same else None
+        recorder = self._recorder(part)
 
-        def write(stream: BinaryIO) -> Digest:
-            if delta:
-                return write_again(delta, _wheels(part), stream)
-            return write_layer(part.nodes, stream, self._compression, diff_id=known.diff_id).descriptor.digest
+        def write(stream: BinaryIO) -> Digest | None:
+            made = write_layer(part.nodes, stream, self._compression, diff_id=known.diff_id, recorder=recorder)
+            return made.descriptor.digest if made.descriptor.size == known.descriptor.size else None
 
-        return known if self._is(known, write) else None
+        if not self._is(known, write):
+            return None
+        _remember_delta(part, recorder)
+        return known
 
     def make(self, part: Part) -> Layer:
         """A layer from its nodes."""
         self._observer.step(f"writing the layer {part.title}")
-        keep = part.key and self._compression is Compression.SPLICE
-        recorder = Recorder(_wheels(part)) if keep else None
+        recorder = self._recorder(part)
         with self._store.new_blob() as (stream, put):
             layer = write_layer(part.nodes, _leaving(stream), self._compression, recorder=recorder)
             put(layer.descriptor.digest)
         if part.key:
             remember(part.key, layer)
-        if part.key and recorder and (delta := recorder.delta):
-            remember_delta(part.key, delta)
+        _remember_delta(part, recorder)
         return layer
+
+    def _recorder(self, part: Part) -> Recorder | None:
+        return Recorder(_wheels(part)) if part.key and self._compression is Compression.SPLICE else None
 
     def _has(self, known: Layer) -> bool:
         return self._store.holds(known.descriptor) or self._is_there(known.descriptor)
 
-    def _is(self, known: Layer, write: Callable[[BinaryIO], Digest]) -> bool:
+    def _is(self, known: Layer, write: Callable[[BinaryIO], Digest | None]) -> bool:
         """Write a layer, and keep it if it is the one that is known."""
         with suppress(BadInput), self._store.new_blob(known.descriptor.size) as (stream, put):
             if write(_leaving(stream)) == known.descriptor.digest:
                 put(known.descriptor.digest)
                 return True
         return False
+
+
+def _remember_delta(part: Part, recorder: Recorder | None) -> None:
+    if part.key and recorder and (delta := recorder.delta):
+        remember_delta(part.key, delta)
 
 
 def _wheels(part: Part) -> list[Path]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from reprobuild.errors import BadInput
+from reprobuild.files import read_kept
 
 #: Bytes of its own that a layer may have; one with more holds content that isn't compressed, and is written anew.
 LIMIT = 32 << 20
@@ -42,10 +43,10 @@ class Delta:
     @classmethod
     def read(cls, path: Path) -> Self | None:
         """What was kept in a file; None where there is none, or it is damaged."""
+        data = memoryview(read_kept(path) or b"")
         try:
-            data = memoryview(path.read_bytes())
             steps, own = _COUNTS.unpack_from(data, len(_MAGIC))
-        except (OSError, struct.error):
+        except struct.error:
             return None
         start = len(_MAGIC) + _COUNTS.size
         end = start + 8 * _STEP * steps
@@ -58,6 +59,11 @@ class Delta:
         yield _MAGIC + _COUNTS.pack(len(self.steps) // _STEP, len(self.own))
         yield _little(self.steps).tobytes()
         yield bytes(self.own)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the layer."""
+        return len(self.own) + sum(self.steps[3::_STEP])
 
     def pieces(self, sources: Sequence[Path]) -> Iterator[memoryview]:
         """The layer, in pieces of :data:`_BUFFER` bytes but for the last; each is overwritten by the next.

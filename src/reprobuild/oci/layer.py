@@ -83,16 +83,19 @@ class Layer:
     tar_size: int
 
 
-def write_again(delta: Delta, sources: Sequence[Path], stream: BinaryIO) -> Digest:
+def write_again(delta: Delta, sources: Sequence[Path], stream: BinaryIO, size: int) -> Digest:
     """Write a spliced layer that was recorded; the digest of what came out, to be compared.
 
     Args:
         sources: the wheels, as the recorder had them.
+        size: bytes that it has to have.
 
     Raises:
-        BadInput: a wheel can't be read, or isn't the one it was.
+        BadInput: it has another size; a wheel can't be read, or isn't the one it was.
         WriteFailed: the stream can't be written to.
     """
+    if delta.size != size:
+        raise BadInput(f"What is remembered of a layer gives {delta.size} bytes, and it has {size}.")
     hasher = hashlib.sha256()
     for piece in delta.pieces(sources):
         hasher.update(piece)

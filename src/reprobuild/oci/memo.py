@@ -60,9 +60,9 @@ def recall(key: Digest) -> Layer | None:
         BadInput: this account has no place for a cache.
     """
     known = memory.recall(_KIND, key)
+    if known is None:
+        return None
     try:
-        return known and Layer(
-            Descriptor.read(known["layer"], str(key)), Digest.parse(known["diffId"]), int(known["tarSize"])
-        )
-    except (BadInput, KeyError, TypeError, ValueError):  # as a version that isn't this one wrote it
+        return Layer(Descriptor.read(known["layer"], str(key)), Digest.parse(known["diffId"]), int(known["tarSize"]))
+    except (BadInput, KeyError, TypeError, ValueError, AttributeError, OverflowError):  # another version wrote it
         return None
