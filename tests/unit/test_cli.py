@@ -34,9 +34,10 @@ PROGRAM = [sys.executable, "-m", "reprobuild"]
 @pytest.fixture(autouse=True)
 def _own_signals():
     """The command line sets handlers; these tests share the process."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.getsignal(number) for number in numbers]
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+    before, hook = [signal.getsignal(number) for number in numbers], sys.unraisablehook
     yield
+    sys.unraisablehook = hook
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)
 
@@ -210,6 +211,59 @@ def test_a_second_signal_does_not_break_off_the_cleaning_up(monkeypatch, run, nu
     monkeypatch.setattr(doctor, "examine", examine)
     assert run("doctor")[0] == 130
     assert cleaned
+
+
+def test_a_signal_that_arrives_in_a_callback_of_pythons_own_counts():
+    ended = run_alone("""
+class Dying:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+def examine():
+    Dying()
+    time.sleep(30)
+    print("nobody noticed")
+""")
+    assert (ended.returncode, ended.stdout) == (130, "")
+    assert ended.stderr.strip().startswith("error: interrupted")
+
+
+def test_other_errors_in_callbacks_are_told_as_ever(monkeypatch, run):
+    told: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+
+    class Dying:
+        def __del__(self):
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(doctor, "examine", lambda: [Dying()][1:])
+    assert run("doctor")[0] == 0
+    assert [each.exc_type for each in told] == [ZeroDivisionError]
+
+
+def test_a_signal_long_after_the_first_ends_a_cleaning_up_that_does_not_end():
+    ended = run_alone("""
+def examine():
+    try:
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.raise_signal(signal.SIGTERM)
+        print("not yet", flush=True)
+        app._PATIENCE = 0
+        time.sleep(0.01)
+        signal.raise_signal(signal.SIGTERM)
+        print("still here", flush=True)
+""")
+    assert (ended.returncode, ended.stdout) == (-signal.SIGTERM, "not yet\n")
+
+
+def run_alone(examine):
+    """`reprobuild doctor` as a process, which examines in some way."""
+    before = "import signal, sys, time\nfrom reprobuild import doctor\nfrom reprobuild.cli import app\n"
+    after = "doctor.examine = examine\nsys.argv = ['reprobuild', 'doctor']\napp.run()\n"
+    return subprocess.run(
+        [sys.executable, "-c", before + examine + after], capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def test_what_was_started_under_nohup_goes_on(monkeypatch, run):

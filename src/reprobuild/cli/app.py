@@ -7,6 +7,7 @@ import io
 import os
 import signal
 import sys
+import time
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
@@ -55,6 +56,8 @@ Exit codes are listed in docs/exit-codes.md. Shell completion: put
 
 
 _INTERRUPTING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: Seconds for cleaning up, after which one more of them ends the program.
+_PATIENCE = 10
 
 
 class _Lazy(click.Group):
@@ -100,7 +103,7 @@ def cli() -> None:
 
 def run() -> NoReturn:
     """Run the command line and leave with its exit code."""
-    _take_interruptions()
+    _Interruptions().take()
     sys.stdout, sys.stderr = _lasting(sys.stdout), _lasting(sys.stderr)
     streams = sys.stdout, sys.stderr
     try:
@@ -168,16 +171,39 @@ def _lasting(stream: TextIO) -> TextIO:
     return io.TextIOWrapper(raw, encoding=stream.encoding, errors=stream.errors, line_buffering=lines)
 
 
-def _take_interruptions() -> None:
-    for number in _INTERRUPTING:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, and shells for what runs in their background
-            signal.signal(number, _interrupt)
+class _Interruptions:
+    """What Ctrl-C and its like do: the first begins the cleaning up, which those that follow soon don't break off.
 
+    The first may arrive in a callback of Python's own, which drops every exception: it is raised again then. Should the
+    cleaning up itself never end, a later one ends the program at once.
+    """
 
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the signal module's signature
-    for each in _INTERRUPTING:  # a second one would break off the cleaning up
-        signal.signal(each, signal.SIG_IGN)
-    raise KeyboardInterrupt
+    def __init__(self) -> None:
+        self._since = 0.0
+        self._unraisable = sys.unraisablehook
+
+    def take(self) -> None:
+        """Be what is asked when a signal arrives."""
+        for number in _INTERRUPTING:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, and shells for what runs in their background
+                signal.signal(number, self._arrive)
+        sys.unraisablehook = self._dropped
+
+    def _arrive(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signal module's signature
+        if not self._since:
+            self._since = time.monotonic()
+            raise KeyboardInterrupt
+        if time.monotonic() - self._since > _PATIENCE:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    def _dropped(self, what: "sys.UnraisableHookArgs") -> None:
+        if self._since and issubclass(what.exc_type, KeyboardInterrupt):
+            self._since = 0.0
+            signal.signal(signal.SIGALRM, self._arrive)
+            signal.setitimer(signal.ITIMER_REAL, 0.01)  # not here: what is raised here would be dropped, too
+        else:
+            self._unraisable(what)
 
 
 def _tell_machines(error: ReprobuildError) -> None:
