@@ -257,13 +257,14 @@ class Index:
             raise IndexFailed(
                 f"No suitable file of {pin.name} {pin.version} whose hash is in the lock is offered for "
                 f"Python {interpreter.version} on {interpreter.platform}.",
-                "Run `reprobuild lock` if the release was replaced; check uv's index settings if it is private.",
+                f"Run `reprobuild lock --upgrade {pin.name}` if the release was replaced or the lock changed by hand; "
+                "check uv's index settings if it is private.",
             )
         if gone := self._gone(pin, unknown):
             raise IndexFailed(
                 f"The index lists {pin.name} {pin.version} without a file that has {gone[0]}, which is in the lock "
                 f"and might suit better than {names[best]}.",
-                "The file was deleted, or the hash is wrong: run `reprobuild lock`.",
+                f"The file was deleted, or the hash is wrong: run `reprobuild lock --upgrade {pin.name}`.",
             )
         return LockedFile(pin.name, str(pin.version), names[best], best)
 
@@ -505,5 +506,9 @@ def _why(error: Exception) -> str:
 
 
 def _checked(kept: Path, file: LockedFile) -> Iterable[bytes]:
-    with kept.open("rb") as stream:
+    try:
+        opened = kept.open("rb")
+    except OSError as error:
+        raise BadInput(f"{kept} can't be read: {error.strerror}.", "Remove it: it is fetched again.") from error
+    with opened as stream:
         yield from file.digest.check(chunks_of(stream), f"{file.filename} in the cache")

@@ -220,6 +220,43 @@ def test_a_change_of_the_app_changes_one_layer(
     assert not any("numpy" in each for each in paths)
 
 
+def test_a_lock_that_is_not_what_the_project_requires_is_refused(
+    digits: Path, reprobuild: Cli, git: Git, tmp_path: Path
+) -> None:
+    settings = digits / "pyproject.toml"
+    before = settings.read_text()
+    assert '"numpy>=2"' in before
+    image = f"oci:{tmp_path / 'image'}"
+    for wanted, problem in (('"numpy<2"', "numpy<2 is wanted, but "), ('"numpy>=2", "idna"', "idna is not in it")):
+        settings.write_text(before.replace('"numpy>=2"', wanted))
+        commit(git, digits)
+        refused = reprobuild("image", "inference", digits, "-o", image, code=ExitCode.LOCK_STALE)
+        assert problem in refused.stderr
+        assert "remedy: Run `reprobuild lock`" in refused.stderr
+        reprobuild("verify-image", image, "--project", digits, code=ExitCode.BAD_INPUT)  # it has no name
+    settings.write_text(
+        settings.read_text() + "\n[tool.uv]\noverride-dependencies = [\"idna; python_version < '3'\"]\n"
+    )
+    commit(git, digits)
+    told = reprobuild("image", "inference", digits, "-o", image).stderr
+    assert "note: `pip check` would complain in image inference. digits 1.0: idna is not in it" in " ".join(
+        told.split()
+    )
+
+
+def test_a_damaged_layer_is_not_the_same_as_a_sound_one(digits: Path, reprobuild: Cli, tmp_path: Path) -> None:
+    reprobuild("image", "inference", digits, "-o", f"oci:{tmp_path / 'image'}")
+    shutil.copytree(tmp_path / "image", tmp_path / "copy")
+    both = [f"oci:{tmp_path / name}" for name in ("image", "copy")]
+    reprobuild("diff", *both)
+    largest = max((tmp_path / "copy" / "blobs" / "sha256").iterdir(), key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[-100] ^= 1
+    largest.write_bytes(content)
+    for each in (both, both[::-1]):
+        assert largest.name in reprobuild("diff", *each, code=ExitCode.DIGEST_MISMATCH).stderr
+
+
 @pytest.mark.long
 def test_the_own_wheel_is_built_once_and_again_for_a_verdict(
     digits: Path, reprobuild: Cli, git: Git, tmp_path: Path, bubblewrap: None

@@ -94,6 +94,18 @@ def test_another_time_of_a_file_is_told(made):
     assert [(path, field) for path, field, *_ in told(verdict)] == [(("layer 0", "a"), "time")]
 
 
+def test_which_of_several_settings_differs_is_told_and_how(made):
+    def image(version, *more):
+        return made.image(tar_of(a=b"1"), config={"Env": ["PATH=" + "/x" * 60, f"VERSION={version}", *more]})
+
+    found = told(compare_images(image(1), image(2)))
+    assert found == [(("config",), "config.Env.1", "VERSION=1", "VERSION=2", Level.METADATA)]
+    ((_, field, left, right, _),) = told(compare_images(image(1), image(1, "MORE=1")))
+    assert field == "config.Env"
+    assert left != right
+    assert "MORE=1" in right
+
+
 def test_another_compression_of_the_same_layer(made):
     layer = tar_of(a=b"1")
     verdict = compare_images(made.image(layer), made.image(gzip.compress(layer), types=[GZIP]))
@@ -152,7 +164,7 @@ def test_what_the_config_and_the_manifest_say(made):
     right = made.image(layer, config={"Env": ["A=2"]}, annotations={"x": "2", "same": "1"})
     verdict = compare_images(left, right)
     assert told(verdict) == [
-        (("config",), "config.Env", "['A=1']", "['A=2']", Level.METADATA),
+        (("config",), "config.Env.0", "A=1", "A=2", Level.METADATA),
         (("config",), "config.User", "1000", "absent", Level.METADATA),
         (("manifest",), "x", "1", "2", Level.METADATA),
     ]

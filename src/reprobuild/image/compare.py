@@ -8,7 +8,7 @@ from typing import Any
 
 from reprobuild.compare import Findings, Verdict
 from reprobuild.contents import archive_differences
-from reprobuild.difference import Difference, Level
+from reprobuild.difference import Difference, Level, quoted_pair
 from reprobuild.image.store import NamedLayer, Readable
 from reprobuild.oci.model import Index, Json, document_of
 from reprobuild.oci.rootfs import open_layer
@@ -130,16 +130,24 @@ def value_differences(where: str, left: Any, right: Any) -> Iterator[Difference]
     if isinstance(left, Mapping) and isinstance(right, Mapping) and where.count(".") < _DEPTH:
         for key in sorted({*left, *right}):
             yield from value_differences(f"{where}.{key}", left.get(key), right.get(key))
+    elif _are_lists(left, right) and len(left) == len(right):
+        for number, (one, two) in enumerate(zip(left, right, strict=True)):
+            yield from value_differences(f"{where}.{number}", one, two)
     elif left != right:
         top, _, rest = where.partition(".")
-        yield Difference((top,), rest, _quoted(left), _quoted(right), level=Level.METADATA)
+        yield Difference((top,), rest, *_quoted(left, right), level=Level.METADATA)
+
+
+def _are_lists(*values: object) -> bool:
+    return all(isinstance(each, list) for each in values)
 
 
 def _history_differences(left: Json, right: Json) -> Iterator[Difference]:
     for key in _OF_LAYERS:
         if left.get(key) != right.get(key):
-            yield Difference(("config",), key, _quoted(left.get(key)), _quoted(right.get(key)), level=Level.METADATA)
+            yield Difference(("config",), key, *_quoted(left.get(key), right.get(key)), level=Level.METADATA)
 
 
-def _quoted(value: object) -> str:
-    return "absent" if value is None else str(value)[:_QUOTED]
+def _quoted(left: object, right: object) -> tuple[str, str]:
+    one, two = ("absent" if each is None else str(each) for each in (left, right))
+    return quoted_pair(one, two)

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reprobuild import process
-from reprobuild.errors import BadInput
+from reprobuild import process, project
+from reprobuild.errors import BadInput, LockStale
 from reprobuild.files import remove_orphans, scratch_folder, write_atomically
 from reprobuild.image import outputs as places
 from reprobuild.image.archive import Registries
@@ -96,6 +96,7 @@ def make(
         sandbox: the kind that the project's own wheel is built in.
 
     Raises:
+        LockStale: the lock lacks what the project requires.
         BadInput, …: as :func:`reprobuild.image.build.build` and the functions of ``outputs``. Nothing is tagged then.
     """
     _require_possible(to)
@@ -127,6 +128,7 @@ def make(
             sink = Sink(is_there, needed, to.need_base)
             asked = registries.origin, others.tree
             built = _built(definition, store, index, *asked, how=how, sink=sink, observer=observer)
+            _require_satisfied(built, definition, observer)
             for each in fetching:
                 each.result()
             done, moved = _bring(built, store, named, to, registries, observer)
@@ -176,8 +178,24 @@ def _why_not_assembled(definition: Definition, registry_of: Callable[[Reference]
     return ""
 
 
+def _require_satisfied(built: Built, definition: Definition, observer: Observer) -> None:
+    """The locked wheels are what the project's own requires; where uv was told to override that, it is only told."""
+    overridden = any(where == "tool.uv.override-dependencies" for where, _ in project.asked_for(definition.folder))
+    for environment in (each for image, _ in built.images for each in image.environments):
+        own = next((f"{each.listing.name} {each.listing.version}:" for each in environment.wheels if each.own), None)
+        for problem in environment.unmet:
+            if own and problem.startswith(own) and not overridden:
+                raise LockStale(
+                    f"The lock of image {definition.name} isn't what the project requires. {problem}.",
+                    "Run `reprobuild lock`, and commit what it writes.",
+                )
+            observer.warn(f"`pip check` would complain in image {definition.name}. {problem}")
+
+
 def _require_possible(to: Destinations) -> None:
     """What can't come to a good end isn't begun."""
+    if to.load:
+        places.require_docker()
     for output in to.outputs:
         if output.archived and output.path.is_dir():
             raise BadInput(f"{output.path} is a folder, where an archive is to be.", "Name a file.")

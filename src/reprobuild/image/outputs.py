@@ -118,6 +118,16 @@ def _write_archive(path: Path, store: Layout, top: Descriptor, annotations: Mapp
         ) from error
 
 
+def require_docker() -> None:
+    """Raise ToolMissing unless a Docker engine can be spoken with from here."""
+    try:
+        import docker  # noqa: F401, PLC0415 - an extra
+    except ImportError as error:
+        raise ToolMissing(
+            "There is no Docker SDK here.", "Install reprobuild[docker] instead of reprobuild."
+        ) from error
+
+
 def load(built: Built, store: Layout, name: str, observer: Observer = SILENT) -> None:
     """Give an image to the Docker engine that the environment names.
 
@@ -125,13 +135,10 @@ def load(built: Built, store: Layout, name: str, observer: Observer = SILENT) ->
         ToolMissing: there is no engine, or no SDK to speak with it.
         BuildFailed: it doesn't take the image.
     """
-    try:
-        import docker  # noqa: PLC0415 - an extra
-        from docker.errors import DockerException  # noqa: PLC0415
-    except ImportError as error:
-        raise ToolMissing(
-            "There is no Docker SDK here.", "Install reprobuild[docker] instead of reprobuild."
-        ) from error
+    require_docker()
+    import docker  # noqa: PLC0415 - an extra
+    from docker.errors import DockerException  # noqa: PLC0415
+
     reference = Reference.parse(name)
     named = str(reference) if reference.tag else f"{reference}:latest"
     observer.step(f"loading {named} into the Docker engine")

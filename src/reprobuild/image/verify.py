@@ -347,13 +347,19 @@ def compare_named(
 
     Raises:
         BadInput: there is no such image, or which platform is meant isn't clear.
+        DigestMismatch: a layer of one that seems to be the same as the other is damaged.
     """
     registries = Registries(plain_http)
     with scratch_folder(temporary(), "reprobuild-diff-") as scratch:
         for side in ("left", "right"):
             (scratch / side).mkdir()
-        ours = _one(find(left, registries.of, scratch / "left").images, platform, left)
-        theirs = _one(find(right, registries.of, scratch / "right").images, platform, right)
+        one, two = (find(text, registries.of, scratch / side) for text, side in ((left, "left"), (right, "right")))
+        ours, theirs = _one(one.images, platform, left), _one(two.images, platform, right)
+        if ours.manifest.raw == theirs.manifest.raw:  # a layer may be damaged in a layout all the same
+            for found, image in ((one, ours), (two, theirs)):
+                observer.step(f"checking the layers of {found.where}")
+                for layer in image.manifest.layers:
+                    found.place.holds(layer)
         return compare_images(ours, theirs, observer)
 
 
