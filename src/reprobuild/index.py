@@ -257,14 +257,14 @@ class Index:
             raise IndexFailed(
                 f"No suitable file of {pin.name} {pin.version} whose hash is in the lock is offered for "
                 f"Python {interpreter.version} on {interpreter.platform}.",
-                f"Run `reprobuild lock --upgrade {pin.name}` if the release was replaced or the lock changed by hand; "
+                "Run `reprobuild lock --upgrade` if the release was replaced or the lock changed by hand; "
                 "check uv's index settings if it is private.",
             )
         if gone := self._gone(pin, unknown):
             raise IndexFailed(
                 f"The index lists {pin.name} {pin.version} without a file that has {gone[0]}, which is in the lock "
                 f"and might suit better than {names[best]}.",
-                f"The file was deleted, or the hash is wrong: run `reprobuild lock --upgrade {pin.name}`.",
+                "The file was deleted, or the hash is wrong: run `reprobuild lock --upgrade`.",
             )
         return LockedFile(pin.name, str(pin.version), names[best], best)
 

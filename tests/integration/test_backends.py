@@ -156,11 +156,17 @@ def test_one_zeroed_hash_is_refused(backend_project: Path, name: str, reprobuild
     assert not (backend_project / "dist").exists()
 
 
-def test_a_committed_wrong_hash_is_refused(project: Projects, reprobuild: Cli) -> None:
+def test_a_committed_wrong_hash_is_refused_and_mended_by_what_is_advised(
+    project: Projects, reprobuild: Cli, git: Git
+) -> None:
     folder = project("wrong-hash")
     refused = reprobuild("wheel", cwd=folder, code=ExitCode.INDEX_FAILED)
-    assert "remedy: Run `reprobuild lock`" in refused.stderr
+    advised = re.search(r"remedy: Run `reprobuild (lock --upgrade)`", refused.stderr)
+    assert advised, refused.stderr
     assert not (folder / "dist").exists()
+    reprobuild(*advised[1].split(), cwd=folder)
+    git(folder, "commit", "-aqm", "lock again")
+    reprobuild("wheel", cwd=folder)
 
 
 def test_a_file_that_the_index_swapped_is_refused(
