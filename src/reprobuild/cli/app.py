@@ -120,6 +120,7 @@ def run() -> NoReturn:
             print_error("A pipe or a connection broke off.", "Try again.")
             code = ExitCode.WRITE_FAILED
     except (KeyboardInterrupt, click.Abort):
+        _Interruptions.end()
         print_error("interrupted; nothing was left half-written")
         code = ExitCode.INTERRUPTED
     except ReprobuildError as error:
@@ -188,6 +189,12 @@ class _Interruptions:
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, and shells for what runs in their background
                 signal.signal(number, self._arrive)
         sys.unraisablehook = self._dropped
+
+    @staticmethod
+    def end() -> None:
+        """Let nothing break off what is left to do: Python's own leaving."""
+        for number in _INTERRUPTING:
+            signal.signal(number, signal.SIG_IGN)
 
     def _arrive(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signal module's signature
         if not self._since:
