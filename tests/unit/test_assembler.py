@@ -747,7 +747,7 @@ def test_wheels_are_checked_where_nothing_else_proves_them(making):
 
 def test_a_known_environment_is_not_read(making, own, monkeypatch):
     """Nor where a step puts something beside it, or the own wheel has to get along with it."""
-    text = ENVIRONMENT + "WORKDIR /opt/work\nCOPY app.py /opt/\nCOPY app.py /opt/work/\n"
+    text = ENVIRONMENT + "WORKDIR /opt/place\nCOPY app.py /opt/\nCOPY app.py /opt/place/\n"
 
     def image(name, text=text):
         store = Layout(making.folder / name, create=True)
