@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -30,7 +31,7 @@ import pytest
 from reprobuild.sandbox import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
 
     from tests.index.server import Index
     from tests.osv.server import Osv
@@ -128,6 +129,19 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         if (folder / "engine.json").exists():
             _engine("down")
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, object, object]:
+    """Each test begins with signals as a terminal gives them, whatever its worker inherited or the last test left."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
+        signal.signal(number, signal.SIG_DFL)
+    hook = sys.unraisablehook
+    try:
+        return (yield)
+    finally:
+        sys.unraisablehook = hook
 
 
 @pytest.hookimpl(trylast=True)

@@ -31,17 +31,6 @@ from reprobuild.variations import USUAL_NAMES
 PROGRAM = [sys.executable, "-m", "reprobuild"]
 
 
-@pytest.fixture(autouse=True)
-def _own_signals():
-    """The command line sets handlers; these tests share the process."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
-    before, hook = [signal.getsignal(number) for number in numbers], sys.unraisablehook
-    yield
-    sys.unraisablehook = hook
-    for number, handler in zip(numbers, before, strict=True):
-        signal.signal(number, handler)
-
-
 @pytest.fixture
 def run(monkeypatch, capsys):
     """The command line within this process: its exit code, its output, its errors."""

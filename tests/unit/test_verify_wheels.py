@@ -22,7 +22,6 @@ LOCK = "same==1.0\nframed==1.0\nfolder @ file:///folder\n"
 def run(monkeypatch, capsys, tmp_path):
     """The command line within this process: its exit code, its output, its errors."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(app._Interruptions, "take", lambda _: None)
     (tmp_path / "requirements.txt").write_text(LOCK)
 
     def run_it(*arguments):
