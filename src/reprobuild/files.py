@@ -113,8 +113,11 @@ def read_kept(path: Path) -> bytes | None:
         return None
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, called: str = "") -> str:
     """A text file in UTF-8.
+
+    Args:
+        called: what messages call it, where its path would tell the reader nothing.
 
     Raises:
         BadInput: it can't be read or isn't UTF-8.
@@ -122,9 +125,9 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise BadInput(f"{path} is not UTF-8 text (byte {error.start}).", "Save it as UTF-8.") from error
+        raise BadInput(f"{called or path} is not UTF-8 text (byte {error.start}).", "Save it as UTF-8.") from error
     except OSError as error:
-        raise BadInput(f"{path} can't be read: {error.strerror}.") from error
+        raise BadInput(f"{called or path} can't be read: {error.strerror}.") from error
 
 
 def remove_tree(path: Path) -> None:

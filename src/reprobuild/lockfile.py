@@ -99,14 +99,17 @@ def holds(marker: Marker, markers: Mapping[str, str]) -> bool:
         raise BadInput("A marker is nested too deeply.", "Mend the requirement.") from error
 
 
-def read(path: Path) -> Lockfile:
+def read(path: Path, where: str = "") -> Lockfile:
     """Read a lock.
+
+    Args:
+        where: what messages call it, where its path would tell the reader nothing.
 
     Raises:
         BadInput: a line isn't an exact, hashed pin.
     """
     # Whoever hashes the file sees its bytes: line endings are not translated.
-    return replace(parse(read_text(path), str(path)), digest=Digest.of_file(path))
+    return replace(parse(read_text(path, where), where or str(path)), digest=Digest.of_file(path))
 
 
 def parse(text: str, where: str) -> Lockfile:
@@ -116,7 +119,7 @@ def parse(text: str, where: str) -> Lockfile:
         BadInput: a line isn't an exact, hashed pin.
     """
     found = _EXCLUDE_NEWER.search(text)
-    pins = tuple(_pin(content, where) for _, content in logical_lines(text))
+    pins = tuple(_pin(content, f"{where}, line {number}") for number, content in logical_lines(text))
     return Lockfile(Digest.of_bytes(text.encode()), pins, found.group(1) if found else "")
 
 

@@ -108,7 +108,7 @@ def inputs_of(
         raise DigestMismatch(f"{lock_path.name} in the source has {locked}, but the record names {recorded}.")
     python = interpreter.find(asked) if asked else _interpreter_of(record)
     files = tuple(sorted(locked_file(record, part) for part in record.dependencies("build-requirement")))
-    lock = lockfile.read(lock_path)
+    lock = lockfile.read(lock_path, f"{lock_path.name} of the source")
     _require_locked(files, lock, python, _remedy(record, python))
     inputs = Inputs(config, exported, files, locked, python)
     if isinstance(record, SdistRecord):

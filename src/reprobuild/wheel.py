@@ -182,7 +182,7 @@ def resolve(
             _LOCK_REMEDIES.get(exported.kind, "Run `reprobuild lock` in the project's folder."),
         )
     python_found = interpreter.find(python, config.root, config.requires_python, configured=config.python)
-    locked = lockfile.read(lock_path)
+    locked = lockfile.read(lock_path, f"{lock_path.name} of the source")
     require_satisfied(locked, config.build_requires, python_found, "pyproject.toml's [build-system]")
     observer.step("choosing the locked files")
     files = index.choose(locked.selected(python_found.markers).values(), python_found)

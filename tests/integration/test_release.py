@@ -37,7 +37,7 @@ class CustomBuildHook(BuildHookInterface):
     def initialize(self, version, build_data):
         Path(self.root, "src/reprobuild/stamp.txt").write_text(str(time.time_ns()))
 """
-NO_REGISTRY = "no answer: ConnectionError"
+NO_REGISTRY = "no answer: Connection refused"
 #: As OSV's database has them.
 ADVISORY = {
     "id": "GHSA-0000-test-0001",

@@ -83,6 +83,7 @@ def wheels(tmp_path):
         (["diff", "a", "b", "--accept", "everything"], "'everything' is not one of 'identical', 'container'"),
         (["lock", "numpy"], "'numpy': names go with --upgrade"),
         (["doctor", "extra"], "unexpected extra argument"),
+        (["image", "app", "--build-arg", "VERSION"], "'VERSION' is not NAME=VALUE"),
     ],
 )
 def test_a_mistake_on_the_command_line_ends_with_2_and_a_hint(run, arguments, says):

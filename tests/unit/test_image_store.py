@@ -154,6 +154,29 @@ def test_what_a_user_may_call_an_image(layout, image, tmp_path):
             find(text, never, tmp_path)
 
 
+def test_a_damaged_archive_is_called_what_the_user_calls_it(layout, image, tmp_path):
+    path, scratch = tmp_path / "image.tar", tmp_path / "scratch"
+    scratch.mkdir()
+    with path.open("wb") as stream:
+        write_archive(layout, image, {REF_NAME: "latest"}, stream)
+    whole = path.read_bytes()
+    config = Manifest.read(layout.read(image), "it").config
+    for damaged, says in (
+        (whole[:-20_000], f"{path} is damaged"),
+        (whole.replace(b'"manifests"', b'"Manifests"'), f"{path}/index.json"),
+        (whole.replace(layout.read(config), b" " * config.size), f"{path}/blobs/sha256/{config.digest.hex} has "),
+    ):
+        assert damaged != whole
+        path.write_bytes(damaged)
+        with pytest.raises((BadInput, DigestMismatch)) as caught:
+            find(str(path), never, scratch).images  # noqa: B018 - it is read then
+        assert caught.value.reason.startswith(says)
+    path.write_bytes(whole)
+    with pytest.raises(BadInput) as caught:
+        find(f"oci-archive:{path}:other", never, scratch)
+    assert caught.value.remedy == f"Name one: oci-archive:{path}:NAME."
+
+
 def test_the_record_beside_an_archive_is_about_it(layout, image, tmp_path):
     path = tmp_path / "image.tar"
     with path.open("wb") as stream:

@@ -116,7 +116,7 @@ def test_longer_hashes_are_read():
     ],
 )
 def test_anything_but_exact_hashed_pins_is_refused(line, why):
-    with pytest.raises(BadInput, match=f"constraints.txt: .*{why}") as caught:
+    with pytest.raises(BadInput, match=f"constraints.txt, line 2: .*{why}") as caught:
         parse(f"good==1 --hash={A}\n{line}\n", "constraints.txt")
     assert "reprobuild lock" in caught.value.remedy
 
@@ -124,6 +124,15 @@ def test_anything_but_exact_hashed_pins_is_refused(line, why):
 def test_a_lock_that_cannot_be_read_is_bad_input(tmp_path):
     with pytest.raises(BadInput, match="No such file"):
         read(tmp_path / "constraints.txt")
+
+
+@pytest.mark.parametrize(("content", "says"), [(b"nonsense", "the lock, line 1: "), (b"\xff", "the lock is not UTF-8")])
+def test_a_lock_in_a_temporary_folder_is_called_otherwise(tmp_path, content, says):
+    path = tmp_path / "constraints.txt"
+    path.write_bytes(content)
+    with pytest.raises(BadInput) as caught:
+        read(path, "the lock")
+    assert caught.value.reason.startswith(says)
 
 
 def test_markers_select_by_environment():
@@ -191,7 +200,7 @@ DIGITS = "9" * 5000
     [f"a==1.{DIGITS}", "a==1; " + "(" * 3000 + "os_name == 'x'" + ")" * 3000, f"a=={'x' * 5000}", f"a==1 --hash=x{A}"],
 )
 def test_what_no_pin_can_be_is_bad_input_in_few_words(pin):
-    with pytest.raises(BadInput, match=r"^constraints\.txt: 'a==") as caught:
+    with pytest.raises(BadInput, match=r"^constraints\.txt, line 1: 'a==") as caught:
         parse(f"{pin} --hash={A}\n", "constraints.txt")
     assert len(caught.value.reason) < 600
 

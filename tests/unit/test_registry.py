@@ -1,5 +1,6 @@
 import json
 import random
+import socket
 import ssl
 import subprocess
 import threading
@@ -710,9 +711,32 @@ def test_a_registry_with_the_api_needs_no_tag(full, registry):
 # --- the way there ---------------------------------------------------------------------------------
 
 
-def test_a_registry_that_is_not_there_is_an_error(served, naps, make_registry):
-    with pytest.raises(Dropped, match=r"127\.0\.0\.1:1/team/app: .*: no answer"):
+def test_a_registry_that_is_not_there_is_an_error(naps):
+    with pytest.raises(Dropped, match=r"127\.0\.0\.1:1/team/app: .*: no answer: Connection refused\."):
         Registry("127.0.0.1:1", sleep=naps.append).manifest("team/app", "v1")
+
+
+def test_a_registry_that_nobody_knows_is_told_from_one_that_refuses(monkeypatch, naps):
+    def unknown(*_args, **_more):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(Dropped, match=r"nowhere\.invalid/team/app: .*: no answer: Name or service not known\."):
+        Registry("nowhere.invalid", sleep=naps.append).manifest("team/app", "v1")
+
+
+def test_a_registry_that_says_nothing_is_told_from_one_that_refuses(naps):
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        host = f"127.0.0.1:{mute.getsockname()[1]}"
+        with pytest.raises(Dropped, match=r": no answer: timed out\."):
+            Registry(host, sleep=naps.append, silence=0.1).manifest("team/app", "v1")
+
+
+def test_a_proxy_that_is_not_there_is_named(monkeypatch, naps):
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:secret@127.0.0.1:1")
+    with pytest.raises(Dropped, match=r": no answer from the proxy: Connection refused\.") as caught:
+        Registry("registry.invalid", sleep=naps.append).manifest("team/app", "v1")
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("host", ["not a host", "a:b", "[::1"])

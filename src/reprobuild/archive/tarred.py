@@ -337,6 +337,7 @@ def extract_tar(
     order: Literal["sorted", "reversed"] = "sorted",
     own_modes: bool = False,
     size_limit: int = SIZE_LIMIT,
+    name: str = "the tar file",
 ) -> None:
     """Unpack a seekable tar, plain or compressed, into an empty folder.
 
@@ -345,12 +346,14 @@ def extract_tar(
     are to be the tar's own permissions. Times are those of the tar; a folder that the tar only implies
     gets the newest time in it.
 
+    Args:
+        name: what messages call it.
+
     Raises:
         BadInput: the tar is damaged, or a member would land outside; also by way of a link.
         WriteFailed: the folder isn't empty, or can't be written to.
     """
     kind = stream_kind(stream) or "tar"  # a tar with no members is all zeros
-    name = "the tar file"
     with refusing(name):
         archive = open_tar(stream, name, kind, size_limit)
         check_claims(archive, "portable", size_limit)

@@ -124,7 +124,7 @@ def image(
 def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise BadInput(f"--build-arg {text!r} is not NAME=VALUE.")
+        raise click.BadParameter(f"{text!r} is not NAME=VALUE.", param_hint="'--build-arg'")
     return name, value
 
 

@@ -171,7 +171,7 @@ def opened(own: OwnWheel, name: str, choices: Choices) -> Iterator[Definition]:
                 f"The source has no {DOCKERFILE.format(name=name)}.",
                 "Write it and commit it; every FROM gets a digest.",
             )
-        locked = lockfile.read(lock) if lock.is_file() else None
+        locked = lockfile.read(lock, f"{LOCK.format(name=name)} of the source") if lock.is_file() else None
         with process.workers(1) as pool:
             made = pool.submit(own.get) if settings.selection.project else None
             yield Definition(name, exported, folder, config, settings, dockerfile, locked, made, choices)

@@ -136,7 +136,7 @@ class InLayout:
     def path_of(self, descriptor: Descriptor) -> Path:
         if not self.layout.has(descriptor.digest):
             raise BadInput(
-                f"{self.layout.folder} lacks the layer {descriptor.digest}.", "Build it with -o oci:DIR, or pull it."
+                f"{self.layout.name} lacks the layer {descriptor.digest}.", "Build it with -o oci:DIR, or pull it."
             )
         return self.layout.path_of(descriptor.digest)
 
@@ -361,10 +361,10 @@ def find(text: str, registry_of: Callable[[Reference], Registry], scratch: Path)
         target.mkdir()
         try:
             with Path(path).open("rb") as stream:
-                extract_tar(stream, target)
+                extract_tar(stream, target, name=path)
         except OSError as error:
             raise BadInput(f"{path} can't be read: {error.strerror}.", "Name an archive of an image.") from error
-        layout = Layout(target)
+        layout = Layout(target, archive=path)
         return Found(text, InLayout(layout), layout.find(name), beside=Path(path))
     if kind == "oci" or os.path.isdir(path):  # noqa: PTH112
         layout = Layout(Path(path))

@@ -32,17 +32,22 @@ _INDEX_LIMIT = DOCUMENT_LIMIT
 class Layout:
     """A folder that is, or becomes, an OCI image layout.
 
+    Args:
+        archive: what it was unpacked from, which messages name instead.
+
     Raises:
         BadInput: there is a folder with other things in it.
         WriteFailed: it can't be made.
     """
 
-    def __init__(self, folder: Path, *, create: bool = False) -> None:
+    def __init__(self, folder: Path, *, create: bool = False, archive: str = "") -> None:
         self.folder = folder
+        self.name = archive or str(folder)
+        self._kind = "oci-archive" if archive else "oci"
         if create and not (folder / "oci-layout").exists():
             self._create()
         elif not (folder / "oci-layout").is_file():
-            raise BadInput(f"{folder} is not an OCI image layout: it has no oci-layout file.", "Name another folder.")
+            raise BadInput(f"{self.name} is not an OCI image layout: it has no oci-layout file.", "Name another one.")
 
     def _create(self) -> None:
         try:
@@ -118,14 +123,14 @@ class Layout:
         """
         path = self.path_of(descriptor.digest)
         try:
-            with _regular(path).open("rb") as stream:
+            with self._regular(path).open("rb") as stream:
                 if os.fstat(stream.fileno()).st_size != descriptor.size:
-                    raise BadInput(f"{path} does not have its {descriptor.size} bytes.", "Build it again.")
+                    raise BadInput(f"{self._told(path)} does not have its {descriptor.size} bytes.", "Build it again.")
                 stream.seek(offset)
-                whole = descriptor.digest.check(chunks_of(stream), str(path)) if not offset else chunks_of(stream)
-                yield from whole
+                pieces = chunks_of(stream)
+                yield from pieces if offset else descriptor.digest.check(pieces, self._told(path))
         except OSError as error:
-            raise BadInput(f"{self.folder} lacks the blob {descriptor.digest}.", "Fetch or build it again.") from error
+            raise BadInput(f"{self.name} lacks the blob {descriptor.digest}.", "Fetch or build it again.") from error
 
     def read(self, descriptor: Descriptor) -> bytes:
         """A manifest, index, config or statement, checked.
@@ -145,10 +150,10 @@ class Layout:
         """
         path = self.folder / "index.json"
         try:
-            with _regular(path).open("rb") as stream:
-                return Index.read(stream.read(_INDEX_LIMIT + 1), str(path))
+            with self._regular(path).open("rb") as stream:
+                return Index.read(stream.read(_INDEX_LIMIT + 1), self._told(path))
         except OSError as error:
-            raise BadInput(f"{path} can't be read: {error.strerror}.") from error
+            raise BadInput(f"{self._told(path)} can't be read: {error.strerror}.") from error
 
     def add(self, descriptor: Descriptor, name: str = "") -> None:
         """Say that something is in the layout, under a name or none; a name moves from what had it before."""
@@ -170,12 +175,10 @@ class Layout:
         if len({each.digest for each in found}) == 1:
             return found[0]
         if not images:
-            raise BadInput(
-                f"{self.folder} holds no image.", "A build that failed leaves such a folder: build it again."
-            )
+            raise BadInput(f"{self.name} holds no image.", "A build that failed leaves such a folder: build it again.")
         names = ", ".join(sorted({each.annotations.get(REF_NAME) or str(each.digest) for each in images}))
         what = f"no image {name!r}" if name else f"{len(found)} images"
-        raise BadInput(f"{self.folder} has {what}; it has {names}.", f"Name one: oci:{self.folder}:NAME.")
+        raise BadInput(f"{self.name} has {what}; it has {names}.", f"Name one: {self._kind}:{self.name}:NAME.")
 
     def referrers(self, digest: Digest, damaged: list[str] | None = None) -> tuple[Manifest, ...]:
         """The artifacts here that are about something: provenance, signatures and the like.
@@ -214,6 +217,16 @@ class Layout:
             yield
         finally:
             os.close(held)
+
+    def _told(self, path: Path) -> str:
+        """What messages call a file of the layout."""
+        return f"{self.name}/{path.relative_to(self.folder)}"
+
+    def _regular(self, path: Path) -> Path:
+        """To open a pipe is to wait for whoever may write to it."""
+        if path.exists() and not path.is_file():
+            raise BadInput(f"{self._told(path)} is not a file.", "Don't trust this layout.")
+        return path
 
 
 class Placer:
@@ -272,13 +285,6 @@ def reachable(layout: Layout, top: Descriptor, depth: int = 3) -> Sequence[Descr
         manifest = Manifest.read(raw, str(top.digest))
         found |= {each.digest: each for each in (manifest.config, *manifest.layers)}
     return tuple(found.values())
-
-
-def _regular(path: Path) -> Path:
-    """To open a pipe is to wait for whoever may write to it."""
-    if path.exists() and not path.is_file():
-        raise BadInput(f"{path} is not a file.", "Don't trust this layout.")
-    return path
 
 
 def _member(path: str, kind: bytes, mode: int, size: int = 0) -> tarfile.TarInfo:

@@ -313,8 +313,9 @@ class Transport:
                     f"{where}: the server's certificate is not trusted, or it doesn't speak TLS.",
                     "Name the authority's certificates in SSL_CERT_FILE, or ask for plain http if it has none.",
                 ) from error
+            whose = " from the proxy" if isinstance(error, requests.exceptions.ProxyError) else ""
             raise Dropped(
-                f"{where}: no answer: {type(error).__name__}.", "Check the registry's name, the network and the proxy."
+                f"{where}: no answer{whose}: {_said(error)}.", "Check the registry's name, the network and the proxy."
             ) from error
         except (OSError, ValueError) as error:  # also where SSL_CERT_FILE names nothing
             raise RegistryFailed(
@@ -388,6 +389,18 @@ def origin_of(url: str) -> tuple[str, str, int | None]:
         parts = urlsplit(url)
         return parts.scheme, parts.hostname or "", parts.port or {"https": 443, "http": 80}.get(parts.scheme)
     return "", "", None
+
+
+def _said(error: BaseException) -> str:
+    """What the system said when a connection failed, else the name of the library's error, whose text has the URL."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror
+        if isinstance(inner, TimeoutError):
+            return "timed out"
+        inner = inner.__cause__ or inner.__context__
+    return type(error).__name__
 
 
 def _check_busy(answer: Answer, where: str) -> None:
