@@ -203,6 +203,21 @@ def test_a_second_signal_does_not_break_off_the_cleaning_up(monkeypatch, run, nu
     assert cleaned
 
 
+def test_a_signal_while_the_command_line_is_imported_ends_it_without_a_traceback(monkeypatch, capsys):
+    class Interrupts:
+        def find_spec(self, name, *_):
+            if name == "reprobuild.cli.app":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "reprobuild.cli.app")
+    monkeypatch.setattr(sys, "meta_path", [Interrupts()])
+    monkeypatch.setattr(sys, "argv", ["reprobuild", "doctor"])
+    with pytest.raises(SystemExit) as left:
+        entry.main()
+    assert left.value.code == ExitCode.INTERRUPTED
+    assert capsys.readouterr().err.startswith("error: interrupted")
+
+
 def test_a_signal_that_arrives_in_a_callback_of_pythons_own_counts():
     ended = run_alone("""
 class Dying:

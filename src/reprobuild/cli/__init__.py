@@ -15,8 +15,11 @@ def main() -> NoReturn:
         with open(os.path.join(os.path.dirname(__file__), "help.txt"), encoding="utf-8") as text:  # noqa: PTH118, PTH120, PTH123
             _write(text.read())
         sys.exit(0)
-    from reprobuild.cli.app import run  # noqa: PLC0415 - the reason for this module
-
+    try:
+        from reprobuild.cli.app import run  # noqa: PLC0415 - the reason for this module
+    except KeyboardInterrupt:  # before there was anybody to take it
+        sys.stderr.write("error: interrupted; nothing was left half-written\n")
+        sys.exit(130)
     run()
 
 
