@@ -73,6 +73,7 @@ def test_what_a_registry_is_asked_for():
         "registry..example/a",
         "registry.example:/a",
         "registry.example:0/a",
+        "registry.example:65536/a",
         "registry.example:99999/a",
         "[::g]:1/a",
         "[::1/a",
@@ -88,6 +89,14 @@ def test_what_a_registry_is_asked_for():
 def test_anything_else_is_refused(text):
     with pytest.raises(BadInput):
         Reference.parse(text)
+
+
+def test_a_name_has_at_most_255_characters():
+    registry = "registry.example:65535"
+    fits = "a" * (254 - len(registry))
+    assert Reference.parse(f"{registry}/{fits}").repository == fits
+    with pytest.raises(BadInput, match="too long"):
+        Reference.parse(f"{registry}/{fits}a")
 
 
 def test_a_url_is_not_shown():

@@ -85,6 +85,13 @@ def test_another_manifest_than_was_promised_is_refused(full, registry, reference
         registry.manifest("team/app", reference)
 
 
+def test_a_digest_that_is_asked_for_counts_more_than_one_that_the_registry_names(full, registry):
+    other = Manifest.make(Descriptor.of(OCI_CONFIG, CONFIG), []).raw
+    full.answer("GET", "manifests", 200, other, Docker_Content_Digest=str(Digest.of_bytes(other)))
+    with pytest.raises(DigestMismatch, match="was promised"):
+        registry.manifest("team/app", str(MANIFEST.descriptor.digest))
+
+
 def test_a_truncated_manifest_is_asked_for_again(full, registry, naps):
     full.fail("GET", "manifests", cut_after=20)
     assert registry.manifest("team/app", "v1")[1] == MANIFEST.raw
@@ -198,6 +205,14 @@ def test_drops_are_forgotten_after_progress(full, registry):
         full.fail("GET", "blobs", cut_after=240_000)
     assert whole(registry) == DATA
     assert len(full.asked) == 13
+
+
+def test_progress_counts_only_once(full, registry):
+    full.fail("GET", "blobs", cut_after=1_200_000)
+    full.fail("GET", "blobs", cut_after=10, times=30)
+    with pytest.raises(Dropped):
+        whole(registry)
+    assert len(full.asked) == 6
 
 
 def test_a_server_that_drops_everything_is_left(full, registry, naps):
@@ -391,6 +406,25 @@ def test_a_circle_of_redirects_ends(full, registry):
     assert len(full.asked) < 10
 
 
+def test_what_is_written_is_not_asked_for_instead(full, registry):
+    full.answer("PUT", "manifests", 302, Location="/elsewhere")
+    with pytest.raises(RegistryFailed, match="answered 302 to PUT"):
+        registry.put_manifest("team/app", "v2", OCI_MANIFEST, MANIFEST.raw)
+    assert not full.asked_for("PUT", "elsewhere")
+
+
+def test_cookies_are_not_kept(full, registry):
+    full.answer("HEAD", "blobs", 200, Set_Cookie="session=s3cret; Path=/")
+    assert registry.has_blob("team/app", BLOB)
+    assert registry.has_blob("team/app", BLOB)
+    assert not any("Cookie" in each.headers for each in full.asked)
+
+
+def test_bytes_are_asked_for_as_they_are(full, registry):
+    assert whole(registry) == DATA
+    assert [each.headers["Accept-Encoding"] for each in full.asked] == ["identity"]
+
+
 # --- blobs that go ---------------------------------------------------------------------------------
 
 
@@ -429,6 +463,42 @@ def test_an_upload_is_taken_up_where_it_broke(served, registry, naps):
     assert ranges == [None, "1200000-2999999", "2000000-2999999"]
     assert len(served.asked_for("POST")) == 1
     assert len(naps) == 2
+
+
+def test_drops_of_an_upload_are_forgotten_after_progress(served, registry, naps):
+    served.fail("PATCH", "uploads", cut_body_after=350_000, times=8)
+    assert registry.put_blob("team/app", BLOB, chunks_from)
+    assert len(naps) == 8
+
+
+def test_an_upload_that_comes_no_further_is_left(served, registry):
+    served.fail("PATCH", "uploads", cut_body_after=1_200_000)
+    served.fail("PATCH", "uploads", cut_body_after=0, times=30)
+    with pytest.raises(Dropped):
+        registry.put_blob("team/app", BLOB, chunks_from)
+    assert len(served.asked_for("PATCH")) == 7
+
+
+def test_an_upload_that_arrived_is_not_sent_again(served, registry):
+    served.fail("PATCH", "uploads", lose_answer=True)
+    assert registry.put_blob("team/app", BLOB, chunks_from)
+    assert [len(served.asked_for(method)) for method in ("POST", "PATCH", "PUT")] == [1, 1, 1]
+
+
+def test_an_upload_goes_on_where_the_last_answer_says(served, registry):
+    place = "/v2/team/app/blobs/uploads/x?state="
+    served.answer("POST", "uploads", 202, Location=f"{place}1")
+    served.answer("PATCH", "uploads", 202, Location=f"{place}2")
+    served.answer("PUT", "uploads", 201)
+    assert registry.put_blob("team/app", BLOB, chunks_from)
+    (finished,) = served.asked_for("PUT")
+    assert finished.query["state"] == ["2"]
+
+
+def test_a_registry_may_take_its_time_to_finish(served, naps):
+    served.fail("PUT", "uploads", pause=0.6)
+    assert Registry(served.host, silence=0.3, sleep=naps.append).put_blob("team/app", BLOB, chunks_from)
+    assert naps == []
 
 
 @pytest.mark.parametrize("size", [1, 2, 1 << 16, (1 << 16) + 1])
@@ -481,6 +551,21 @@ def test_an_upload_that_the_registry_forgot_begins_again(served, registry, statu
     assert registry.put_blob("team/app", BLOB, chunks_from)
     assert served.blobs["team/app"] == {str(BLOB.digest): DATA}
     assert len(served.asked_for("POST")) == 2
+
+
+def test_an_upload_that_the_registry_forgot_half_way_begins_at_its_start(served):
+    naps = []
+
+    def nap(seconds):
+        naps.append(seconds)
+        if len(naps) == 2:
+            served.uploads.clear()
+
+    served.fail("PATCH", "uploads", cut_body_after=1_200_000)
+    served.fail("PATCH", "uploads", cut_body_after=100_000)
+    assert Registry(served.host, sleep=nap).put_blob("team/app", BLOB, chunks_from)
+    ranges = [each.headers.get("Content-Range") for each in served.asked_for("PATCH")]
+    assert ranges == [None, "1200000-2999999", None]
 
 
 def test_a_lost_answer_is_no_second_upload(served, registry):
@@ -641,6 +726,17 @@ def test_referrers_by_the_api(full, registry):
     index = Index.make([referrer(1).descriptor])
     full.answer("GET", "referrers", 200, index.raw)
     assert registry.referrers("team/app", MANIFEST.descriptor.digest) == index.manifests
+
+
+def test_a_registry_without_that_method_has_no_referrers_api(full, registry):
+    full.answer("GET", "referrers", 405)
+    assert registry.referrers("team/app", MANIFEST.descriptor.digest) == ()
+
+
+def test_a_list_that_may_not_be_read_is_not_taken_for_an_empty_one(full, registry):
+    full.answer("GET", "manifests/sha256-", 403)
+    with pytest.raises(Refused, match="403"):
+        registry.referrers("team/app", MANIFEST.descriptor.digest)
 
 
 def test_referrers_by_the_tag_that_stands_in(full, registry):

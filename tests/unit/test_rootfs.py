@@ -14,7 +14,7 @@ from reprobuild.archive import zstd as zstd_library
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, ToolMissing
 from reprobuild.oci import rootfs
-from reprobuild.oci.rootfs import merged, open_layer
+from reprobuild.oci.rootfs import laid_over, merged, open_layer
 
 zstd = zstd_library()
 
@@ -137,6 +137,13 @@ def test_a_layer_that_is_not_there_is_bad_input(tmp_path):
         pass
 
 
+def test_a_stream_is_read_from_its_start():
+    stream = io.BytesIO(gzip.compress(TAR))
+    stream.seek(100)
+    with open_layer(stream, name="the layer") as layer:
+        assert layer.entries == entries_of(TAR)
+
+
 def test_without_a_library_zstd_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "backports.zstd", None)
     monkeypatch.setitem(sys.modules, "compression.zstd", None)
@@ -195,6 +202,40 @@ def test_paths_go_through_links_of_lower_layers_and_stay_inside():
 
 def test_the_root_itself_may_be_an_entry():
     assert view([("./", None), ("a", b"")], [("./", None)]) == {"": 1, "a": 0}
+
+
+def test_names_come_in_the_order_of_a_walk():
+    found = root_of([("b", b""), ("a", None), ("a/c", b""), ("a/b", b"")], [("a.x", b"")])
+    assert list(found) == ["a", "a/b", "a/c", "a.x", "b"]
+
+
+def test_as_many_links_are_followed_as_by_linux():
+    chain = [("d", None), *((f"l{number}", f"-> {f'l{number - 1}' if number else 'd'}") for number in range(41))]
+    assert "d/a" in view(chain, [("l39/a", b"")])
+    with pytest.raises(BadInput, match="circle"):
+        root_of(chain, [("l40/a", b"")])
+
+
+def test_a_folder_has_no_hard_links():
+    with pytest.raises(BadInput, match="which is no file"):
+        root_of([("d", None), ("h", "=> d")])
+
+
+def laid(*layers):
+    return laid_over([entries_of(tar_of(*members)) for members in layers])
+
+
+def test_what_lies_below_is_hidden_where_a_folder_begins_anew():
+    assert laid([("d", None), ("d/.wh..wh..opq", b""), ("d/a", b"")]).hidden == {"d"}
+    assert laid([("d/.wh.a", b""), ("d/a", b"")]).hidden == set()
+    assert laid([("d", b"")], [("d", None), ("d/a", b"")]).hidden == {"d"}
+    assert laid([(".wh.d", b"")], [("d/a", b"")]).hidden == {"d"}
+    assert laid([(".wh.d", b"")], [("d", None), ("d/a", b"")]).hidden == {"d"}
+
+
+def test_a_folder_that_is_named_behind_what_is_in_it_is_late():
+    assert laid([("d/a", b""), ("d", None)]).late == {"d"}
+    assert laid([("d", None), ("d/a", b"")]).late == set()
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,11 @@ def test_refuses_a_platform_without_its_glibc(platform):
     refusal(Target, "3.12", "/usr/bin/python3", platform)
 
 
+@pytest.mark.parametrize("platform", ["x86_64-manylinux_2_5", "aarch64-manylinux_2_17"])
+def test_the_oldest_glibc_is_one(platform):
+    assert Target("3.12", "/usr/bin/python3", platform).tag_ranks
+
+
 @pytest.mark.parametrize(
     "path", ["", "/", "opt/venv", "/opt/../venv", "/opt/./venv", "/opt/venv/", "//venv", "/a b", "/a\nb", "/a/..", "/é"]
 )
