@@ -109,6 +109,18 @@ def test_older_files_have_urls(docker, key):
     assert user_for("registry.example:5000", "a") == "somebody"
 
 
+def test_of_two_urls_of_a_registry_the_first_counts(docker):
+    docker(auths={"https://a.example/v1/": login("first"), "https://a.example/v2/": login("second")})
+    assert user_for("a.example", "a") == "first"
+
+
+def test_a_password_may_be_padded(docker):
+    docker(auths={"a.example": login(password="s3cret\0\0")})
+    found = credentials_for("a.example", "a")
+    assert found is not None
+    assert found.password == "s3cret"
+
+
 def test_podman_has_credentials_for_parts(homes, monkeypatch):
     keys = {"registry.example": "all", "registry.example/team": "team", "registry.example/team/app": "app"}
     keep(homes / ".config/containers/auth.json", auths={key: login(user) for key, user in keys.items()})
@@ -321,6 +333,16 @@ def test_identity_tokens_are_posted(served, registry, docker):
     assert fields["refresh_token"] == ["s3cret"]
     assert fields["scope"] == ["repository:team/app:pull repository:real/name:pull"]
     assert "s3cret" not in asked.path
+
+
+def test_no_password_goes_with_an_identity_token(served, registry, docker):
+    docker(auths={served.host: {**login(), "identitytoken": "s3cret"}})
+    wants_token(served)
+    served.tokens = {"Bearer one": ""}
+    served.answer("POST", "^/token", 200, b'{"access_token": "one"}')
+    assert registry.has_blob("team/app", BLOB)
+    (asked,) = served.asked_for("POST", "^/token")
+    assert "Authorization" not in asked.headers
 
 
 def test_a_posted_token_does_not_follow_a_redirect(served, registry, docker, make_registry):

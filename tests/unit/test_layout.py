@@ -11,7 +11,7 @@ from reprobuild.archive import extract_tar
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, DigestMismatch, WriteFailed
 from reprobuild.oci.layout import REF_NAME, Layout, reachable, write_archive
-from reprobuild.oci.model import OCI_CONFIG, OCI_EMPTY, OCI_LAYER, Descriptor, Index, Manifest, Platform
+from reprobuild.oci.model import DOCUMENT_LIMIT, OCI_CONFIG, OCI_EMPTY, OCI_LAYER, Descriptor, Index, Manifest, Platform
 
 LAYER = b"the bytes of a layer"
 CONFIG = json.dumps({"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": []}}).encode()
@@ -59,6 +59,22 @@ def test_a_name_moves(layout):
     assert len(layout.index().manifests) == 3
 
 
+def test_an_image_may_have_several_names(layout):
+    image = an_image(layout)
+    layout.add(image, "a")
+    layout.add(layout.find("a"), "b")
+    assert layout.find().digest == image.digest
+    layout.add(layout.find("a"))
+    assert [each.annotations.get(REF_NAME) for each in layout.index().manifests] == ["a", "b", None]
+
+
+def test_a_folder_that_lost_its_mark_keeps_its_images(layout):
+    image = an_image(layout)
+    layout.add(image, "a")
+    (layout.folder / "oci-layout").unlink()
+    assert Layout(layout.folder, create=True).find("a").digest == image.digest
+
+
 @pytest.mark.parametrize("name", ["", "c"])
 def test_which_image_is_meant_must_be_said(layout, name):
     layout.add(an_image(layout), "a")
@@ -97,6 +113,44 @@ def test_a_new_blob_appears_whole_or_not_at_all(layout):
     assert [path for path in (layout.folder / "blobs").rglob("*") if path.is_file()] == []
     write(layout, lambda place: place(digest))
     assert b"".join(layout.chunks(Descriptor.of(OCI_LAYER, LAYER))) == LAYER
+
+
+def test_a_new_blob_is_whole_as_soon_as_it_has_its_place(layout):
+    seen = []
+
+    def finish(place):
+        place(Digest.of_bytes(LAYER))
+        seen.append(layout.path_of(Digest.of_bytes(LAYER)).read_bytes())
+
+    write(layout, finish)
+    assert seen == [LAYER]
+
+
+def test_a_blob_that_lost_its_end_is_not_held(layout):
+    kept = Descriptor.of(OCI_LAYER, LAYER)
+    assert not layout.holds(kept)
+    layout.put(kept.digest, [LAYER])
+    assert layout.holds(kept)
+    layout.path_of(kept.digest).write_bytes(LAYER[:-1])
+    assert layout.has(kept.digest)
+    assert not layout.holds(kept)
+
+
+def test_what_is_no_file_is_not_opened(layout):
+    kept = Descriptor.of(OCI_LAYER, LAYER)
+    layout.path_of(kept.digest).mkdir(parents=True)
+    with pytest.raises(BadInput, match=f"{kept.digest.hex} is not a file"):
+        list(layout.chunks(kept))
+    (layout.folder / "index.json").unlink()
+    (layout.folder / "index.json").mkdir()
+    with pytest.raises(BadInput, match=r"index\.json is not a file"):
+        layout.index()
+
+
+def test_what_is_too_large_for_a_document_is_not_read(layout):
+    layout.put(Digest.of_bytes(LAYER), [LAYER])
+    with pytest.raises(BadInput, match="too many for a"):
+        layout.read(Descriptor(OCI_CONFIG, Digest.of_bytes(LAYER), DOCUMENT_LIMIT + 1))
 
 
 def test_damage_is_found_when_it_is_read(layout):
@@ -151,6 +205,16 @@ def test_an_archive_is_the_same_whenever_and_wherever_it_is_made(tmp_path):
     extract_tar(io.BytesIO(archives[0]), tmp_path / "out")
     assert Layout(tmp_path / "out").find("latest").digest == Layout(tmp_path / "one").find("latest").digest
     assert len(reachable(Layout(tmp_path / "out"), Layout(tmp_path / "out").find())) == 3
+
+
+def test_blobs_of_an_archive_stand_in_the_order_of_their_digests(layout):
+    image = an_image(layout)
+    out = io.BytesIO()
+    write_archive(layout, image, {}, out)
+    with tarfile.open(fileobj=io.BytesIO(out.getvalue())) as tar:
+        names = [each.name for each in tar if each.isfile() and each.name.startswith("blobs/")]
+    assert len(names) == 3
+    assert names == sorted(names)
 
 
 def test_all_platforms_of_an_index_are_reached(layout):

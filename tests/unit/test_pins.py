@@ -46,6 +46,10 @@ def at(name):
         (f"ARG V=1\nFROM a:$V@{OLD}", f"ARG V=1\nFROM a:$V{at('a:1')}"),
         (f'ARG B="a:1@{OLD}"\nFROM $B\nFROM $B', f'ARG B="a:1{at("a:1")}"\nFROM $B\nFROM $B'),
         (
+            f"ARG T=1\n# was a:1@{OLD}\nARG B=a:1@{OLD}\nFROM \\\n# a:1@{OLD}\n a:1@{OLD}\nFROM $B",
+            f"ARG T=1\n# was a:1@{OLD}\nARG B=a:1{at('a:1')}\nFROM \\\n# a:1@{OLD}\n a:1{at('a:1')}\nFROM $B",
+        ),
+        (
             "FROM scratch\nCOPY --link --from=a:1 --chown=1 x y",
             f"FROM scratch\nCOPY --link --from=a:1{at('a:1')} --chown=1 x y",
         ),
@@ -145,6 +149,12 @@ def test_each_image_with_a_dockerfile_is_pinned_and_each_tag_asked_for_once(conf
 def test_a_dockerfile_that_is_not_text_is_refused(config):
     (config.root / "images/two/Dockerfile").write_bytes(b"FROM \xff\n")
     with pytest.raises(BadInput, match="images/two/Dockerfile is not UTF-8"):
+        pins.pinned(config, digest_of)
+
+
+def test_a_dockerfile_that_is_too_large_is_refused(config, monkeypatch):
+    monkeypatch.setattr(pins, "TEXT_LIMIT", 10)
+    with pytest.raises(BadInput, match="is too large for a Dockerfile"):
         pins.pinned(config, digest_of)
 
 

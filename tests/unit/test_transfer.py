@@ -1,3 +1,4 @@
+import hashlib
 import json
 import random
 import threading
@@ -259,6 +260,32 @@ def test_indexes_without_end_are_refused(store, remote):
         copy_image(Local(store), remote, root)
     with pytest.raises(BadInput, match="deep"):
         transfer.choose(Local(store), nested(store), Platform("linux", "amd64"), "it")
+
+
+def test_a_few_indexes_may_lie_in_each_other(store, remote):
+    root = IMAGE.root
+    IMAGE.fill(store)
+    for _ in range(4):
+        copy_image(Local(store), remote, root)
+        index = Index.make([root])
+        store.content[index.descriptor.digest] = index.raw
+        root = index.descriptor
+    with pytest.raises(BadInput, match="more than 4 indexes deep"):
+        copy_image(Local(store), remote, root)
+
+
+def test_a_manifest_that_is_named_twice_is_read_once(served, remote):
+    IMAGE.fill_registry(served, "team/app")
+    both = Index.make([IMAGE.root, IMAGE.root])
+    served.hold_manifest("team/app", OCI_INDEX, both.raw)
+    copy_image(remote, Local(MemoryStore()), both.descriptor)
+    assert len(served.asked_for("GET", f"manifests/{IMAGE.root.digest}")) == 1
+
+
+def test_what_is_asked_for_by_another_kind_of_digest_keeps_it(served, remote):
+    name = f"sha512:{hashlib.sha512(IMAGE.index.raw).hexdigest()}"
+    served.hold_manifest("team/app", OCI_INDEX, IMAGE.index.raw, name)
+    assert str(remote.describe(name).digest) == name
 
 
 def nested(store):
