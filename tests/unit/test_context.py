@@ -250,3 +250,16 @@ def test_the_order_is_that_of_the_paths():
     found = placed(Nodes({path: text(path) for path in paths}), "", to="/")
     assert names(found) == ["B", "a", "a/a", "a/a/z", "a/b", "a-b", "a-b/c", "a.b"]
     assert found.parents == ()
+
+
+def test_a_folder_that_would_be_read_as_a_removal_is_refused():
+    with pytest.raises(BadInput, match="removal"):
+        placed(Nodes({"a": text("a")}), "a", to="/.wh.x/")
+
+
+def test_as_many_links_are_followed_as_by_buildkit():
+    links = {f"l{n}": Node(f"l{n}", "symlink", 0o777, EPOCH, target=f"l{n - 1}" if n else "a") for n in range(256)}
+    tree = Nodes({"a": text("a"), **links})
+    assert names(placed(tree, "l254")) == ["x/l254"]
+    with pytest.raises(BadInput, match="too many others"):
+        placed(tree, "l255")

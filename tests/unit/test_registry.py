@@ -496,7 +496,11 @@ def test_an_upload_goes_on_where_the_last_answer_says(served, registry):
 
 
 def test_a_registry_may_take_its_time_to_finish(served, naps):
-    served.fail("PUT", "uploads", pause=0.6)
+    def late(body):
+        time.sleep(0.6)
+        return body
+
+    served.fail("PUT", "uploads", alter=late)
     assert Registry(served.host, silence=0.3, sleep=naps.append).put_blob("team/app", BLOB, chunks_from)
     assert naps == []
 

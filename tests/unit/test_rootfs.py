@@ -236,6 +236,7 @@ def test_what_lies_below_is_hidden_where_a_folder_begins_anew():
 def test_a_folder_that_is_named_behind_what_is_in_it_is_late():
     assert laid([("d/a", b""), ("d", None)]).late == {"d"}
     assert laid([("d", None), ("d/a", b"")]).late == set()
+    assert laid([("d/.wh..wh..opq", b""), ("d", None)]).late == set()
 
 
 @pytest.mark.parametrize(
