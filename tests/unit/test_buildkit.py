@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from reprobuild.cli.image import image as image_command
 from reprobuild.digest import canonical_json
-from reprobuild.errors import BadInput, BuildFailed, DigestMismatch, LockStale, ToolMissing
+from reprobuild.errors import BadInput, BuildFailed, DigestMismatch, ExitCode, LockStale, ToolMissing
 from reprobuild.image import engine as engines
 from reprobuild.image.build import Choices
 from reprobuild.image.buildkit import settle
@@ -298,6 +298,7 @@ def test_the_assembler_builds_what_runs_nothing(docker, project):
     ],
 )
 def test_buildkit_builds_what_the_assembler_can_not(docker, project, step, why):
+    docker.says(build={"symbols": True})
     told = Told()
     made = built(project(f"FROM scratch\n{step}\n"), observer=told)
     assert made.built.engine == "buildkit"
@@ -605,6 +606,20 @@ def test_blobs_are_what_their_digests_say(docker, project, tmp_path, script, com
     with pytest.raises(DigestMismatch):
         built(project(RAN))
     assert Layout(tmp_path / "out").index().manifests == ()
+
+
+@pytest.mark.parametrize("frontend", ["", f"docker/dockerfile@sha256:{'0' * 64}"])
+def test_symbols_for_modes_are_for_engines_that_know_them(docker, project, reprobuild, tmp_path, frontend):
+    syntax = f"# syntax={frontend}\n" if frontend else ""
+    folder = project(f"{syntax}FROM scratch\nCOPY --chmod=u=rwX,go= app.py /\n")
+    command = ("image", "app", folder, "-o", f"oci:{tmp_path / 'out'}", "--platform", "linux/amd64")
+    refused = reprobuild(*command, code=ExitCode.BAD_INPUT)
+    assert "Dockerfile:" in refused.stderr
+    assert "ignores --chmod=u=rwX,go=." in refused.stderr
+    assert docker.builds == []
+    docker.says(build={"symbols": True})
+    reprobuild(*command)
+    assert len(docker.builds) == 1
 
 
 def test_ctrl_c_ends_the_build(docker, project, tmp_path):

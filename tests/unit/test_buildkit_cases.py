@@ -28,7 +28,7 @@ REFUSED = {
     "several-noslash": "Several files",
     "heredoc-noslash2": "Several files",
     "chmod-bad": "octal",
-    "chmod-sym": "octal",
+    "chmod-sym": "can't be assembled",
     "chmod-9": "octal",
     "chown-colon": "/etc/passwd",
     "chown-trail": "/etc/group",

@@ -5,6 +5,7 @@ import pytest
 
 from reprobuild.errors import BadInput, LockStale
 from reprobuild.image import dockerfile as dockerfiles
+from reprobuild.image.dockerfile import NeedsBuildKit
 from reprobuild.image.resolve import resolve
 from reprobuild.image.stages import BaseImage, Copy, Folder
 from reprobuild.oci.model import ImageConfig, Platform
@@ -107,6 +108,9 @@ def test_only_what_the_target_needs_is_looked_at():
         ("", BadInput, "has no FROM"),
         ("ENV A=1\nFROM scratch\n", BadInput, ":1: ENV stands before"),
         ("FROM scratch\nNOPE x\n", BadInput, ":2: unknown instruction: NOPE"),
+        ("FROM scratch\nCOPY --chmod=9x a /x\n", BadInput, ":2: --chmod=9x is no octal number"),
+        ("FROM scratch\nCOPY --chmod=u+q a /x\n", BadInput, r":2: --chmod=u\+q is no octal number"),
+        ("FROM scratch\nCOPY --chmod=a=rX,u+w,g=u a /x\n", NeedsBuildKit, ":2: .*--engine buildkit"),
         ("FROM scratch\nCOPY <<EOF /x\nend\n", BadInput, ":2: unterminated heredoc"),
         ("FROM scratch\nCMD " + "[" * 100_000, BadInput, "nested too deeply"),
         ("FROM scratch\nENV A=" + "${A:-" * 5000 + "}" * 5000, BadInput, ":2: "),

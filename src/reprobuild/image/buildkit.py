@@ -29,7 +29,7 @@ from reprobuild.image.base import Base, Documents
 from reprobuild.image.build import Definition, Sink, described, looking_up, record_of, together
 from reprobuild.image.built import Built, Image
 from reprobuild.image.dockerfile import frontend_of
-from reprobuild.image.engine import Engine, common_arguments
+from reprobuild.image.engine import Engine, common_arguments, has_symbolic_modes
 from reprobuild.image.environment import Environment
 from reprobuild.image.stages import ENVIRONMENT, PACKAGES, PINNED, BaseImage, Copy, ImageSpec, Run, StageSpec
 from reprobuild.image.store import InLayout, images_of
@@ -89,7 +89,7 @@ def build(
             folder = scratch / str(number)
             folder.mkdir()
             spec = definition.resolved(platform, lambda image: base_of(image).config, lenient=True)
-            _require_possible(definition, spec, engine)
+            _require_possible(definition, spec, engine, frontend)
             _warn(definition, spec, base_of, observer)
             found = _environment(definition, spec, platform, base_of, index, observer)
             contexts = {}
@@ -148,7 +148,14 @@ def _frontend(definition: Definition) -> str:
     return named or _BUILT_IN
 
 
-def _require_possible(definition: Definition, spec: ImageSpec, engine: Engine) -> None:
+def _require_possible(definition: Definition, spec: ImageSpec, engine: Engine, frontend: str) -> None:
+    copies = (step for stage in spec.stages for step in stage.steps if isinstance(step, Copy))
+    symbolic = next((step for step in copies if step.symbols), None)
+    if symbolic and not has_symbolic_modes(engine, "" if frontend == _BUILT_IN else frontend):
+        raise BadInput(
+            f"{definition.where}:{symbolic.line}: {engine} ignores --chmod={shown(symbolic.symbols)}.",
+            "Write the mode as an octal number, or take BuildKit 0.20 or newer.",
+        )
     for stage in spec.stages:
         runs = [step for step in stage.steps if isinstance(step, Run)]
         if runs and not engine.runs(stage.platform):
@@ -370,7 +377,7 @@ def _taken(
     image, base = built[0], _base_under(spec, len(spec.stages) - 1, base_of)
     below = {layer.digest for layer in base.layers} if base else set()
     for each in image.manifest.layers:
-        if each.digest not in below or (keeps_base and not store.holds(each)):
+        if each.digest not in below or (keeps_base and not store.is_sound(each)):
             store.put(each.digest, layout.chunks(each))
     if len(image.config.diff_ids) != len(image.manifest.layers):
         raise BuildFailed("BuildKit's config tells of other layers than its manifest.", "Name another builder.")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from reprobuild import process
+from reprobuild.archive import Entry
 from reprobuild.errors import ReprobuildError, ToolMissing, redacted, shown
 from reprobuild.files import scratch_folder
 from reprobuild.image.store import InLayout, images_of
@@ -215,36 +216,56 @@ def _try_out(engine: Engine) -> None:
     Raises:
         ToolMissing: the export isn't possible, or the file kept its time.
     """
-    with scratch_folder(Path(tempfile.gettempdir()), "reprobuild-probe-") as scratch:
-        context, out = scratch / "context", scratch / "out"
-        context.mkdir()
-        (context / "Dockerfile").write_text("FROM scratch\nCOPY probe /\n", encoding="utf-8")
-        (context / "probe").write_bytes(b"")
-        os.utime(context / "probe", (2 * _EPOCH, 2 * _EPOCH))
-        try:
-            engine.buildx(*common_arguments(_EPOCH, out), context, timeout=_SECONDS)
-            (image,) = images_of(InLayout(Layout(out)), Layout(out).find(), "the trial image")
-            with open_layer(image.blob(image.manifest.layers[-1]), name="the trial image") as layer:
-                times = {entry.name: entry.seconds for entry in layer.entries}
-        except process.ToolFailed as error:
-            reason = error.output.strip().splitlines()[-1:] or ["it said nothing"]
-            if f"docker --context={engine.builder} buildx" in reason[0]:
-                raise ToolMissing(
-                    f"{engine.builder} is no builder of its own: {redacted(shown(reason[0]))}",
-                    f"It is a context of Docker: DOCKER_CONTEXT={engine.builder} without DOCKER_HOST and --builder.",
-                ) from error
+    try:
+        probe = _built_probe(engine, "FROM scratch\nCOPY probe /\n")
+    except process.ToolFailed as error:
+        reason = error.output.strip().splitlines()[-1:] or ["it said nothing"]
+        if f"docker --context={engine.builder} buildx" in reason[0]:
             raise ToolMissing(
-                f"{str(engine).capitalize()} can't export an OCI image: {redacted(shown(reason[0]))}",
-                f"{_GET_DOCKER} {_GET_STORE}",
+                f"{engine.builder} is no builder of its own: {redacted(shown(reason[0]))}",
+                f"It is a context of Docker: DOCKER_CONTEXT={engine.builder} without DOCKER_HOST and --builder.",
             ) from error
-        except (ReprobuildError, ValueError, IndexError) as error:
-            raise ToolMissing(f"{str(engine).capitalize()} exports no OCI image: {error}", _GET_DOCKER) from error
-    if times.get("probe") != _EPOCH:
+        raise ToolMissing(
+            f"{str(engine).capitalize()} can't export an OCI image: {redacted(shown(reason[0]))}",
+            f"{_GET_DOCKER} {_GET_STORE}",
+        ) from error
+    except (ReprobuildError, ValueError, IndexError) as error:
+        raise ToolMissing(f"{str(engine).capitalize()} exports no OCI image: {error}", _GET_DOCKER) from error
+    if probe is None or probe.seconds != _EPOCH:
         raise ToolMissing(
             f"{str(engine).capitalize()} ignores rewrite-timestamp: images would hold the time of the build. "
             "It takes BuildKit 0.13 or newer, which Docker has from 26 on.",
             _GET_DOCKER,
         )
+
+
+def has_symbolic_modes(engine: Engine, frontend: str = "") -> bool:
+    """Whether ``--chmod=u=rw`` does something, which Dockerfiles before 1.14 ignore without a word.
+
+    Args:
+        frontend: the image that reads the Dockerfile; empty for the engine's own.
+    """
+    syntax = f"# syntax={frontend}\n" if frontend else ""
+    try:
+        probe = _built_probe(engine, f"{syntax}FROM scratch\nCOPY --chmod=u=rw,go= probe /\n")
+    except process.ToolFailed:
+        return False
+    return probe is not None and probe.mode == 0o600
+
+
+def _built_probe(engine: Engine, dockerfile: str) -> Entry | None:
+    """An empty file that is newer than the epoch, in an image that an engine exports; None where it isn't in it."""
+    with scratch_folder(Path(tempfile.gettempdir()), "reprobuild-probe-") as scratch:
+        context, out = scratch / "context", scratch / "out"
+        context.mkdir()
+        (context / "Dockerfile").write_text(dockerfile, encoding="utf-8")
+        (context / "probe").write_bytes(b"")
+        (context / "probe").chmod(0o644)
+        os.utime(context / "probe", (2 * _EPOCH, 2 * _EPOCH))
+        engine.buildx(*common_arguments(_EPOCH, out), context, timeout=_SECONDS)
+        (image,) = images_of(InLayout(Layout(out)), Layout(out).find(), "the trial image")
+        with open_layer(image.blob(image.manifest.layers[-1]), name="the trial image") as layer:
+            return next((entry for entry in layer.entries if entry.name == "probe"), None)
 
 
 def common_arguments(epoch: int, out: Path, compression: str = "gzip") -> list[str]:

@@ -26,6 +26,9 @@ _NANOSECONDS["h"] = 3600 * 10**9
 _SIGNALS = {each.name.removeprefix("SIG") for each in signal.Signals} | {f"RTMIN+{n}" for n in range(1, 16)}
 _SIGNALS |= {f"RTMAX-{n}" for n in range(1, 15)}
 #: Build arguments that need no ARG: each of BuildKit's own that a build without RUN has no use for.
+_CHANGE = r"[ugoa]*(?:[-+=](?:[ugo]|[rwxXst]*))+"
+#: What chmod(1) takes, and Dockerfiles since 1.14 do.
+_SYMBOLIC = re.compile(f"{_CHANGE}(?:,{_CHANGE})*")
 _UNDECLARED = re.compile(r"SOURCE_DATE_EPOCH|BUILDKIT_\w+|(?i:(?:http|https|ftp|no|all)_proxy)")
 
 
@@ -249,6 +252,7 @@ class _Making:
             else:
                 sources.append(self._source(self._expanded(word, each.line), each))
         destination = self._expanded(last, each.line)
+        mode = self._mode(self._expanded(flags.get("chmod", ""), each.line), each.line)
         if not each.json and parse_heredoc(last):
             self._dockerfile.fail(each.line, "A here-document can't be the destination.")
         self.steps.append(
@@ -259,9 +263,10 @@ class _Making:
                 self._absolute(destination or ".", keep_slash=True),
                 origin,
                 self._expanded(flags.get("chown", ""), each.line),
-                self._mode(self._expanded(flags.get("chmod", ""), each.line), each.line),
+                mode if isinstance(mode, int) else None,
                 tuple(texts),
                 unpacks=each.name == "ADD",
+                symbols=mode if isinstance(mode, str) else "",
             )
         )
 
@@ -317,13 +322,18 @@ class _Making:
         text = self._dockerfile.expand_inline(one.text, self._variables, each.line) if one.expand else one.text
         return text.encode()
 
-    def _mode(self, text: str, line: int) -> int | None:
+    def _mode(self, text: str, line: int) -> int | str | None:
+        """Permission bits, or changes of them."""
         if not text:
             return None
-        if not re.fullmatch(r"0*[0-7]{1,4}", text):
-            self._dockerfile.beyond(line, f"--chmod={shown(text)} is no octal number up to 7777.")
-            return None
-        return int(text, 8)
+        if re.fullmatch(r"0*[0-7]{1,4}", text):
+            return int(text[-4:], 8)
+        if not _SYMBOLIC.fullmatch(text):
+            self._dockerfile.fail(
+                line, f"--chmod={shown(text)} is no octal number up to 7777, and no change like u=rw,go=r."
+            )
+        self._dockerfile.beyond(line, f"--chmod={shown(text)} is no octal number, and can't be assembled.")
+        return text
 
     def _ports(self, word: str, line: int) -> Iterator[str]:
         numbers, _, protocol = word.rpartition(":")[2].partition("/")

@@ -59,6 +59,7 @@ class Copy(Step):
         origin: None for the build context, a position in :attr:`ImageSpec.stages`, a named context or an image.
         owner: ``USER[:GROUP]``; empty for root.
         mode: permission bits for all that is copied; None to keep them.
+        symbols: changes of these bits, as chmod(1) takes them, which are BuildKit's to carry out.
         inline: files that stand in the Dockerfile, by name.
         unpacks: whether a tar among the sources would be unpacked (ADD).
     """
@@ -70,6 +71,7 @@ class Copy(Step):
     mode: int | None
     inline: tuple[tuple[str, bytes], ...]
     unpacks: bool
+    symbols: str = ""
 
 
 @dataclass(frozen=True, slots=True)
