@@ -440,7 +440,18 @@ def test_a_folder_keeps_its_owner_and_mode(making):
     first, second = files(image, store)
     assert first["srv/app/app.py"].owner.startswith("7:8 ")
     assert first["srv/app/app.py"].mode == 0o700
-    assert "srv/app" not in second
+    assert second["srv/app"] == replace(first["srv/app"], order=second["srv/app"].order)
+
+
+def test_each_layer_names_the_own_folders_that_it_has_a_path_through(making):
+    """What has no name there gets the time at which somebody unpacks it."""
+    image, store = making.image(
+        "FROM base\nCOPY app.py /srv/one/\nCOPY app.py /srv/two/\nCOPY app.py /srv/two/deep/er/\n"
+        "COPY app.py /srv/two/deep/er/b.py\n"
+    )
+    found = [{path for path, entry in layer.items() if entry.kind == "directory"} for layer in files(image, store)]
+    deep = {"srv", "srv/two", "srv/two/deep", "srv/two/deep/er"}
+    assert found == [{"srv", "srv/one"}, {"srv", "srv/two"}, deep, deep]
 
 
 def test_what_is_copied_into_a_link_lands_where_it_leads(making):

@@ -356,9 +356,10 @@ class _Stage:
         return [] if not path or self._is_there(path) else self._above(_way_to(path, self._epoch, owner), changed=False)
 
     def _above(self, way: Sequence[Node], *, changed: bool = True) -> list[Node]:
-        """Of the folders on the way to a place those that have to be made, and those that get something new in them.
+        """Of the folders on the way to a place those that have to be made, those that get something new, and own ones.
 
-        What is there keeps its mode and its owner; where it is the base's, these have to be known.
+        What is there keeps its mode and its owner; where it is the base's, these have to be known. Whatever a layer has
+        a path through without a name gets the time at which it is unpacked, so what is known of that is said again.
 
         Args:
             way: each in the one before it.
@@ -379,12 +380,13 @@ class _Stage:
                 )
             is_new = bool(path) and not self._is_there(path)
             if known is None and not is_new:
-                known = None if path in _SPECIAL or not path else Node(path, "directory", 0o755, -1)
-                node = known and replace(known, mtime=folder.mtime)
+                node = None if path in _SPECIAL or not path else Node(path, "directory", 0o755, folder.mtime)
             else:
                 node = replace(known or folder, path=path, mtime=folder.mtime)
-            if node and node != known and (is_new or changed):
+            if node and (is_new or changed):
                 found.setdefault(path, node)
+            elif known:
+                found.setdefault(path, known)
             changed = is_new
         return [*reversed(found.values())]
 
