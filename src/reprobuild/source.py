@@ -58,6 +58,13 @@ class Source:
     own_times: bool = False
     own_modes: bool = False
 
+    def left_out(self, what: str) -> str:
+        """What to say of files that aren't in the export, and so not in an artifact; empty for nothing."""
+        if not self.untracked:
+            return ""
+        files = "1 untracked file is" if self.untracked == 1 else f"{self.untracked} untracked files are"
+        return f"{files} not in the commit, and so not in the {what}."
+
     @property
     def size(self) -> int:
         """The size of the export, in bytes."""

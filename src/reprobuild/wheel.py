@@ -157,9 +157,8 @@ def _settled(made: Path, epoch: int, observer: Observer) -> tuple[Path, Json]:
 
 
 def _warn_of_source(exported: Source, what: backend.What, observer: Observer) -> None:
-    if exported.untracked:
-        files = "1 untracked file is" if exported.untracked == 1 else f"{exported.untracked} untracked files are"
-        observer.warn(f"{files} not in the commit, and so not in the {what}.")
+    if note := exported.left_out(what):
+        observer.warn(note)
     if exported.git is not None and (exported.git / "shallow").is_file():
         observer.warn(
             "The clone is shallow: a version that the backend takes from tags may be another one than in a full "

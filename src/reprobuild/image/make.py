@@ -120,6 +120,8 @@ def make(
 
         observer.step("exporting the source")
         exported = exported_of(where, scratch, allow_dirty=allow_dirty)
+        if note := exported.left_out("image"):
+            observer.warn(note)
         index = Index(where, observer=observer)
         own = OwnWheel(exported, index, scratch, sandbox, observer=observer)
         with opened(own, name, choices) as definition:
@@ -242,7 +244,7 @@ def _put(built: Built, store: Layout, named: str, output: Output) -> list[str]:
     if output.path.absolute() != store.folder.absolute():
         target = Layout(output.path, create=True)
         for descriptor in reachable(store, built.top):
-            if not target.holds(descriptor):
+            if not target.is_sound(descriptor):
                 target.put(descriptor.digest, store.chunks(descriptor))
         places.name_in_layout(built, target, output.name)
         return [f"oci:{output.path}:{output.name}"]

@@ -65,10 +65,13 @@ def fetch_base(base: Base, store: Layout, registries: Registries, observer: Obse
         RegistryFailed, DigestMismatch: one can't be had.
     """
     origin = registries.origin(base.reference)
-    missing = [layer for layer in {each.digest: each for each in base.layers}.values() if not store.holds(layer)]
-    if missing:
-        observer.step(f"fetching {len(missing)} layers of the base ({size_text(sum(each.size for each in missing))})")
+    layers = list({each.digest: each for each in base.layers}.values())
     with process.workers(_PARALLEL) as pool:
+        sound = pool.map(store.is_sound, layers)
+        missing = [layer for layer, is_sound in zip(layers, sound, strict=True) if not is_sound]
+        if missing:
+            what = f"{len(missing)} layers" if len(missing) > 1 else "the layer"
+            observer.step(f"fetching {what} of the base ({size_text(sum(each.size for each in missing))})")
         list(pool.map(lambda layer: store.put(layer.digest, origin.holder(layer).blob(layer)), missing))
 
 

@@ -96,7 +96,7 @@ class _Layers:
         return Recorder(_wheels(part)) if part.key and self._compression is Compression.SPLICE else None
 
     def _has(self, known: Layer) -> bool:
-        return self._store.holds(known.descriptor) or self._is_there(known.descriptor)
+        return self._store.is_sound(known.descriptor) or self._is_there(known.descriptor)
 
     def _is(self, known: Layer, write: Callable[[BinaryIO], Digest | None]) -> bool:
         """Write a layer, and keep it if it is the one that is known."""

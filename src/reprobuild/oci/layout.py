@@ -15,9 +15,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
+from reprobuild import process
 from reprobuild.archive.model import as_stream
 from reprobuild.digest import Digest, canonical_json, chunks_of
-from reprobuild.errors import BadInput, ReprobuildError, WriteFailed, shown
+from reprobuild.errors import BadInput, DigestMismatch, ReprobuildError, WriteFailed, shown
 from reprobuild.files import reserve, write_atomically
 from reprobuild.oci.model import DOCUMENT_LIMIT, INDEXES, MANIFESTS, Descriptor, Index, Manifest
 
@@ -76,6 +77,15 @@ class Layout:
         """Whether a blob is here with all its bytes; after a loss of power files may lack their ends."""
         path = self.path_of(descriptor.digest)
         return path.is_file() and path.stat().st_size == descriptor.size
+
+    def is_sound(self, descriptor: Descriptor) -> bool:
+        """Whether a blob is here and, read again, has its digest; what is built into a layout mends what isn't."""
+        try:
+            for _ in self.chunks(descriptor):
+                process.go_on()
+        except (BadInput, DigestMismatch):
+            return False
+        return True
 
     def put(self, digest: Digest, chunks: Iterable[bytes]) -> None:
         """Keep a blob, once it has turned out to have its digest.
