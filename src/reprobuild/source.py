@@ -88,6 +88,16 @@ def epoch_from_environment(environ: Mapping[str, str]) -> int | None:
     return max(int(text), EARLIEST_EPOCH)
 
 
+def _unpack(source: Source, tar: Path, folder: Path, order: Order, *, own_modes: bool = False) -> None:
+    try:
+        with tar.open("rb") as stream:
+            extract_tar(stream, folder, order=order, own_modes=own_modes, name="the source")
+    except BadInput as error:
+        if source.kind == "sdist":
+            raise
+        raise BadInput(error.reason, "Mend it in the project's files; a link may lead to these alone.") from error
+
+
 def place(source: Source, folder: Path, order: Order) -> None:
     """Put a source's files into an empty folder: modes 644 and 755, all times the epoch, unless it keeps its own.
 
@@ -95,13 +105,12 @@ def place(source: Source, folder: Path, order: Order) -> None:
         order: ``sorted`` or ``reversed``: the order in which the entries of each directory are made.
 
     Raises:
+        BadInput: a file can't be taken over, such as a link that leads outside.
         SourceUnusable: an LFS object isn't on this machine.
     """
-    with source.tar.open("rb") as stream:
-        extract_tar(stream, folder, order=order, own_modes=source.own_modes)
+    _unpack(source, source.tar, folder, order, own_modes=source.own_modes)
     for path, tar in source.submodules:
-        with tar.open("rb") as stream:
-            extract_tar(stream, folder / path, order=order)
+        _unpack(source, tar, folder / path, order)
     if source.kind == "sdist":
         _lift_single_folder(folder)
     modules = [Path(path) for path, _ in source.submodules]

@@ -421,6 +421,16 @@ def test_every_kind_of_change_is_one(repository, scratch, git, change):
         open_source(folder, scratch)
 
 
+def test_a_link_out_of_the_project_is_refused_in_words_for_its_owner(repository, exported, git):
+    project = repository({"a": "a"})
+    (project / "link").symlink_to("/etc/passwd")
+    git(project, "add", "--all")
+    git(project, "commit", "--quiet", "--message", "a link")
+    with pytest.raises(BadInput, match="the source has a link 'link' that leads outside") as caught:
+        exported(project)
+    assert "project's files" in caught.value.remedy
+
+
 def test_untracked_files_are_counted_and_left_out(repository, exported):
     folder = repository({"a.txt": "a", ".gitignore": "*.log\n"})
     write(folder, {"new.txt": "n", "sub/other.txt": "n", "x.log": "ignored"})
