@@ -327,6 +327,25 @@ def test_diff_of_the_same_is_0(run, wheels):
     assert (code, json.loads(out)["level"]) == (0, "identical")
 
 
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("a.json", "nope"), "There is no file nope, and as the name of an image"),
+        (("nope", "a.json"), "There is no file nope, and as the name of an image"),
+        (("gone.json", "nope"), "There is no file gone.json."),
+        (("a.json", "registry.example/app:1"), "a.json is a file, and the other is an image."),
+        (("a.json", "folder"), "a.json is a file, and the other is an image."),
+    ],
+)
+def test_diff_of_a_file_and_something_else_says_what_is_missing(run, tmp_path, monkeypatch, names, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.json").write_text("{}")
+    (tmp_path / "folder").mkdir()
+    code, _, err = run("diff", *names)
+    assert code == ExitCode.BAD_INPUT
+    assert words in err.replace("\n", " ")
+
+
 def test_json_is_alone_on_standard_output(run, tmp_path):
     """Progress and words go to standard error, so that even a failing command leaves one document."""
     code, out, err = run("wheel", tmp_path / "absent", "--json")

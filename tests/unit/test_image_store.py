@@ -274,3 +274,27 @@ def test_a_path_that_leads_nowhere_is_no_name_in_a_registry(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadInput, match="There is no image"):
         find(name, lambda _: pytest.fail("a registry was asked"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [("dist/multi", "the name docker.io/dist/multi"), ("training", "the name docker.io/library/training")],
+)
+def test_a_path_that_is_not_there_is_said_before_what_the_registry_says(served, tmp_path, monkeypatch, name, taken):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RegistryFailed) as caught:
+        find(name, lambda _: Registry(f"127.0.0.1:{served.port}"), tmp_path)
+    assert caught.value.reason.startswith(f"There is no folder or archive {name}: it was taken for {taken}. 127.0.0.1")
+    assert caught.value.remedy.startswith("Check the path. If a registry is meant: ")
+
+
+def test_a_path_that_can_be_no_name_is_said_to_be_missing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput, match=r"^There is no folder or archive Dist: .* an image's name\. 'Dist'"):
+        find("Dist", never, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["docker://dist/multi", "127.0.0.1:{port}/multi"])
+def test_a_name_that_says_its_registry_is_no_missing_path(served, tmp_path, name):
+    with pytest.raises(RegistryFailed, match=r"^127\.0\.0\.1:"):
+        find(name.format(port=served.port), lambda _: Registry(f"127.0.0.1:{served.port}"), tmp_path)

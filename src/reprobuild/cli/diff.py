@@ -37,10 +37,8 @@ def diff(
     """
     with Console(quiet=quiet) as console:
         files = _is_file(left), _is_file(right)
-        if any(files) and not all(files) and not (left if files[0] else right).endswith(".tar"):
-            raise BadInput(
-                f"{left if files[0] else right} is a file, and the other is an image.", "Name two of a kind."
-            )
+        if any(files) and not all(files):
+            _check_kinds(*((left, right) if files[0] else (right, left)))
         if all(files):
             verdict = compare(Path(left), Path(right), observer=console)
         else:
@@ -57,6 +55,24 @@ def diff(
             click.echo(line)
     if not Level(accept).accepts(verdict.level):
         raise click.exceptions.Exit(verdict.level.exit_code)
+
+
+def _check_kinds(file: str, image: str) -> None:
+    """Refuse a file beside what would be an image, unless the file may hold one.
+
+    Raises:
+        BadInput: one of them isn't there, or they are of two kinds.
+    """
+    if file.endswith(".tar"):
+        return
+    if not Path(file).exists():
+        raise BadInput(f"There is no file {file}.", "Check the path.")
+    if ":" not in image and not Path(image).is_dir():
+        raise BadInput(
+            f"There is no file {image}, and as the name of an image it can't be compared with the file {file}.",
+            "Check the path, and name two of a kind.",
+        )
+    raise BadInput(f"{file} is a file, and the other is an image.", "Name two of a kind.")
 
 
 def _is_file(text: str) -> bool:

@@ -14,7 +14,7 @@ from reprobuild import attest, process
 from reprobuild.archive import extract_tar
 from reprobuild.attest import ImageRecord, Json
 from reprobuild.digest import Digest
-from reprobuild.errors import BadInput, DigestMismatch, RecordUnusable, ReprobuildError, shown
+from reprobuild.errors import BadInput, DigestMismatch, RecordUnusable, RegistryFailed, ReprobuildError, shown
 from reprobuild.oci.layout import Layout
 from reprobuild.oci.model import (
     DOCUMENT_LIMIT,
@@ -371,11 +371,33 @@ def find(text: str, registry_of: Callable[[Reference], Registry], scratch: Path)
         return Found(text, InLayout(layout), layout.find(name))
     if not text.startswith("docker://") and _is_path(text):
         raise BadInput(f"There is no image {text}.", "Name a folder that holds one, or docker://NAME in a registry.")
-    reference = Reference.parse(text.removeprefix("docker://"))
+    try:
+        return _named(text.removeprefix("docker://"), registry_of, scratch)
+    except (BadInput, RegistryFailed) as error:
+        if text.startswith("docker://") or not (taken := _taken_for(text)):
+            raise
+        raised = RegistryFailed if isinstance(error, RegistryFailed) else BadInput
+        raise raised(
+            f"There is no folder or archive {shown(text)}: it was taken for {taken}. {error.reason}",
+            f"Check the path. If a registry is meant: {error.remedy or 'Check the name.'}",
+        ) from error
+
+
+def _named(name: str, registry_of: Callable[[Reference], Registry], scratch: Path) -> Found:
+    reference = Reference.parse(name)
     registry = registry_of(reference)
     media_type, raw = registry.manifest(reference.repository, reference.target)
     place = InRegistry(registry, reference.repository, Layout(scratch / "fetched", create=True))
     return Found(str(reference), place, Descriptor.of(media_type, raw))
+
+
+def _taken_for(text: str) -> str:
+    """What a text that is no path was taken for; empty where it can't have been meant as one."""
+    try:
+        name = str(Reference.parse(text))
+    except BadInput:
+        return "an image's name"
+    return "" if text == name and ":" in name else f"the name {name}"  # its registry, and a tag, digest or port
 
 
 def _is_path(text: str) -> bool:
