@@ -229,6 +229,19 @@ def test_images_of_arguments_and_stages():
     assert found(f"# syntax=docker/dockerfile:1@{DIGEST}\nFROM x:1@{DIGEST}\n") == []
 
 
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("FROM scratch AS tools\nFROM tols\n", "tols (did you mean the stage tools?)"),
+        ("FROM scratch AS tools\nFROM scratch\nCOPY --from=Tols /a /b\n", "Tols (did you mean the stage tools?)"),
+        (f"FROM x:1@{DIGEST[:-2]}\n", f"x:1@{DIGEST[:-2]} (no digest: sha256: and 64 hex digits)"),
+        ("FROM x:1\n", "x:1"),
+    ],
+)
+def test_what_may_be_meant_by_an_image_without_a_digest_is_said(text, what):
+    assert [each.what for each in lint_text(text, "D").findings] == [what]
+
+
 @pytest.mark.parametrize("above", ["#!/usr/bin/docker\n", "# other=directive\n", "# check=a; b\n", "#!x \x0b y\n"])
 def test_a_frontend_is_seen_wherever_buildkit_sees_it(above):
     text = f"{above}# syntax=docker/dockerfile:1 words\nFROM x:1@{DIGEST}\n"

@@ -94,6 +94,12 @@ def test_each_platform_has_its_own_files(served, others):
     assert content(others.tree(named(index.descriptor, ARM64)), "tool") == b"for arm64"
 
 
+def test_an_image_for_another_platform_is_not_called_a_base(served, others):
+    with pytest.raises(BadInput, match="is for linux/amd64, not for linux/arm64") as caught:
+        others.tree(named(served.image(layer_of(tool=b"x")), ARM64))
+    assert caught.value.remedy == "Name an image for that platform."
+
+
 @pytest.mark.parametrize("target", ["bin/busybox", "./bin/busybox", "bin//busybox"])
 def test_a_hard_link_is_the_file_that_it_links(served, others, target):
     image = served.image(layer_of(bin__busybox=b"all of them", bin__ls=("hardlink", target)))

@@ -5,7 +5,7 @@ from reprobuild import interpreter, lock
 from reprobuild.cli import app
 from reprobuild.cli import lock as commands
 from reprobuild.digest import Digest, canonical_json
-from reprobuild.errors import BadInput, ExitCode
+from reprobuild.errors import BadInput, ExitCode, RegistryFailed
 from reprobuild.image import pins
 from reprobuild.image.pins import Moved, moved, pin
 from reprobuild.oci.model import OCI_INDEX, OCI_MANIFEST, Index
@@ -102,7 +102,7 @@ def test_what_moved_is_told_with_its_line():
         ('FROM scratch\nCOPY --from="a:1" x y', "D:2: a:1 can't be pinned where it stands"),
         ("FROM a:$TARGETARCH", "another image on each platform"),
         ("ARG B\nFROM $B", r"D:2: FROM \$B is empty"),
-        ("FROM a:1@sha256:12", "isn't sha256"),
+        ("FROM a:1@sha256:12", "D:1: What is behind the @ of a:1@sha256:12 is no digest"),
         (f"ARG D={OLD}\nFROM a:1@$D\nFROM b:1@$D", "can't be pinned in place"),
         (f"ARG D={OLD[:40]}\nARG E={OLD[40:]}\nFROM a:1@$D$E", "nowhere in one piece"),
         ("RUN x", "stands before|has no FROM"),
@@ -111,6 +111,27 @@ def test_what_moved_is_told_with_its_line():
 def test_what_cannot_be_changed_in_place_is_refused(text, words):
     with pytest.raises(BadInput, match=words):
         pin(text, digest_of, "D")
+
+
+def test_a_digest_that_is_none_says_what_to_do():
+    with pytest.raises(BadInput) as caught:
+        pin(f"FROM a:1@{OLD[:-2]}", digest_of, "D")
+    assert caught.value.remedy == "Take it away with its @, and run `reprobuild lock`."
+
+
+@pytest.mark.parametrize("kind", [RegistryFailed, BadInput])
+@pytest.mark.parametrize("look", [pin, moved])
+def test_a_name_that_no_registry_knows_may_be_a_mistyped_stage(look, kind):
+    def refuse(name):
+        raise kind(f"There is no {name}.", "Check the name.")
+
+    with pytest.raises(kind) as caught:
+        look("FROM scratch AS tools\nFROM scratch\nCOPY --from=tols a b\n", refuse, "D")
+    assert caught.value.reason == "D:3: There is no tols:latest."
+    assert caught.value.remedy == "Did you mean the stage tools? Check the name."
+    with pytest.raises(kind, match=r"^There is no other:latest") as caught:
+        look("FROM scratch AS tools\nFROM other\n", refuse, "D")
+    assert caught.value.remedy == "Check the name."
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ class Base:
             if not media_type.startswith(OCI_LAYER):
                 raise BadInput(
                     f"{self.reference} has a layer of type {each.media_type}, which may not be passed on.",
-                    "Choose another base image.",
+                    "Choose another image.",
                 )
             found.append(Descriptor(media_type, each.digest, each.size))
         return tuple(found)
@@ -95,14 +95,14 @@ def fetch(reference: Reference, platform: Platform, registry_of: Callable[[Refer
     manifest = Manifest.read(raw, where)
     size = manifest.config.size
     if size > DOCUMENT_LIMIT:
-        raise BadInput(f"{where} has a config of {size} bytes.", "Choose another base image.")
+        raise BadInput(f"{where} has a config of {size} bytes.", "Choose another image.")
 
     def ask_config() -> bytes:
         return b"".join(registry_of(reference).blob(reference.repository, manifest.config))
 
     config = ImageConfig.read(_kept(manifest.config.digest, ask_config, where), f"the config of {where}")
     if not config.platform.suits(platform):
-        raise BadInput(f"{where} is for {config.platform}, not for {platform}.", "Name a base for that platform.")
+        raise BadInput(f"{where} is for {config.platform}, not for {platform}.", "Name an image for that platform.")
     if len(config.diff_ids) != len(manifest.layers):
         raise BadInput(f"{where} has {len(manifest.layers)} layers and {len(config.diff_ids)} diff IDs.")
     return Base(reference, manifest, config)

@@ -3,6 +3,7 @@
 Sources: as for :mod:`reprobuild.image.resolve`.
 """
 
+import difflib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -11,6 +12,9 @@ from reprobuild.errors import BadInput, LockStale, shown
 from reprobuild.image.dockerfile import Dockerfile, Instruction, Stage, flags_of, mounted_from
 from reprobuild.image.stages import NAMED_CONTEXTS, PINNED, BaseImage
 from reprobuild.oci.model import Platform
+
+#: How alike a name and a stage's are for a typing mistake: that of the image python is no mistake for python-build.
+_ALIKE = 0.7
 
 
 def global_arguments(
@@ -110,7 +114,7 @@ def _base(
         return platform, earlier
     if name == "scratch":
         return platform, None
-    return platform, _image(dockerfile, name, platform, stage.line, "FROM")
+    return platform, _image(dockerfile, name, platform, stage.line, "FROM", number)
 
 
 def _started_from(dockerfile: Dockerfile, stage: Stage, variables: Mapping[str, str]) -> str:
@@ -118,13 +122,42 @@ def _started_from(dockerfile: Dockerfile, stage: Stage, variables: Mapping[str, 
     return name or dockerfile.fail(stage.line, f"FROM {stage.base} is empty.", "Give that ARG a default.")
 
 
-def _image(dockerfile: Dockerfile, name: str, platform: Platform, line: int, what: str) -> BaseImage:
+def _image(dockerfile: Dockerfile, name: str, platform: Platform, line: int, what: str, number: int) -> BaseImage:
+    """An image that stage ``number`` names."""
     if not PINNED.fullmatch(name):
+        check_digest(dockerfile, name, line)
         raise LockStale(
             f"{dockerfile.where}:{line}: {what} {shown(name)} has no digest: what the tag means may change.",
-            "Run `reprobuild lock`, which adds @sha256:… to it.",
+            f"{hint_of(stage_like(dockerfile, name, number))}Run `reprobuild lock`, which adds @sha256:… to it.",
         )
     return BaseImage(name, platform, line)
+
+
+def check_digest(dockerfile: Dockerfile, name: str, line: int) -> None:
+    """Refuse an image whose name has something else than a digest where that belongs.
+
+    Raises:
+        BadInput: it has.
+    """
+    if "@" in name and not PINNED.fullmatch(name):
+        dockerfile.fail(
+            line,
+            f"What is behind the @ of {shown(name)} is no digest: sha256: and 64 hex digits in lower case.",
+            "Take it away with its @, and run `reprobuild lock`.",
+        )
+
+
+def stage_like(dockerfile: Dockerfile, name: str, number: int) -> str:
+    """The stage before stage ``number`` that an image's name may be a mistyped one of; empty for none."""
+    if set(name) & {"/", ":", "@"}:
+        return ""
+    names = [each.name for each in dockerfile.stages[:number] if each.name]
+    return next(iter(difflib.get_close_matches(name.lower(), names, n=1, cutoff=_ALIKE)), "")
+
+
+def hint_of(stage: str) -> str:
+    """What a remedy begins with where a stage may have been meant."""
+    return f"Did you mean the stage {stage}? " if stage else ""
 
 
 def _named_in(dockerfile: Dockerfile, each: Instruction) -> list[str]:
@@ -157,7 +190,7 @@ def _origin(
     found = dockerfile.stage_named(name.lower(), len(dockerfile.stages))
     if found is None:
         what = "COPY --from" if each.name == "COPY" else "RUN --mount from"
-        return _image(dockerfile, name, platform, each.line, what)
+        return _image(dockerfile, name, platform, each.line, what, number)
     if found >= number:
         dockerfile.fail(each.line, f"The stage {name!r} comes later, or is this one.", "Move it up.")
     return found
@@ -172,6 +205,7 @@ class Mention:
         word: as written.
         name: with its variables replaced by the defaults of ARG.
         line, end: the instruction's first and last line, from 1.
+        near: an earlier stage of which it may be the mistyped name; empty for none.
     """
 
     instruction: str
@@ -179,6 +213,7 @@ class Mention:
     name: str
     line: int
     end: int
+    near: str
 
 
 def mentions(
@@ -194,8 +229,9 @@ def mentions(
     for number, stage in enumerate(dockerfile.stages):
         name = _started_from(dockerfile, stage, variables)
         if name != "scratch" and dockerfile.stage_named(name, number) is None:
-            yield Mention("FROM", stage.base, name, stage.line, stage.end)
+            yield Mention("FROM", stage.base, name, stage.line, stage.end, stage_like(dockerfile, name, number))
         for each in stage.instructions:
             for source in _named_in(dockerfile, each):
                 if source not in contexts and not source.isdecimal() and source.lower() not in stages:
-                    yield Mention(each.name, source, source, each.line, each.end)
+                    near = stage_like(dockerfile, source, number)
+                    yield Mention(each.name, source, source, each.line, each.end, near)

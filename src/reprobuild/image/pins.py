@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reprobuild.digest import Digest
-from reprobuild.errors import BadInput, shown
+from reprobuild.errors import BadInput, RegistryFailed, shown
 from reprobuild.files import TEXT_LIMIT
 from reprobuild.image.dockerfile import Dockerfile, parse
-from reprobuild.image.origins import Mention, mentions
+from reprobuild.image.origins import Mention, check_digest, hint_of, mentions
 from reprobuild.image.stages import PINNED
 from reprobuild.oci.model import INDEXES, Index, Manifest, Platform
 from reprobuild.project import Config
@@ -52,7 +52,7 @@ def pin(text: str, resolve_digest: Resolver, where: str = "Dockerfile") -> str:
         And what ``resolve_digest`` raises.
     """
     lines = text.split("\n")
-    wanted = [(place, resolve_digest(place.name)) for place in _places(text, where)]
+    wanted = [(place, _asked(place, resolve_digest, where)) for place in _places(text, where)]
     for (row, start, end), new in sorted({(p.row, p.start, p.end): f"{p.joint}{d}" for p, d in wanted}.items())[::-1]:
         lines[row] = lines[row][:start] + new + lines[row][end:]
     done = "\n".join(lines)
@@ -69,7 +69,9 @@ def moved(text: str, resolve_digest: Resolver, where: str = "Dockerfile") -> tup
     Raises:
         As :func:`pin`.
     """
-    found = (Moved(each.name, each.line, each.before, resolve_digest(each.name)) for each in _places(text, where))
+    found = (
+        Moved(each.name, each.line, each.before, _asked(each, resolve_digest, where)) for each in _places(text, where)
+    )
     return tuple(each for each in found if each.before != each.after)
 
 
@@ -143,6 +145,7 @@ class _Place:
 
     Attributes:
         joint: what goes before the digest.
+        near: as of a mention.
     """
 
     name: str
@@ -152,6 +155,19 @@ class _Place:
     start: int
     end: int
     joint: str
+    near: str
+
+
+def _asked(place: _Place, resolve_digest: Resolver, where: str) -> Digest:
+    """The present digest of an image; where there is no such image, the error says which stage may be meant."""
+    try:
+        return resolve_digest(place.name)
+    except (BadInput, RegistryFailed) as error:
+        if not place.near:
+            raise
+        kind = RegistryFailed if isinstance(error, RegistryFailed) else BadInput
+        remedy = f"{hint_of(place.near)}{error.remedy}".strip()
+        raise kind(f"{where}:{place.line}: {error.reason}", remedy) from error
 
 
 def _places(text: str, where: str) -> Iterator[_Place]:
@@ -164,20 +180,18 @@ def _places(text: str, where: str) -> Iterator[_Place]:
                 f"{shown(mention.word)} is another image on each platform, and one digest can't be of all.",
                 "Name an image that has an index, or write a stage for each platform.",
             )
+        check_digest(dockerfile, mention.name, mention.line)
         match = PINNED.fullmatch(mention.name)
         name = match["name"] if match else mention.name
-        if "@" in name:
-            dockerfile.fail(mention.line, f"The digest of {shown(mention.name)} isn't sha256:<64 hex digits>.")
         tagged = ":" in name.rpartition("/")[2]
         if not match:
             row, end = _find(dockerfile, lines, mention)
-            yield _Place(
-                name if tagged else f"{name}:latest", mention.line, None, row, end, end, "@" if tagged else ":latest@"
-            )
+            wanted, joint = (name, "@") if tagged else (f"{name}:latest", ":latest@")
+            yield _Place(wanted, mention.line, None, row, end, end, joint, mention.near)
         elif tagged:
             row, end = _find_digest(dockerfile, lines, mention, match["digest"])
             start = end - len(match["digest"])
-            yield _Place(name, mention.line, Digest.parse(match["digest"]), row, start, end, "")
+            yield _Place(name, mention.line, Digest.parse(match["digest"]), row, start, end, "", "")
 
 
 def _find(dockerfile: Dockerfile, lines: list[str], mention: Mention) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from reprobuild.image.lint import shell
 from reprobuild.image.lint.checks import CHECKS
 from reprobuild.image.lint.rules import RULES, Rule
 from reprobuild.image.lint.run import COMMIT, EPOCH, Found, Run, assigned, commands_of, context_text
-from reprobuild.image.origins import global_arguments
+from reprobuild.image.origins import global_arguments, stage_like
 from reprobuild.image.stages import NAMED_CONTEXTS, PINNED
 from reprobuild.oci.model import Platform
 
@@ -180,7 +180,7 @@ class _Stages:
             state = _State(dict(begun.variables), begun.sources, begun.shell)
             self._states.append(state)
             if parent is None:
-                yield from _image(self._base(stage), stage.line)
+                yield from self._image(self._base(stage), stage.line, number)
             for each in stage.instructions:
                 yield from self._instruction(number, each, state)
 
@@ -206,7 +206,7 @@ class _Stages:
         origin = flags.get("from", [""])[-1]
         if origin:
             if self._stage(origin, number) is None:
-                yield from _image(self._expand(origin), each.line)
+                yield from self._image(self._expand(origin), each.line, number)
             return
         *sources, target = each.args or ("",)
         for source in sources:
@@ -221,7 +221,7 @@ class _Stages:
         mounts = tuple(_pairs(mount) for mount in _flags(each).get("mount", []))
         for mount in mounts:
             if mount.get("from") and self._stage(mount["from"], number) is None:
-                yield from _image(self._expand(mount["from"]), each.line)
+                yield from self._image(self._expand(mount["from"]), each.line, number)
         commands = commands_of(each, self._lines, self._file.escape)
         state.sources += f"\n{each.text}" + "".join(f"\n{one.text}" for one in each.inline)
         variables = {**state.variables, **dict(pair for command in commands for pair in assigned(command))}
@@ -245,6 +245,18 @@ class _Stages:
                 if found[0] not in told or found[0] not in _ONCE:
                     yield found
                 told.add(found[0])
+
+    def _image(self, name: str, line: int, number: int) -> Iterator[Found]:
+        """An image without a digest. A name that only --build-arg knows says nothing."""
+        if not name or name.lower() in ("scratch", *NAMED_CONTEXTS) or PINNED.fullmatch(name):
+            return
+        if "@" in name:
+            yield "unpinned-image", line, f"{name} (no digest: sha256: and 64 hex digits)"
+            return
+        near = stage_like(self._file, name, number)
+        latest = name.rpartition("/")[2].partition(":")[2] in ("", "latest")
+        hint = f" (did you mean the stage {near}?)" if near else ""
+        yield "latest-tag" if latest else "unpinned-image", line, f"{name}{hint}"
 
     # What these share.
 
@@ -362,16 +374,6 @@ def _pairs(mount: str) -> dict[str, str]:
     pairs = dict(part.partition("=")[::2] for part in mount.split(","))
     target = pairs.get("target") or pairs.get("dst") or pairs.get("destination") or ""
     return {**pairs, "target": target.replace("~", "/root").replace("$HOME", "/root")}
-
-
-def _image(name: str, line: int) -> Iterator[Found]:
-    """An image without a digest. A name that only --build-arg knows says nothing."""
-    if not name or name.lower() in ("scratch", *NAMED_CONTEXTS) or PINNED.fullmatch(name):
-        return
-    if "@" not in name and name.rpartition("/")[2].partition(":")[2] in ("", "latest"):
-        yield "latest-tag", line, name
-    else:
-        yield "unpinned-image", line, name
 
 
 def _fetched(source: str, flags: Mapping[str, list[str]]) -> str:
