@@ -225,3 +225,27 @@ def test_lock_asks_no_registry_where_no_image_has_a_dockerfile(config, lock_comm
     for name in ("one", "two"):
         (config.root / f"images/{name}/Dockerfile").unlink()
     assert run() == ""
+
+
+@pytest.mark.parametrize(
+    ("platform", "words"),
+    [
+        ("x86_64-manylinux2_28", "'x86_64-manylinux2_28' doesn't say which wheels run on an image"),
+        ("x86_64-manylinux_2_4", "There is no x86_64-manylinux_2_4"),
+        ("x86_64-unknown-linux-gnu", ""),
+        ("linux", ""),
+        ("x86_64-manylinux2014", ""),
+        ("aarch64-manylinux_2_28", ""),
+    ],
+)
+def test_lock_says_which_platform_of_an_image_is_none(config, lock_command, monkeypatch, platform, words):
+    with (config.root / "pyproject.toml").open("a") as stream:
+        stream.write(f'[tool.reprobuild.images.four]\nproject = false\nplatform = "{platform}"\n')
+    run, _ = lock_command
+    if not words:
+        assert run("--no-images") == ""
+        return
+    monkeypatch.setattr(lock, "make", lambda *_, **__: pytest.fail("uv was asked"))
+    with pytest.raises(BadInput, match=f"^tool.reprobuild.images.four: {words}") as caught:
+        run("--no-images")
+    assert "manylinux_2_" in caught.value.remedy

@@ -1,5 +1,6 @@
 """`reprobuild lock`."""
 
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,11 +10,14 @@ import click
 from reprobuild import interpreter, project
 from reprobuild import lock as locks
 from reprobuild.cli.console import FOLDER, Console, output_options, plain, print_json
-from reprobuild.errors import ExitCode
+from reprobuild.errors import BadInput, ExitCode
 from reprobuild.files import read_text, scratch_folder
 from reprobuild.image import pins
 from reprobuild.progress import Observer
 from reprobuild.project import Config
+
+#: Platforms of uv's that name no manylinux: no environment can be made for one, but a Dockerfile may do without.
+_WITHOUT_MANYLINUX = re.compile(r"linux|\w+-unknown-linux-(gnu|musl)")
 
 
 @click.command(
@@ -61,6 +65,7 @@ def lock(
     if names and not upgrade:
         raise click.UsageError(f"{names[0]!r}: names go with --upgrade; a project's folder with --project.")
     config = project.load(where.resolve())
+    _check_platforms(config)
     when = project.check_time(exclude_newer, "--exclude-newer") if exclude_newer else None
     with Console(quiet=quiet or as_json, verbose=verbose) as console:
         python_found = interpreter.find(python, config.root, config.requires_python, configured=config.python)
@@ -93,6 +98,24 @@ def lock(
             click.echo(f"{'wrote' if name in written else 'unchanged'} {plain(name)}")
     if drift:
         raise click.exceptions.Exit(ExitCode.LOCK_STALE)
+
+
+def _check_platforms(config: Config) -> None:
+    """Refuse a platform that neither uv knows nor `reprobuild image`, before uv tells all that it does know.
+
+    Raises:
+        BadInput: an image has one.
+    """
+    from reprobuild.image.target import Target  # noqa: PLC0415 - slow to import, and rarely needed
+
+    for image in config.images:
+        named = image.selection.platform
+        if named and not _WITHOUT_MANYLINUX.fullmatch(named):
+            try:
+                Target("3.12", "/usr/bin/python3.12", named)  # any interpreter: the platform is what is read
+            except BadInput as error:
+                where = f"tool.reprobuild.images.{image.selection.name}"
+                raise BadInput(f"{where}: {error.reason}", error.remedy) from error
 
 
 def _apt(config: Config, made: Mapping[str, str], observer: Observer, *, upgrade: bool, check: bool) -> dict[str, str]:
