@@ -64,7 +64,7 @@ def archive_differences(
     effort: Effort | None = None,
     observer: Observer = SILENT,
 ) -> Iterator[Difference]:
-    """Every difference between two archives of one kind, framing included.
+    """Every difference between two archives of one kind, framing included; of tars the compression may be another.
 
     Args:
         depth: how many archives these two are in.
@@ -104,7 +104,7 @@ def archive_differences(
     if record:
         yield from _record_differences(left, record[0], right, record[1], changed, folders)
     yield from _order_differences(ours, theirs)
-    yield from _header_differences(left.header, right.header, hints)
+    yield from _header_differences(left, right, hints)
     if left.kind in _SINGLE and not changed and left.header == right.header:
         yield _compression(left.kind)
 
@@ -273,7 +273,10 @@ def _order_differences(ours: dict[str, Entry], theirs: dict[str, Entry]) -> Iter
         yield Difference((), "order", left, right, "file-order", level=Level.CONTAINER)
 
 
-def _header_differences(ours: dict[str, str], theirs: dict[str, str], hints: Sequence[Hint]) -> Iterator[Difference]:
+def _header_differences(left: Archive, right: Archive, hints: Sequence[Hint]) -> Iterator[Difference]:
+    if left.kind != right.kind:  # then one has no such header, which says nothing of what the other's holds
+        return
+    ours, theirs = left.header, right.header
     for field in sorted(ours.keys() | theirs.keys()):
         a, b = ours.get(field, "absent"), theirs.get(field, "absent")
         if a != b:

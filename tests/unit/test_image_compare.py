@@ -7,6 +7,7 @@ import tarfile
 
 import pytest
 
+from reprobuild.archive import zstd
 from reprobuild.difference import Level
 from reprobuild.digest import Digest, canonical_json
 from reprobuild.errors import BadInput
@@ -111,6 +112,26 @@ def test_another_compression_of_the_same_layer(made):
     verdict = compare_images(made.image(layer), made.image(gzip.compress(layer), types=[GZIP]))
     assert verdict.level is Level.CONTAINER
     assert (("layer 0",), "compression") in [(path, field) for path, field, *_ in told(verdict)]
+
+
+@pytest.mark.parametrize("other", [PLAIN, f"{OCI_LAYER}+zstd"])
+def test_gzip_and_another_compression_differ_in_nothing_else(made, other):
+    """A gzip header that the other can't have is no clock's doing, and another compression no zlib's."""
+    layer = tar_of(a=b"1")
+    packed = layer if other == PLAIN else zstd().compress(layer)
+    diff_ids = [str(Digest.of_bytes(layer))]
+    one = made.image(gzip.compress(layer, mtime=5), types=[GZIP], diff_ids=diff_ids)
+    two = made.image(packed, types=[other], diff_ids=diff_ids)
+    for pair in ((one, two), (two, one)):
+        verdict = compare_images(*pair)
+        assert (verdict.level, verdict.causes) == (Level.CONTAINER, ())
+        assert [(each.path, each.field) for each in verdict.differences] == [(("layer 0",), "compression")]
+
+
+def test_another_level_of_gzip_is_still_zlibs(made):
+    layer = tar_of(a=bytes(range(256)) * 99)
+    verdict = compare_images(*(made.image(gzip.compress(layer, n, mtime=0), types=[GZIP]) for n in (1, 9)))
+    assert "compression" in verdict.causes
 
 
 def test_a_layer_of_another_type(made):

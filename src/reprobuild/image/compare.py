@@ -110,9 +110,10 @@ def _layer_differences(
         for each in archive_differences(a, b, (), observer=observer):
             deepest = max(deepest, each.level, key=lambda level: level.rank)
             yield replace(_of_image(each, left, right), path=(ours.title, *each.path))
+        cause = "compression" if a.kind == b.kind else None  # another zlib doesn't make it zstd
     if ours.diff_id == theirs.diff_id and deepest.rank <= Level.CONTAINER.rank:
         a_type, b_type = (f"{each.descriptor.media_type}, {each.descriptor.size:,} bytes" for each in (ours, theirs))
-        yield Difference((ours.title,), "compression", a_type, b_type, "compression", level=Level.CONTAINER)
+        yield Difference((ours.title,), "compression", a_type, b_type, cause, level=Level.CONTAINER)
     elif deepest is Level.IDENTICAL:
         yield Difference((ours.title,), "tar", ours.diff_id, theirs.diff_id, level=Level.CONTAINER)
 
