@@ -42,6 +42,8 @@ _AFTER_ALL = sys.maxsize  # the rank of an sdist
 _TIMEOUT = (10, 60)  # seconds to connect, and between two packets
 _NO_NETWORK = "Check the network and uv's index settings; locked files that were fetched before are kept."
 
+_TRUST = "Name the authority's certificates in SSL_CERT_FILE, and check that the file is there."
+
 
 @dataclass(frozen=True, order=True, slots=True)
 class LockedFile:
@@ -373,18 +375,16 @@ class Index:
             with offer.local.open("rb") as stream:
                 yield from chunks_of(stream)
             return
-        import requests  # noqa: PLC0415 - slow to import, and not needed when everything is cached
-
         assert offer.package is not None  # noqa: S101 - an offer is either local or a package
         try:
             with _session(offer.place, offer.package.url) as session:
-                answer = session.get(offer.package.url, stream=True, timeout=_TIMEOUT)
+                answer = session.get(offer.package.url, stream=True, timeout=_TIMEOUT, verify=_verify())
                 answer.raise_for_status()
                 for chunk in answer.iter_content(1 << 18):
                     process.go_on()
                     yield chunk
-        except requests.RequestException as error:
-            raise IndexFailed(f"{offer.filename} could not be fetched: {_why(error)}.", _NO_NETWORK) from error
+        except OSError as error:  # which all of requests' are, and what it raises where SSL_CERT_FILE names nothing
+            raise _failed(f"{offer.filename} could not be fetched", error) from error
 
 
 def _best(names: Mapping[Digest, str], interpreter: Accepting) -> Digest | None:
@@ -453,13 +453,13 @@ def _ask_network(place: Place, name: str) -> list[_Offer]:
     try:
         with _session(place, place.url) as session:
             url = place.url if place.flat else PyPISimple(place.url, session=session).get_project_url(name)
-            answer = session.get(url, timeout=_TIMEOUT, headers={"Accept": ACCEPT_ANY})
+            answer = session.get(url, timeout=_TIMEOUT, headers={"Accept": ACCEPT_ANY}, verify=_verify())
             if answer.status_code == requests.codes.not_found and not place.flat:
                 return []
             answer.raise_for_status()
             return list(_listed(place, name, answer))
-    except (requests.RequestException, ValueError, UnsupportedContentTypeError, UnsupportedRepoVersionError) as error:
-        raise IndexFailed(f"The index could not be asked about {name}: {_why(error)}.", _NO_NETWORK) from error
+    except (OSError, ValueError, UnsupportedContentTypeError, UnsupportedRepoVersionError) as error:
+        raise _failed(f"The index could not be asked about {name}", error) from error
 
 
 def _listed(place: Place, name: str, answer: Any) -> Iterator[_Offer]:  # noqa: ANN401 - requests is imported lazily
@@ -491,17 +491,44 @@ def _session(place: Place, url: str) -> Any:  # noqa: ANN401 - requests is impor
     import requests  # noqa: PLC0415 - as above
 
     session = requests.Session()
-    session.verify = os.environ.get("SSL_CERT_FILE") or True  # the certificates that uv trusts
     if urlsplit(url)[:2] == urlsplit(place.url)[:2]:  # the scheme too: https credentials don't go over http
         session.auth = place.credentials
     return session
 
 
-def _why(error: Exception) -> str:
-    """An error of requests in a few words, without the URL, which may hold a credential."""
+def _verify() -> str | bool:
+    """The certificates that uv trusts, for each request: a session's own would give way to CURL_CA_BUNDLE."""
+    return os.environ.get("SSL_CERT_FILE") or True
+
+
+def _failed(what: str, error: Exception) -> IndexFailed:
+    """What became of a request, in a few words, without the URL, which may hold a credential."""
+    import requests  # noqa: PLC0415 - as above
+
     response = getattr(error, "response", None)
     if response is not None:
-        return f"the server answered {response.status_code}"
+        return IndexFailed(f"{what}: the server answered {response.status_code}.", _NO_NETWORK)
+    request = getattr(error, "request", None)
+    if request is None:  # it came to none, because of the URL or of SSL_CERT_FILE
+        return IndexFailed(f"{what}: {type(error).__name__}.", _TRUST if type(error) is OSError else _NO_NETWORK)
+    host = urlsplit(request.url).hostname
+    why = words_of(error)
+    if not isinstance(error, requests.exceptions.SSLError):
+        return IndexFailed(f"{what}: {host}: {why}.", _NO_NETWORK)
+    trust = f"the certificate of {host} is not trusted, or it doesn't speak TLS"
+    return IndexFailed(f"{what}: {trust}: {why}.", _TRUST)
+
+
+def words_of(error: BaseException) -> str:
+    """What the system said when a connection failed, else the name of the library's error, whose text has the URL."""
+    inner: BaseException | None = error
+    while inner is not None:
+        said = getattr(inner, "verify_message", "") or getattr(inner, "strerror", None)
+        if said:
+            return str(said)
+        if isinstance(inner, TimeoutError):
+            return "timed out"
+        inner = inner.__cause__ or inner.__context__
     return type(error).__name__
 
 

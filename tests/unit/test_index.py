@@ -1,5 +1,7 @@
 import html
 import json
+import ssl
+import subprocess
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -88,7 +90,7 @@ class Server:
 def make_server():
     running = []
 
-    def make():
+    def make(context=None):
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 known.asked.append((self.path, self.headers["Authorization"]))
@@ -103,6 +105,8 @@ def make_server():
                 pass
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if context:
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         known = Server(server.server_port)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -523,9 +527,56 @@ def test_an_index_that_refuses_says_how_and_shows_no_credential(server, configur
 
 def test_an_index_that_is_not_there_says_so_without_its_url(configure, index):
     configure(UV_DEFAULT_INDEX="http://user:s3cret@127.0.0.1:9/simple/")
-    with pytest.raises(IndexFailed, match="ConnectionError") as caught:
+    with pytest.raises(IndexFailed, match=r"about demo: 127\.0\.0\.1: Connection refused\.$") as caught:
         index().choose([pin(WHEEL)], PYTHON)
     assert "s3cret" not in caught.value.reason + caught.value.remedy
+
+
+@pytest.fixture
+def over_tls(make_server, tmp_path, configure):
+    """An index over TLS whose certificate nobody knows; the file that would make it trusted."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "ca.pem"
+    command = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=127.0.0.1"
+        " -addext subjectAltName=IP:127.0.0.1"
+    )
+    made = [*command.split(), "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(made, check=True, capture_output=True, timeout=60)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = make_server(context)
+    configure(UV_DEFAULT_INDEX=server.url(credentials="user:s3cret@").replace("http:", "https:"))
+    server.offer(WHEEL)
+    return server, certificate
+
+
+def test_a_certificate_that_is_not_trusted_is_told_with_its_host(over_tls, index, configure, tmp_path, out):
+    _, certificate = over_tls
+    where = r"asked about demo: the certificate of 127\.0\.0\.1 is not trusted, or it doesn't speak TLS: self.signed"
+    with pytest.raises(IndexFailed, match=where) as caught:
+        index().choose([pin(WHEEL)], PYTHON)
+    assert "SSL_CERT_FILE" in caught.value.remedy
+    assert "s3cret" not in caught.value.reason + caught.value.remedy
+    configure(SSL_CERT_FILE=str(certificate), REQUESTS_CA_BUNDLE=str(tmp_path / "of-another-tool.pem"))
+    index().fetch([locked(WHEEL)], out)
+    assert (out / WHEEL).read_bytes() == content(WHEEL)
+
+
+@pytest.mark.parametrize("content_of_file", [None, "no certificate"])
+def test_a_file_of_certificates_that_is_none_is_told(over_tls, index, configure, tmp_path, content_of_file):
+    configure(SSL_CERT_FILE=str(tmp_path / "own.pem"))
+    if content_of_file:
+        (tmp_path / "own.pem").write_text(content_of_file)
+    with pytest.raises(IndexFailed, match="asked about demo: ") as caught:
+        index().choose([pin(WHEEL)], PYTHON)
+    assert "SSL_CERT_FILE" in caught.value.remedy
+
+
+def test_a_server_that_speaks_no_tls_is_told_with_its_host(server, index, configure):
+    configure(UV_DEFAULT_INDEX=server.url().replace("http:", "https:"))
+    with pytest.raises(IndexFailed, match=r"127\.0\.0\.1 is not trusted, or it doesn't speak TLS") as caught:
+        index().choose([pin(WHEEL)], PYTHON)
+    assert "SSL_CERT_FILE" in caught.value.remedy
 
 
 def test_a_page_of_an_unknown_type_is_refused(server, index):
