@@ -151,8 +151,11 @@ def remove_tree(path: Path) -> None:
 
 
 @contextmanager
-def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
+def scratch_folder(parent: Path, prefix: str, target: Path | None = None) -> Iterator[Path]:
     """A new folder, mode 0700, that is removed at the end whatever happens; its path is absolute.
+
+    Args:
+        target: the user's file that is made in it and lies beside it then; None where the folder is a temporary one.
 
     Raises:
         WriteFailed: it can't be made.
@@ -162,6 +165,8 @@ def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
         parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=0o700)
     except OSError as error:
+        if target is not None:
+            raise WriteFailed(f"{target} can't be written: {error.strerror}.", "Name another place.") from error
         raise WriteFailed(f"{path} can't be made: {error.strerror}.", "Set TMPDIR to a place with room.") from error
     owned = _open_folder(path)
     with suppress(OSError):  # a file system without locks: then nobody will take the folder for an orphan

@@ -519,8 +519,12 @@ def _failed(what: str, error: Exception) -> IndexFailed:
     return IndexFailed(f"{what}: {trust}: {why}.", _TRUST)
 
 
-def words_of(error: BaseException) -> str:
-    """What the system said when a connection failed, else the name of the library's error, whose text has the URL."""
+def words_of(error: BaseException, otherwise: str = "") -> str:
+    """What the system said when a connection failed.
+
+    Args:
+        otherwise: what to say if it said nothing; empty for the name of the library's error, whose text has the URL.
+    """
     inner: BaseException | None = error
     while inner is not None:
         said = getattr(inner, "verify_message", "") or getattr(inner, "strerror", None)
@@ -529,7 +533,7 @@ def words_of(error: BaseException) -> str:
         if isinstance(inner, TimeoutError):
             return "timed out"
         inner = inner.__cause__ or inner.__context__
-    return type(error).__name__
+    return otherwise or type(error).__name__
 
 
 def _checked(kept: Path, file: LockedFile) -> Iterable[bytes]:

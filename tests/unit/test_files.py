@@ -315,6 +315,15 @@ def test_a_scratch_folder_that_cannot_be_made_says_what_helps(tmp_path):
     assert "TMPDIR" in caught.value.remedy
 
 
+def test_a_scratch_folder_for_a_users_file_speaks_of_that_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    target = tmp_path / "file" / "x.tar"
+    with pytest.raises(WriteFailed) as caught, scratch_folder(target.parent, "x-", target):
+        pass
+    assert caught.value.reason == f"{target} can't be written: File exists."
+    assert caught.value.remedy == "Name another place."
+
+
 def test_the_cache_lies_where_the_variable_says(monkeypatch, tmp_path):
     monkeypatch.setenv("REPROBUILD_CACHE_DIR", str(tmp_path))
     assert cache_root() == tmp_path

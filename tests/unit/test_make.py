@@ -1,15 +1,18 @@
 """From a project to wherever its image is to be: layouts, archives, registries; and what stays as it was."""
 
+import gc
 import json
 import shutil
 import tarfile
+import threading
 import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from reprobuild.digest import Digest, canonical_json
-from reprobuild.errors import BadInput, DigestMismatch, RegistryFailed, WriteFailed
+from reprobuild.errors import BadInput, BuildFailed, DigestMismatch, RegistryFailed, ToolMissing, WriteFailed
 from reprobuild.image import outputs
 from reprobuild.image.build import Choices
 from reprobuild.image.make import Destinations, make
@@ -449,3 +452,95 @@ def test_a_registry_that_lacks_an_own_layer_is_found_out(based, served):
     del served.blobs["app"][str(image.layers[0].descriptor.digest)]
     with pytest.raises(BadInput, match="lacks its layer"):
         verify(f"127.0.0.1:{served.port}/app:1", based)
+
+
+def test_an_archive_that_cannot_be_written_is_called_what_the_user_calls_it(project, tmp_path):
+    (tmp_path / "file").write_text("")
+    path = tmp_path / "file" / "x.tar"
+    with pytest.raises(WriteFailed) as caught:
+        built(project, to_archive(path))
+    assert caught.value.reason.startswith(f"{path} can't be written: ")
+    assert caught.value.remedy == "Name another place."
+
+
+# --- an engine ---------------------------------------------------------------------------------------------------
+
+
+def loaded(project):
+    return make(project, "app", Choices(platforms=(AMD64,)), Destinations(load="app:1"))
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("unix://{folder}/none.sock", "at unix://{folder}/none.sock: No such file or directory."),
+        ("tcp://127.0.0.1:9", "at tcp://127.0.0.1:9: Connection refused."),
+        ("tcp://user:s3cret@127.0.0.1:9", "at tcp://…@127.0.0.1:9: "),
+        ("gopher://127.0.0.1:9", "at gopher://127.0.0.1:9: "),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the SDK leaves a socket open then
+def test_an_engine_that_does_not_answer_is_missing(project, tmp_path, monkeypatch, address, words):
+    monkeypatch.setenv("DOCKER_HOST", address.format(folder=tmp_path))
+    with pytest.raises(ToolMissing, match=r"^No Docker engine answers at ") as caught:
+        loaded(project)
+    reason, remedy = caught.value.reason, caught.value.remedy
+    del caught
+    gc.collect()
+    assert words.format(folder=tmp_path) in reason
+    assert "s3cret" not in reason
+    assert "Error(" not in reason
+    assert "DOCKER_HOST" in remedy
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    """An engine that answers a load as it is told: with a status and a body, or without a word."""
+    answers: list[tuple[int, bytes] | None] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self, status, body):
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_GET(self):
+            self.answer(200, b'{"ApiVersion": "1.44", "MinAPIVersion": "1.24"}')
+
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            if answers[0]:
+                self.answer(*answers[0])
+            else:
+                self.close_connection = True
+
+        def log_message(self, *arguments):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{server.server_port}")
+    yield answers
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ((500, b'{"message": "no space left on device"}'), "no space left on device"),
+        ((200, b'{"errorDetail": {"message": "invalid archive"}, "error": "invalid archive"}'), "invalid archive"),
+        (None, "the connection broke"),
+    ],
+)
+def test_an_engine_that_refuses_an_image_says_why(project, engine, answer, words):
+    engine.append(answer)
+    with pytest.raises(BuildFailed) as caught:
+        loaded(project)
+    assert caught.value.reason == f"The Docker engine didn't take the image: {words}."

@@ -2,18 +2,20 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from reprobuild import attest, process
 from reprobuild.digest import Digest
-from reprobuild.errors import BadInput, BuildFailed, ToolMissing, WriteFailed
+from reprobuild.errors import BadInput, BuildFailed, ToolMissing, WriteFailed, redacted
 from reprobuild.files import scratch_folder, write_atomically
 from reprobuild.image.archive import Registries
 from reprobuild.image.base import Base
 from reprobuild.image.built import Built
 from reprobuild.image.store import add_record
+from reprobuild.index import words_of
 from reprobuild.oci.layout import CONTAINERD_NAME, REF_NAME, Layout, write_archive
 from reprobuild.oci.model import Descriptor
 from reprobuild.oci.reference import Reference
@@ -97,9 +99,9 @@ def archive(built: Built, store: Layout, output: Output) -> None:
     """Write an image as one tar, and its records beside it.
 
     Raises:
-        WriteFailed: there is no room.
+        WriteFailed: there is no room, or no such place.
     """
-    with scratch_folder(output.path.parent, "reprobuild-") as scratch:
+    with scratch_folder(output.path.parent, "reprobuild-", output.path) as scratch:
         partial = scratch / "image.tar"
         _write_archive(partial, store, built.top, {REF_NAME: output.name}, output.path)
         for image, statement in built.images:
@@ -139,8 +141,7 @@ def load(built: Built, store: Layout, name: str, observer: Observer = SILENT) ->
         BuildFailed: it doesn't take the image.
     """
     require_docker()
-    import docker  # noqa: PLC0415 - an extra
-    from docker.errors import DockerException  # noqa: PLC0415
+    from docker.errors import DockerException  # noqa: PLC0415 - an extra
 
     reference = Reference.parse(name)
     named = str(reference) if reference.tag else f"{reference}:latest"
@@ -149,14 +150,42 @@ def load(built: Built, store: Layout, name: str, observer: Observer = SILENT) ->
         path = scratch / "image.tar"
         _write_archive(path, store, built.top, {CONTAINERD_NAME: named, REF_NAME: reference.tag or "latest"}, path)
         try:
-            client: Any = docker.from_env(timeout=600)
-            with path.open("rb") as stream:
+            with closing(_engine()) as client, path.open("rb") as stream:
                 client.images.load(stream)
-        except DockerException as error:
+        except (DockerException, OSError) as error:  # what requests raises where the connection breaks is an OSError
             raise BuildFailed(
-                f"The Docker engine didn't take the image: {error}.",
-                "Is it running, where DOCKER_HOST says, and 25 or newer? `docker version` tells.",
+                f"The Docker engine didn't take the image: {_said(error)}.",
+                "Is it 25 or newer, and has it room? `docker version` and `docker info` tell.",
             ) from error
+
+
+def _engine() -> Any:  # noqa: ANN401 - the SDK has no types
+    """The Docker engine that the environment names, which has answered.
+
+    Raises:
+        ToolMissing: there is none.
+    """
+    import docker  # noqa: PLC0415 - an extra
+    from docker.constants import DEFAULT_UNIX_SOCKET  # noqa: PLC0415 - the same
+    from docker.errors import DockerException  # noqa: PLC0415 - the same
+
+    try:
+        return docker.from_env(timeout=600)
+    except (DockerException, OSError) as error:
+        address = os.environ.get("DOCKER_HOST") or DEFAULT_UNIX_SOCKET.removeprefix("http+")
+        raise ToolMissing(
+            f"No Docker engine answers at {redacted(address)}: {_said(error)}.",
+            "Start it, or set DOCKER_HOST to where one is; `docker version` tells.",
+        ) from error
+
+
+def _said(error: Exception) -> str:
+    """The engine's own words, else the system's, else the SDK's."""
+    import requests  # noqa: PLC0415 - slow to import
+
+    broke = any(isinstance(each, requests.ConnectionError) for each in (error, error.__cause__))
+    said = getattr(error, "explanation", None) or words_of(error, "the connection broke" if broke else str(error))
+    return redacted(str(said)).rstrip(".")
 
 
 def push(
