@@ -368,8 +368,9 @@ def _one(images: tuple[Readable, ...], platform: str, text: str) -> Readable:
     found = [each for each in images if wanted is None or each.config.platform.suits(wanted)]
     if len(found) != 1:
         has = ", ".join(str(each.config.platform) for each in images)
+        number = f"{len(found)} images" if found else "no image"
         raise BadInput(
-            f"{text} has {len(found)} images{f' for {platform}' if platform else ''}; it has {has}.",
+            f"{text} has {number}{f' for {platform}' if platform else ''}; it has {has}.",
             "Name one with --platform.",
         )
     return found[0]
