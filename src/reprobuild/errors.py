@@ -79,6 +79,23 @@ def shown(text: object, limit: int = 200) -> str:
     return words if len(words) <= limit else f"{words[:limit]}…"
 
 
+def words_of(error: BaseException, otherwise: str = "") -> str:
+    """What the system said when a connection failed.
+
+    Args:
+        otherwise: what to say if it said nothing; empty for the name of the library's error, whose text has the URL.
+    """
+    inner: BaseException | None = error
+    while inner is not None:
+        said = getattr(inner, "verify_message", "") or getattr(inner, "strerror", None)
+        if said:
+            return str(said)
+        if isinstance(inner, TimeoutError):
+            return "timed out"
+        inner = inner.__cause__ or inner.__context__
+    return otherwise or type(error).__name__
+
+
 def redacted(text: str, hidden: Iterable[str] = ()) -> str:
     """A text of a tool's or a server's without the user information and the query of URLs, and without secrets."""
     text = re.sub(r"(\w://)[^\s/'\"`]*@", r"\1…@", text)

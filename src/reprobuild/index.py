@@ -26,7 +26,7 @@ from packaging.version import Version
 
 from reprobuild import memory, process
 from reprobuild.digest import Digest, chunks_of
-from reprobuild.errors import BadInput, DigestMismatch, IndexFailed
+from reprobuild.errors import BadInput, DigestMismatch, IndexFailed, words_of
 from reprobuild.files import cache_root, write_atomically
 from reprobuild.interpreter import Accepting
 from reprobuild.lockfile import Pin
@@ -517,23 +517,6 @@ def _failed(what: str, error: Exception) -> IndexFailed:
         return IndexFailed(f"{what}: {host}: {why}.", _NO_NETWORK)
     trust = f"the certificate of {host} is not trusted, or it doesn't speak TLS"
     return IndexFailed(f"{what}: {trust}: {why}.", _TRUST)
-
-
-def words_of(error: BaseException, otherwise: str = "") -> str:
-    """What the system said when a connection failed.
-
-    Args:
-        otherwise: what to say if it said nothing; empty for the name of the library's error, whose text has the URL.
-    """
-    inner: BaseException | None = error
-    while inner is not None:
-        said = getattr(inner, "verify_message", "") or getattr(inner, "strerror", None)
-        if said:
-            return str(said)
-        if isinstance(inner, TimeoutError):
-            return "timed out"
-        inner = inner.__cause__ or inner.__context__
-    return otherwise or type(error).__name__
 
 
 def _checked(kept: Path, file: LockedFile) -> Iterable[bytes]:

@@ -9,13 +9,12 @@ from typing import Any
 
 from reprobuild import attest, process
 from reprobuild.digest import Digest
-from reprobuild.errors import BadInput, BuildFailed, ToolMissing, WriteFailed, redacted
+from reprobuild.errors import BadInput, BuildFailed, ToolMissing, WriteFailed, redacted, words_of
 from reprobuild.files import scratch_folder, write_atomically
 from reprobuild.image.archive import Registries
 from reprobuild.image.base import Base
 from reprobuild.image.built import Built
 from reprobuild.image.store import add_record
-from reprobuild.index import words_of
 from reprobuild.oci.layout import CONTAINERD_NAME, REF_NAME, Layout, write_archive
 from reprobuild.oci.model import Descriptor
 from reprobuild.oci.reference import Reference

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from reprobuild import process
-from reprobuild.errors import BadInput, DigestMismatch, RegistryFailed, redacted
+from reprobuild.errors import BadInput, DigestMismatch, RegistryFailed, redacted, words_of
 from reprobuild.oci.reference import is_loopback
 
 T = TypeVar("T")
@@ -315,7 +315,8 @@ class Transport:
                 ) from error
             whose = " from the proxy" if isinstance(error, requests.exceptions.ProxyError) else ""
             raise Dropped(
-                f"{where}: no answer{whose}: {_said(error)}.", "Check the registry's name, the network and the proxy."
+                f"{where}: no answer{whose}: {words_of(error)}.",
+                "Check the registry's name, the network and the proxy.",
             ) from error
         except (OSError, ValueError) as error:  # also where SSL_CERT_FILE names nothing
             raise RegistryFailed(
@@ -389,18 +390,6 @@ def origin_of(url: str) -> tuple[str, str, int | None]:
         parts = urlsplit(url)
         return parts.scheme, parts.hostname or "", parts.port or {"https": 443, "http": 80}.get(parts.scheme)
     return "", "", None
-
-
-def _said(error: BaseException) -> str:
-    """What the system said when a connection failed, else the name of the library's error, whose text has the URL."""
-    inner: BaseException | None = error
-    while inner is not None:
-        if isinstance(inner, OSError) and inner.strerror:
-            return inner.strerror
-        if isinstance(inner, TimeoutError):
-            return "timed out"
-        inner = inner.__cause__ or inner.__context__
-    return type(error).__name__
 
 
 def _check_busy(answer: Answer, where: str) -> None:
