@@ -141,6 +141,21 @@ def test_a_pattern_that_is_none_names_its_file(tmp_path, place_of):
     assert names(found) == ["x/c", "x/e"]
 
 
+def test_only_line_feeds_end_a_line_of_an_ignore_file(tmp_path):
+    (tmp_path / ".dockerignore").write_bytes("a\u2028!secret\nsecret\x0c\n\x85b\r\n".encode())
+    for name in ("a", "b", "c", "secret"):
+        (tmp_path / name).touch()
+    assert names(placed(Context.open(tmp_path, tmp_path / "Dockerfile", EPOCH), "[a-cs]*")) == ["x/a", "x/c"]
+
+
+@pytest.mark.parametrize(("raw", "why"), [(b"[\n", "Invalid ignore pattern"), (b"\xff", "is not UTF-8")])
+def test_messages_name_an_ignore_file_as_the_context_does(tmp_path, raw, why):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/Dockerfile.dockerignore").write_bytes(raw)
+    with pytest.raises(BadInput, match=f"^sub/Dockerfile.dockerignore:? {why}"):
+        Context.open(tmp_path, tmp_path / "sub/Dockerfile", EPOCH)
+
+
 def test_what_comes_from_wheels_keeps_its_time_and_nothing_is_younger_than_the_epoch():
     tree = Nodes({"a": replace(text("a"), mtime=WHEEL_TIME, uid=3, gid=4), "b": replace(text("b"), mtime=EPOCH + 1)})
     found = placed(tree, "")
@@ -237,6 +252,14 @@ FILES = {
 )
 def test_owners(owner, numbers):
     assert owner_of(owner, FILES.get, "D:1") == numbers
+
+
+@pytest.mark.parametrize("end", ["\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029", "\r"])
+def test_what_else_ends_lines_elsewhere_makes_no_account(end):
+    users = f"alice:x:1000:1000:A{end}bob:x:0:0::/:/x\nbob:x:1001:1002::/:\r\n".encode()
+    assert owner_of("bob", {"etc/passwd": users}.get, "D:1") == (1001, 1002)
+    groups = f"www:x:33:a{end}adm:x:0:\nadm:x:4:\n".encode()
+    assert owner_of("1:adm", {"etc/group": groups}.get, "D:1") == (1, 4)
 
 
 @pytest.mark.parametrize("owner", ["nobody", "broken", "bad", "app:nobody", ":", "1:", "4294967296", "1:-1", "²"])

@@ -95,7 +95,9 @@ class Context:
         """
         for path in (dockerfile.with_name(f"{dockerfile.name}.dockerignore"), root / ".dockerignore"):
             if path.is_file():
-                return cls(root, epoch, read_text(path).removeprefix("\ufeff").splitlines(), str(path))
+                where = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+                lines = read_text(path, where).removeprefix("\ufeff").split("\n")
+                return cls(root, epoch, [line.removesuffix("\r") for line in lines], where)
         return cls(root, epoch)
 
     def find(self, path: str) -> Node | None:
@@ -219,7 +221,8 @@ def _number(text: str) -> str:
 
 
 def _account(read: Callable[[str], bytes | None], path: str, name: str, fields: int, where: str) -> list[str]:
-    for line in (read(path) or b"").decode("utf-8", "replace").splitlines():
+    # Only "\n" ends a line: at what else splitlines() does, a comment in a field would become an account.
+    for line in (read(path) or b"").decode("utf-8", "replace").split("\n"):
         found = line.strip().split(":")
         if found[0] == name and len(found) >= fields and all(map(_number, found[2:fields])):
             return found
