@@ -5,7 +5,9 @@ manifest version 2, schema 2, which most registries still hold.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -26,6 +28,14 @@ INDEXES = (OCI_INDEX, DOCKER_INDEX)
 MANIFESTS = (OCI_MANIFEST, DOCKER_MANIFEST)
 #: Bytes of a manifest, index or config that is read; registries refuse larger manifests too.
 DOCUMENT_LIMIT = 4 << 20
+#: The largest integer that each reader of JSON has exactly, and that canonical JSON can write (RFC 8785).
+_LARGEST = 2**53 - 1
+_DEEPEST = 100
+#: What each setting of a config has to be, where it isn't null (config.md; the rest is Docker's).
+_WORDS = ("User", "WorkingDir", "StopSignal")
+_LISTS = ("Env", "Entrypoint", "Cmd", "Shell", "OnBuild")
+_SETS = ("ExposedPorts", "Volumes")
+_HEALTH_NUMBERS = ("Interval", "Timeout", "StartPeriod", "StartInterval", "Retries")
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -86,15 +96,15 @@ class Descriptor:
         """
         table = _table(value, where)
         size = table.get("size")
-        if type(size) is not int or size < 0:
+        if type(size) is not int or not 0 <= size <= _LARGEST:
             raise BadInput(f"{where} has no size.", _BROKEN)
         platform = table.get("platform")
         return cls(
             _text(table, "mediaType", where),
             Digest.parse(_text(table, "digest", where)),
             size,
-            platform=None if platform is None else _platform(_table(platform, f"{where}: platform")),
-            artifact_type=str(table.get("artifactType", "")),
+            platform=None if platform is None else _platform(platform, f"{where}: platform"),
+            artifact_type=_word(table, "artifactType", where),
             annotations=_texts(table.get("annotations"), f"{where}: annotations"),
         )
 
@@ -134,6 +144,7 @@ class Manifest:
     def read(cls, raw: bytes, where: str) -> Self:
         """Raises BadInput unless the bytes are an OCI manifest or Docker's schema 2."""
         document = document_of(raw, where)
+        _word(document, "mediaType", where)
         media_type = media_type_of(document)
         if media_type not in MANIFESTS:
             raise BadInput(f"{where} is not an image manifest but {shown(media_type) or 'untyped'}.", _BROKEN)
@@ -148,7 +159,7 @@ class Manifest:
             tuple(Descriptor.read(each, f"{where}: layer {number}") for number, each in enumerate(layers)),
             _texts(document.get("annotations"), f"{where}: annotations"),
             None if subject is None else Descriptor.read(subject, f"{where}: subject"),
-            str(document.get("artifactType", "")),
+            _word(document, "artifactType", where),
         )
 
     @classmethod
@@ -186,6 +197,7 @@ class Index:
     def read(cls, raw: bytes, where: str) -> Self:
         """Raises BadInput unless the bytes are an OCI index or Docker's manifest list."""
         document = document_of(raw, where)
+        _word(document, "mediaType", where)
         media_type = media_type_of(document) or OCI_INDEX  # of index.json in a layout it is optional
         manifests = document.get("manifests")
         if media_type not in INDEXES or not isinstance(manifests, list):
@@ -218,7 +230,7 @@ class Index:
                 return each
         there = {str(each.platform) for each in images} - {"unknown/unknown"}  # what BuildKit calls its attestations
         has = ", ".join(sorted(there)) or "none at all"
-        raise BadInput(f"{where} has no image for {wanted}; it has {has}.", "Name another platform.")
+        raise BadInput(f"{where} has no image for {wanted}; it has {shown(has, 1000)}.", "Name another platform.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,10 +254,14 @@ class ImageConfig:
         diff_ids = rootfs.get("diff_ids")
         if not isinstance(diff_ids, list) or not all(isinstance(each, str) for each in diff_ids):
             raise BadInput(f"{where} has no diff IDs.", _BROKEN)
-        settings = document.get("config")
-        if settings is not None:
-            _table(settings, f"{where}: config")
-        return cls(raw, document, _platform(document), tuple(map(Digest.parse, diff_ids)))
+        for key in ("author", "created", "os.version"):
+            _word(document, key, where)
+        _check_list(document, "os.features", where)
+        if (settings := document.get("config")) is not None:
+            _check_settings(_table(settings, f"{where}: config"), f"{where}: config")
+        for key in ("config", "history"):
+            _check_depth(document.get(key), f"{where}: {key}")
+        return cls(raw, document, _platform(document, where), tuple(map(Digest.parse, diff_ids)))
 
     @property
     def settings(self) -> Json:
@@ -255,20 +271,25 @@ class ImageConfig:
     @property
     def environment(self) -> dict[str, str]:
         """Env, by name."""
-        lines = self.settings.get("Env") or []
-        return dict(line.split("=", 1) for line in lines if isinstance(line, str) and "=" in line)
+        return dict(line.split("=", 1) for line in self.settings.get("Env") or [] if "=" in line)
 
 
 def document_of(raw: bytes, where: str) -> Json:
     """JSON that is an object, and says each thing once: of what it says twice readers take the first, the last or both.
 
+    It can also be written again as canonical JSON, as parts of it are when an image is built from it.
+
     Raises:
-        BadInput: it isn't, or doesn't.
+        BadInput: it isn't, or doesn't, or can't.
     """
     if len(raw) > DOCUMENT_LIMIT:
         raise BadInput(f"{where} has {len(raw)} bytes, more than {DOCUMENT_LIMIT}.", _BROKEN)
     try:
-        value = json.loads(raw, object_pairs_hook=_once)
+        value = json.loads(
+            raw.decode(), object_pairs_hook=_once, parse_int=_integer, parse_float=_number, parse_constant=_number
+        )
+        if re.search(rb"\\u[dD][89a-fA-F]", raw):  # then half a surrogate pair may stand alone
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{where} is not JSON: {shown(str(error))}.", _BROKEN) from error
     return _table(value, where)
@@ -281,6 +302,34 @@ def _once(pairs: list[tuple[str, Any]]) -> Json:
             raise ValueError(f"it says {key!r} twice")
         table[key] = value
     return table
+
+
+def _integer(text: str) -> int:
+    if len(text) > 17 or abs(number := int(text)) > _LARGEST:
+        raise ValueError("an integer in it is beyond 2**53 - 1")
+    return number
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("a number in it is not finite")
+    return number
+
+
+def _check_depth(value: object, where: str) -> None:
+    """Refuse what can be read, but not written again, as each level of that is a call."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [each for one in level for each in _inside(one)]
+    if level:
+        raise BadInput(f"{where} is nested too deeply.", _BROKEN)
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def media_type_of(document: Json) -> str:
@@ -315,5 +364,47 @@ def _texts(value: object, where: str) -> dict[str, str]:
     return table
 
 
-def _platform(table: Json) -> Platform:
-    return Platform(*(str(table.get(key, "")) for key in ("os", "architecture", "variant")))
+def _word(table: Json, key: str, where: str) -> str:
+    """A text that may be missing."""
+    value = table.get(key)
+    if not isinstance(value, str | None):
+        raise BadInput(f"{where}: {key} is not a text.", _BROKEN)
+    return value or ""
+
+
+def _check_list(table: Json, key: str, where: str) -> None:
+    value = table.get(key)
+    if value is not None and not (isinstance(value, list) and all(isinstance(each, str) for each in value)):
+        raise BadInput(f"{where}: {key} is not a list of texts.", _BROKEN)
+
+
+def _check_settings(settings: Json, where: str) -> None:
+    """Refuse what container runtimes couldn't read, before it gets into another image."""
+    for key in _WORDS:
+        _word(settings, key, where)
+    for key in _LISTS:
+        _check_list(settings, key, where)
+    for key in _SETS:
+        names = settings.get(key)
+        if names is not None and not all(
+            isinstance(each, dict | None) for each in _table(names, f"{where}: {key}").values()
+        ):
+            raise BadInput(f"{where}: {key} are not all objects.", _BROKEN)
+    _texts(settings.get("Labels"), f"{where}: Labels")
+    _check_healthcheck(settings.get("Healthcheck"), f"{where}: Healthcheck")
+    if not isinstance(settings.get("ArgsEscaped"), bool | None):
+        raise BadInput(f"{where}: ArgsEscaped is neither true nor false.", _BROKEN)
+
+
+def _check_healthcheck(value: object, where: str) -> None:
+    if value is not None:
+        table = _table(value, where)
+        _check_list(table, "Test", where)
+        numbers = (table.get(key) for key in _HEALTH_NUMBERS)
+        if not all(each is None or type(each) is int for each in numbers):
+            raise BadInput(f"{where}: its times are not all integers.", _BROKEN)
+
+
+def _platform(value: object, where: str) -> Platform:
+    table = _table(value, where)
+    return Platform(*(_word(table, key, where) for key in ("os", "architecture", "variant")))
