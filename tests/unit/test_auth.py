@@ -1,5 +1,6 @@
 import base64
 import json
+import time
 import traceback
 from types import SimpleNamespace
 from typing import Any
@@ -109,6 +110,20 @@ def test_older_files_have_urls(docker, key):
     assert user_for("registry.example:5000", "a") == "somebody"
 
 
+def test_a_key_that_is_no_url_is_no_harm(docker):
+    docker(auths={"http://[::1": login("odd"), "r.example": login()})
+    assert user_for("r.example", "a") == "somebody"
+    assert user_for("other.example", "a") is None
+
+
+@pytest.mark.parametrize("key", ["username", "password", "identitytoken", "registrytoken"])
+def test_half_a_surrogate_pair_is_no_credential(docker, key):
+    docker(auths={"r.example": {"username": "u", "password": "s3cret", key: "s3cret\ud800"}})
+    with pytest.raises(BadInput, match=r"config\.json: r\.example: half a surrogate pair") as caught:
+        credentials_for("r.example", "a")
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+
+
 def test_of_two_urls_of_a_registry_the_first_counts(docker):
     docker(auths={"https://a.example/v1/": login("first"), "https://a.example/v2/": login("second")})
     assert user_for("a.example", "a") == "first"
@@ -191,6 +206,7 @@ def test_a_helper_that_knows_nothing_leaves_it_to_the_file(docker, helper):
         ("echo s3cret >&2; exit 3", "ended with status 3"),
         ("echo s3cret", "printed something else"),
         ("""echo '{"Username": "s3cret"}'""", "printed something else"),
+        (r"""printf '%s' '{"Username": "u", "Secret": "s3cret\ud800"}'""", "printed something else"),
         ("sleep 30", "ToolTimeout"),
     ],
 )
@@ -224,11 +240,31 @@ def test_a_helper_that_is_missing_is_named(docker):
         ),
         ('Bearer scope="repository:a:pull,push"', [("bearer", {"scope": "repository:a:pull,push"})]),
         ('Basic realm="r", Bearer realm="t"', [("basic", {"realm": "r"}), ("bearer", {"realm": "t"})]),
+        ("Negotiate , Bearer", [("negotiate", {}), ("bearer", {})]),
+        ("Bearer a-b = c, d_e= f", [("bearer", {"a-b": "c", "d_e": "f"})]),
         ('Negotiate, Basic realm="a \\"b\\""', [("negotiate", {}), ("basic", {"realm": 'a "b"'})]),
     ],
 )
 def test_challenges_are_read(header, expected):
     assert [(each.scheme, dict(each.parameters)) for each in challenges_of(header)] == expected
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "x" + " " * 60_000 + "y",
+        "Bearer " + "a" * 60_000,
+        "Bearer " + "a " * 30_000,
+        "Bearer " + "a=" * 30_000,
+        'Bearer a="' + "\\" * 60_000,
+        "Basic," * 10_000,
+        "Bearer a=" + " " * 60_000,
+    ],
+)
+def test_reading_a_challenge_takes_no_time(header):
+    begun = time.process_time()
+    challenges_of(header)
+    assert time.process_time() - begun < 1
 
 
 class Clock:
@@ -313,6 +349,15 @@ def test_a_token_is_renewed_before_it_expires(served, registry, clock):
         assert registry.has_blob("team/app", BLOB)
         fetched.append(len(served.asked_for("GET", "^/token")))
     assert fetched == [1, 1, 2, 2, 2]
+
+
+@pytest.mark.parametrize(("seconds", "good"), [(10**400, True), (-(10**400), False), (float("nan"), False)])
+def test_a_life_beyond_reason_is_cut(served, registry, clock, seconds, good):
+    wants_token(served, "one", "two", seconds=seconds)
+    registry.has_blob("team/app", BLOB)
+    assert bool(registry._login.header("repository:team/app:pull")) is good
+    clock.now = 24 * 3600
+    assert not registry._login.header("repository:team/app:pull")
 
 
 def test_a_token_that_expired_early_is_renewed(served, registry):

@@ -29,7 +29,9 @@ _HELPER_SECONDS = 60
 _TOKEN_LIMIT = 1 << 20
 #: Seconds that a token is good for where the server doesn't say (the token specification), and its share that is used.
 _TOKEN_SECONDS, _TOKEN_SHARE = 60, 0.9
-_PARAMETER = re.compile(r'([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
+#: Seconds after which a new one is asked for whatever the server says.
+_LONGEST_TOKEN = 24 * 3600
+_PARAMETER = re.compile(r'(?<![A-Za-z0-9_-])([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 _LOG_IN = "Log in with `docker login` or `podman login`; or mend the file."
 
 
@@ -120,6 +122,7 @@ def _from_helper(path: Path, table: Mapping[str, Any], registry: str) -> Credent
         done = process.run([program, "get"], env=dict(os.environ), stdin=asked, timeout=_HELPER_SECONDS)
         answer = json.loads(done.stdout)
         user, secret = answer["Username"], answer["Secret"]
+        f"{user}{secret}".encode()
     except process.ToolFailed as error:
         if "credentials not found" in error.output:
             return None
@@ -150,7 +153,9 @@ def _from_table(
 
 def _host_of(key: str) -> str:
     """The host of a key, which may be a URL of the registry; one with a path of podman's stays as it is."""
-    return urlsplit(key).netloc if "://" in key else key
+    with suppress(ValueError):
+        return urlsplit(key).netloc if "://" in key else key
+    return key  # as of [::1 without its end
 
 
 def _of_entry(entry: Mapping[str, Any], where: str) -> Credentials | None:
@@ -164,6 +169,10 @@ def _of_entry(entry: Mapping[str, Any], where: str) -> Credentials | None:
         if not colon:
             raise BadInput(f"{where}: auth has no password.", _LOG_IN)
     identity, token = str(entry.get("identitytoken") or ""), str(entry.get("registrytoken") or "")
+    try:
+        f"{user}{password}{identity}{token}".encode()
+    except UnicodeEncodeError:
+        raise BadInput(f"{where}: half a surrogate pair stands in it.", _LOG_IN) from None
     return Credentials(user, password, identity, token) if user or identity or token else None
 
 
@@ -178,7 +187,7 @@ class Challenge:
 def challenges_of(header: str) -> list[Challenge]:
     """Read WWW-Authenticate (RFC 9110): several challenges in one line are told apart by their schemes."""
     found: list[Challenge] = []
-    for part in re.split(r",?\s*\b(?=(?:basic|bearer|negotiate|digest)\b(?:\s|,|$))", header, flags=re.IGNORECASE):
+    for part in re.split(r"\b(?=(?:basic|bearer|negotiate|digest)\b(?:\s|,|$))", header, flags=re.IGNORECASE):
         scheme, _, rest = part.strip().partition(" ")
         if scheme:
             pairs = {m[1].lower(): re.sub(r"\\(.)", r"\1", m[2] or "") or m[3] or "" for m in _PARAMETER.finditer(rest)}
@@ -280,7 +289,7 @@ def _token_in(raw: bytes, where: str) -> tuple[str, float]:
         token = answer.get("token") or answer.get("access_token")
         seconds = answer.get("expires_in") or _TOKEN_SECONDS
         if isinstance(token, str) and re.fullmatch(r"[\x21-\x7e]+", token) and isinstance(seconds, int | float):
-            return token, float(seconds)
+            return token, float(max(0, min(seconds, _LONGEST_TOKEN)))
     raise RegistryFailed(f"{where}: the answer has none.", "Ask whoever runs the registry.")
 
 
