@@ -143,7 +143,9 @@ def test_an_error_names_registry_repository_and_code(full, registry):
     assert (e.value.status, e.value.codes, e.value.exit_code) == (404, ("MANIFEST_UNKNOWN",), ExitCode.REGISTRY_FAILED)
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"errors": 1}', b'{"errors": [1, {}]}', b"[" * 60_000])
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"[]", b'{"errors": 1}', b'{"errors": {"a": 1}}', b'{"errors": [1, {}]}', b"[" * 60_000]
+)
 def test_an_error_without_a_proper_body_is_one_too(full, registry, body):
     full.answer("GET", "manifests", 403, body)
     with pytest.raises(Refused, match="answered 403"):
@@ -703,6 +705,14 @@ def test_a_next_page_of_another_server_is_refused(full, registry):
     with pytest.raises(RegistryFailed, match="another server") as caught:
         registry.tags("team/app")
     assert "s3cret" not in str(caught.value)
+
+
+def test_a_next_page_that_nobody_finds_soon_is_refused(full, registry):
+    full.answer("GET", "tags", 200, b'{"tags": []}', Link="<" * 20_000)
+    begun = time.process_time()
+    with pytest.raises(RegistryFailed, match="a Link header of 20000 characters"):
+        registry.tags("team/app")
+    assert time.process_time() - begun < 1
 
 
 def test_pages_without_end_end(full, registry, monkeypatch):

@@ -32,6 +32,7 @@ from reprobuild.oci.transport import Answer, Dropped, Sent, Transport, origin_of
 _HOSTS = {"docker.io": "registry-1.docker.io"}
 _ERROR_LIMIT = 64 << 10
 _PAGES = 1000
+_LINK_LIMIT = 8 << 10
 #: Of a tag that others may write to, such as a list of referrers: seconds until they are done, and how often it is
 #: looked at again.
 _SETTLED, _TURNS = 0.3, 20
@@ -324,7 +325,10 @@ class Registry:
 
             answer, raw = self._transport.persist(attempt)
             yield document_of(raw, where)
-            following = re.search(r'<([^>]*)>\s*;[^,]*\brel="?next\b', answer.headers.get("Link", ""))
+            link = answer.headers.get("Link", "")
+            if len(link) > _LINK_LIMIT:  # to look through it could take as long as one likes
+                raise RegistryFailed(f"{where}: the answer has a Link header of {len(link)} characters.")
+            following = re.search(r'<([^<>]*)>\s*;[^,]*\brel="?next\b', link)
             if not following:
                 return
             path = answer.pointed(following[1])
@@ -379,7 +383,7 @@ class Registry:
         raw = answer.start(_ERROR_LIMIT)
         codes: list[str] = []
         words: list[str] = []
-        with suppress(ValueError, RecursionError, AttributeError, TypeError):
+        with suppress(ValueError, RecursionError, AttributeError, TypeError, KeyError):
             for each in json.loads(raw).get("errors", [])[:3]:
                 codes.append(shown(str(each.get("code", "")), 60))
                 words.append(shown(redacted(str(each.get("message") or "")), 200))
