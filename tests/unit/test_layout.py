@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,6 +11,7 @@ import pytest
 from reprobuild.archive import extract_tar
 from reprobuild.digest import Digest
 from reprobuild.errors import BadInput, DigestMismatch, WriteFailed
+from reprobuild.image.archive import Archive
 from reprobuild.oci.layout import REF_NAME, Layout, reachable, write_archive
 from reprobuild.oci.model import DOCUMENT_LIMIT, OCI_CONFIG, OCI_EMPTY, OCI_LAYER, Descriptor, Index, Manifest, Platform
 
@@ -45,6 +47,18 @@ def test_a_layout_is_what_the_specification_says(layout):
     blob = layout.folder / "blobs" / "sha256" / Digest.of_bytes(LAYER).hex
     assert blob.read_bytes() == LAYER
     assert Layout(layout.folder).find() == layout.find("latest") == layout.find(str(image.digest))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_an_archive_waits_for_no_pipe(layout, make):
+    image = an_image(layout)
+    assert Archive(layout).manifest(image.digest) == (image.media_type, layout.read(image))
+    layout.path_of(image.digest).unlink()
+    with pytest.raises(BadInput, match="doesn't hold"):
+        Archive(layout).manifest(image.digest)
+    make(layout.path_of(image.digest))
+    with pytest.raises(BadInput, match="is not a file"):
+        Archive(layout).manifest(image.digest)
 
 
 def test_a_name_moves(layout):

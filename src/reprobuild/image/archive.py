@@ -113,13 +113,13 @@ class Archive:
         """A manifest or an index that is kept here.
 
         Raises:
-            BadInput, RegistryFailed, DigestMismatch: it isn't, or was damaged.
+            BadInput, RegistryFailed, DigestMismatch: it isn't, is no file, or was damaged.
         """
         if isinstance(self.place, Remote):
             return self.place.registry.manifest(self.place.repository, str(digest))
         path = self.place.path_of(digest)
         try:
-            with path.open("rb") as stream:
+            with self.place.open(digest) as stream:
                 raw = b"".join(digest.check([stream.read(DOCUMENT_LIMIT + 1)], str(path)))
         except OSError as error:
             raise BadInput(

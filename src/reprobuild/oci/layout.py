@@ -133,7 +133,7 @@ class Layout:
         """
         path = self.path_of(descriptor.digest)
         try:
-            with self._regular(path).open("rb") as stream:
+            with self.open(descriptor.digest) as stream:
                 if os.fstat(stream.fileno()).st_size != descriptor.size:
                     raise BadInput(f"{self._told(path)} does not have its {descriptor.size} bytes.", "Build it again.")
                 stream.seek(offset)
@@ -141,6 +141,15 @@ class Layout:
                 yield from pieces if offset else descriptor.digest.check(pieces, self._told(path))
         except OSError as error:
             raise BadInput(f"{self.name} lacks the blob {descriptor.digest}.", "Fetch or build it again.") from error
+
+    def open(self, digest: Digest) -> BinaryIO:
+        """A blob as it lies here, unchecked.
+
+        Raises:
+            BadInput: something else than a file has its place.
+            OSError: it isn't here, or can't be read.
+        """
+        return self._regular(self.path_of(digest)).open("rb")
 
     def read(self, descriptor: Descriptor) -> bytes:
         """A manifest, index, config or statement, checked.
