@@ -1,5 +1,6 @@
 import json
 import re
+import time
 
 import pytest
 
@@ -200,3 +201,60 @@ def test_a_copy_from_an_image_names_its_digest_and_platform():
 def test_a_stage_has_the_platform_that_it_starts_from():
     spec, _ = resolved(f"FROM --platform=linux/arm64 {BASE} AS arm\nFROM arm\nCOPY a /\n")
     assert [str(stage.platform) for stage in spec.stages] == ["linux/arm64", "linux/arm64"]
+
+
+MANY = "$a" * 20
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("ENV a=0123456789\n" + f"ENV a={MANY}\n" * 6, 6),
+        ("ENV a=0123456789\n" + f"ENV a={MANY}\n" * 3 + f"ENV b={MANY * 1000}\n", 6),
+        ("ENV a=0123456789\n" + f"ENV a={MANY}\n" * 3 + f"EXPOSE {MANY * 1000}\n", 6),
+        (f"ENV a={'x' * 90_000}\nENV b=${{a//x/{'y' * 90_000}}}\n", 3),
+        (f"ENV a={'x' * 3_000}\nENV b={'${a//x/' + 'y' * 400 + '}'}\n", 3),
+        (f"ENV a={'x' * 60_000} r={'y' * 900}\nENV b={'${a//x/$r}' * 30}\n", 3),
+        (f"ENV a={'x' * 600_000}\nCOPY <<E /x\n$a$a\nE\n", 3),
+        (f"ENV a={'x' * 600_000}\nENV b=$a c=$a d=$a$a\n", 3),
+    ],
+)
+def test_what_grows_without_measure_is_refused(text, line):
+    with pytest.raises(BadInput, match=rf"^images/x/Dockerfile:{line}: Its variables make it longer than 1048576 "):
+        resolved(f"FROM scratch\n{text}")
+
+
+def test_what_is_long_is_fine():
+    long, path = "x" * 500_000, "/usr/local/sbin:" * 200
+    spec, _ = resolved(f"FROM scratch\nENV a={long} p={path}\nENV b=$a$a c=${{p//:/;}}${{p//sbin/bin}}${{p/x/y}}\n")
+    env = dict(line.split("=", 1) for line in spec.target.settings["Env"])
+    assert env["b"] == long * 2
+    assert env["c"] == path.replace(":", ";") + path.replace("sbin", "bin") + path
+
+
+@pytest.mark.parametrize(
+    ("flag", "why"),
+    [
+        ("retries=" + "1" * 5000, "is no number"),
+        ("retries=2147483648", "is no number"),
+        ("retries=", "is no number"),
+        ("retries=²", "is no number"),
+        ("interval=" + "1" * 40_000, "is no duration"),
+        ("interval=" + "0" * 200 + "1s", "is no duration"),
+        ("interval=٣s", "is no duration"),
+        ("timeout=" + "9" * 90 + "h", "is no duration"),
+    ],
+)
+def test_a_healthcheck_has_numbers_of_a_sane_length(flag, why):
+    begun = time.process_time()
+    with pytest.raises(BadInput, match=f"^images/x/Dockerfile:2: --.*{why}") as caught:
+        resolved(f"FROM scratch\nHEALTHCHECK --{flag} CMD true\n")
+    assert len(str(caught.value)) < 400
+    assert time.process_time() - begun < 1
+
+
+@pytest.mark.parametrize(("text", "number"), [("2147483647", 2147483647), ("0" * 5000 + "3", 3), ("00", None)])
+def test_retries(text, number):
+    spec, _ = resolved(f"FROM scratch\nHEALTHCHECK --retries={text} --interval=1.5s CMD true\n")
+    found = spec.target.settings["Healthcheck"]
+    assert (found.get("Retries"), found["Interval"]) == (number, 1_500_000_000)

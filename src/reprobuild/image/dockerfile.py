@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 
 from e2b_dockerfile_utils import (
     DockerfileInstruction,
@@ -23,9 +23,9 @@ from e2b_dockerfile_utils import (
 from reprobuild.errors import BadInput, shown
 from reprobuild.files import read_text
 
-_T = TypeVar("_T")
 OTHER_ENGINE = "Build it with `--engine buildkit`, or do it in another way."
-_LIMIT = 1 << 20  # characters
+_LIMIT = 1 << 20  # characters, also of an expanded word
+_REPLACED = 16 * _LIMIT  # characters that ${NAME//PATTERN/TEXT} may give before they are counted
 _STAGE = re.compile(r"[a-z][a-z0-9-_.]*")
 #: The flags of each instruction, and whether the assembler can do what they say.
 _FLAGS: Mapping[str, Mapping[str, bool]] = {
@@ -116,20 +116,20 @@ class Dockerfile:
         """A word without its quotes, each variable replaced; one that isn't set is empty.
 
         Raises:
-            BadInput: a quote or a brace is open, or ``${NAME:?message}`` isn't set.
+            BadInput: a quote or a brace is open, ``${NAME:?message}`` isn't set, or it becomes too long.
         """
-        lexer = ShellLex(self.escape, env=variables, skip_unset_env=False)
-        return self._lexed(lambda: lexer.process_word(word), line)
+        lexer = ShellLex(self.escape, env=_Measured(variables, word), skip_unset_env=False)
+        return self._lexed(lambda: [lexer.process_word(word)], line)[0]
 
     def words(self, word: str, variables: Mapping[str, str], line: int) -> list[str]:
         """As :meth:`expand`, split where a variable's value has spaces."""
-        lexer = ShellLex(self.escape, env=variables, skip_unset_env=False)
+        lexer = ShellLex(self.escape, env=_Measured(variables, word), skip_unset_env=False)
         return self._lexed(lambda: lexer.process_words(word), line)
 
     def expand_inline(self, text: str, variables: Mapping[str, str], line: int) -> str:
         """A here-document with its variables replaced; its quotes stay."""
-        lexer = ShellLex("\\", skip_process_quotes=True, env=variables, skip_unset_env=False)
-        return self._lexed(lambda: lexer.process_word(text), line)
+        lexer = ShellLex("\\", skip_process_quotes=True, env=_Measured(variables, text), skip_unset_env=False)
+        return self._lexed(lambda: [lexer.process_word(text)], line)[0]
 
     def fail(self, line: int, reason: str, remedy: str = "") -> NoReturn:
         """Raise BadInput about a line."""
@@ -144,11 +144,49 @@ class Dockerfile:
         """The position of the stage with a name among the first ``before``."""
         return next((n for n, each in enumerate(self.stages[:before]) if each.name and each.name == name), None)
 
-    def _lexed(self, lex: Callable[[], _T], line: int) -> _T:
+    def _lexed(self, lex: Callable[[], list[str]], line: int) -> list[str]:
         try:
-            return lex()
+            found = lex()
         except ValueError as error:
             self.fail(line, f"{shown(error)}.")
+        except _TooLongError:
+            found = None
+        if found is None or sum(map(len, found)) > _LIMIT:
+            self.fail(line, f"Its variables make it longer than {_LIMIT} characters.", "Shorten it.")
+        return found
+
+
+class _TooLongError(Exception):
+    """A word would become longer than anybody means it to."""
+
+
+class _Measured(Mapping[str, str]):
+    """The variables of one word, as long as what it takes from them is no more than an expanded word may have.
+
+    Each line can double what the one before made, so that the length of the result would be known too late.
+    """
+
+    def __init__(self, variables: Mapping[str, str], word: str) -> None:
+        self._variables = variables
+        self._replacing = set(re.findall(r"\$\{(\w+)/", word))
+        self._growing = re.search(r"\$\{\w+/[^}]*[$'\"\\]", word)  # what replaces may have variables in it
+        self._word = self._length = len(word)
+        self._replaced = 0
+
+    def __getitem__(self, name: str) -> str:
+        value = self._variables[name]
+        if name in self._replacing:  # as often as it has characters, by all of the word so far
+            self._replaced += (len(value) + 1) * (self._length if self._growing else self._word)
+        self._length += len(value)
+        if self._length > 2 * _LIMIT or self._replaced > _REPLACED:
+            raise _TooLongError
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._variables)
+
+    def __len__(self) -> int:
+        return len(self._variables)
 
 
 def read(path: Path) -> Dockerfile:

@@ -20,7 +20,8 @@ from reprobuild.oci.model import ImageConfig, Json, Platform
 #: PATH in an image from scratch, as BuildKit sets it.
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SHELL = ("/bin/sh", "-c")
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
+_DURATION_LIMIT = 100  # characters
 _NANOSECONDS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9}
 _NANOSECONDS["h"] = 3600 * 10**9
 _SIGNALS = {each.name.removeprefix("SIG") for each in signal.Signals} | {f"RTMIN+{n}" for n in range(1, 16)}
@@ -228,10 +229,10 @@ class _Making:
             if length := self._duration(flags.get(flag, ""), flag, each.line):
                 found[key] = length
         retries = flags.get("retries", "0")
-        if not (retries.isascii() and retries.isdecimal() and int(retries) < 1 << 31):
+        if not re.fullmatch(r"0*[0-9]{1,10}", retries) or int(retries[-10:]) >= 1 << 31:
             self._dockerfile.fail(each.line, f"--retries={shown(retries)} is no number.")
-        if int(retries):
-            found["Retries"] = int(retries)
+        if times := int(retries[-10:]):
+            found["Retries"] = times
         return found
 
     def _copy(self, each: Instruction, origin: int | str | BaseImage | None) -> None:
@@ -350,8 +351,9 @@ class _Making:
         text = text.removeprefix("+")
         if text in ("", "0"):
             return 0
-        length = sum(float(number) * _NANOSECONDS[unit] for number, unit in _DURATION.findall(text))
-        if _DURATION.sub("", text) or (length and not 10**6 <= length < 1 << 63):
+        found = _DURATION.findall(text[:_DURATION_LIMIT])
+        length = sum(float(number) * _NANOSECONDS[unit] for number, unit in found)
+        if len(text) > _DURATION_LIMIT or _DURATION.sub("", text) or (length and not 10**6 <= length < 1 << 63):
             self._dockerfile.fail(line, f"--{flag}={shown(text)} is no duration of a millisecond or more.")
         return round(length)
 
