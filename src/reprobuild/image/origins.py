@@ -184,8 +184,8 @@ def _origin(
     if name in contexts:
         return name
     if name.isascii() and name.isdecimal():
-        if int(name) >= number:
-            dockerfile.fail(each.line, f"There is no stage {name} before this one.")
+        if len(name) > 9 or int(name) >= number:
+            dockerfile.fail(each.line, f"There is no stage {shown(name)} before this one.")
         return int(name)
     found = dockerfile.stage_named(name.lower(), len(dockerfile.stages))
     if found is None:
