@@ -1,8 +1,9 @@
+import fnmatch
 import re
 import string
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from reprobuild.digest import Digest
@@ -149,6 +150,26 @@ def test_what_is_copied_does_not_depend_on_the_order_of_a_tree(found, pattern, r
         return done
 
     assert copied(shuffled) == copied(sorted(found))
+
+
+def copied_by(pattern, found):
+    step = Copy("COPY", 1, (pattern,), "/to/", None, "", None, (), unpacks=False)
+    tree = Nodes({path: Node(path, "file", 0o644, 1, content=Text(b"")) for path in found})
+    placed = place(step, tree, epoch=9, where="D", follow=lambda path: (path, False), read=lambda _: None)
+    return {node.path.removeprefix("to/") for node in placed.nodes}
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", "*", "*", "?", "[ab]", "[b-c]"]), min_size=1, max_size=12).map("".join),
+    st.sets(st.text("abc", min_size=1, max_size=9), max_size=9),
+)
+def test_patterns_match_as_those_of_a_shell(pattern, found):
+    assume(set(pattern) & set("*?["))
+    assert copied_by(pattern, found) == set(fnmatch.filter(found, pattern))
+
+
+def test_a_pattern_of_many_stars_comes_to_an_end():
+    assert copied_by("a*" * 40 + "b", ["a" * 250, "a" * 249 + "b"]) == {"a" * 249 + "b"}
 
 
 @given(st.lists(st.text("ab/*!?.[]#\\ -", max_size=6), max_size=5), st.lists(paths.map("/".join), max_size=4))

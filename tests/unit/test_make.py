@@ -79,7 +79,11 @@ def based(tmp_path, git, served, cache):
 
 class Listener(Silent):
     def __init__(self):
+        self.steps = []
         self.warnings = []
+
+    def step(self, message):
+        self.steps.append(message)
 
     def warn(self, message):
         self.warnings.append(message)
@@ -466,8 +470,8 @@ def test_an_archive_that_cannot_be_written_is_called_what_the_user_calls_it(proj
 # --- an engine ---------------------------------------------------------------------------------------------------
 
 
-def loaded(project):
-    return make(project, "app", Choices(platforms=(AMD64,)), Destinations(load="app:1"))
+def loaded(project, observer=SILENT):
+    return make(project, "app", Choices(platforms=(AMD64,)), Destinations(load="app:1"), observer=observer)
 
 
 @pytest.mark.parametrize(
@@ -482,8 +486,10 @@ def loaded(project):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the SDK leaves a socket open then
 def test_an_engine_that_does_not_answer_is_missing(project, tmp_path, monkeypatch, address, words):
     monkeypatch.setenv("DOCKER_HOST", address.format(folder=tmp_path))
+    observer = Listener()
     with pytest.raises(ToolMissing, match=r"^No Docker engine answers at ") as caught:
-        loaded(project)
+        loaded(project, observer)
+    assert observer.steps == []
     reason, remedy = caught.value.reason, caught.value.remedy
     del caught
     gc.collect()

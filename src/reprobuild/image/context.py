@@ -298,21 +298,29 @@ class _Placing:
         return node is not None and node.kind == "directory"
 
     def _expression(self, pattern: str) -> re.Pattern[str]:
-        """Go's filepath.Match for one name."""
-        found, rest = "", pattern
+        """Go's filepath.Match for one name.
+
+        What stands between two stars has one length, so the first place where it is found is as good as any later one:
+        without going back from there (``(?>…)``) no pattern takes longer than its length times that of the name.
+        """
+        between, rest = [""], pattern
         while rest:
             if match := re.match(r"\[(\^?)((?:\\.|[^\\\]])+)\]", rest):
-                found += f"[{match[1]}{self._ranges(match[2], pattern)}]"
+                between[-1] += f"[{match[1]}{self._ranges(match[2], pattern)}]"
             elif match := re.match(r"\\(.)", rest):
-                found += re.escape(match[1])
+                between[-1] += re.escape(match[1])
+            elif match := re.match(r"\*+", rest):
+                between.append("")
             elif match := re.match(r"[^\[\\]", rest):
-                found += {"*": ".*", "?": "."}.get(match[0], re.escape(match[0]))
+                between[-1] += "." if match[0] == "?" else re.escape(match[0])
             else:
                 self.fail(
                     f"{shown(pattern)!r} is no pattern.", "Close each [ and let each \\ stand before a character."
                 )
             rest = rest[match.end() :]
-        return re.compile(found, re.DOTALL)
+        first, *middle = between
+        found = "".join(f"(?>.*?{each})" for each in middle[:-1]) + "".join(f".*{each}" for each in middle[-1:])
+        return re.compile(first + found, re.DOTALL)
 
     def _ranges(self, text: str, pattern: str) -> str:
         found = ""

@@ -197,7 +197,7 @@ def _require_satisfied(built: Built, definition: Definition, observer: Observer)
 def _require_possible(to: Destinations) -> None:
     """What can't come to a good end isn't begun."""
     if to.load:
-        places.require_docker()
+        places.require_engine()
     for output in to.outputs:
         if output.archived and output.path.is_dir():
             raise BadInput(f"{output.path} is a folder, where an archive is to be.", "Name a file.")

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from reprobuild import attest, process
 from reprobuild.digest import Digest
@@ -122,14 +122,9 @@ def _write_archive(path: Path, store: Layout, top: Descriptor, annotations: Mapp
         ) from error
 
 
-def require_docker() -> None:
-    """Raise ToolMissing unless a Docker engine can be spoken with from here."""
-    try:
-        import docker  # noqa: F401, PLC0415 - an extra
-    except ImportError as error:
-        raise ToolMissing(
-            "There is no Docker SDK here.", "Install reprobuild[docker] instead of reprobuild."
-        ) from error
+def require_engine() -> None:
+    """Raise ToolMissing unless the Docker engine that the environment names can be spoken with from here."""
+    _engine().close()
 
 
 def load(built: Built, store: Layout, name: str, observer: Observer = SILENT) -> None:
@@ -139,35 +134,42 @@ def load(built: Built, store: Layout, name: str, observer: Observer = SILENT) ->
         ToolMissing: there is no engine, or no SDK to speak with it.
         BuildFailed: it doesn't take the image.
     """
-    require_docker()
-    from docker.errors import DockerException  # noqa: PLC0415 - an extra
-
     reference = Reference.parse(name)
     named = str(reference) if reference.tag else f"{reference}:latest"
     observer.step(f"loading {named} into the Docker engine")
     with scratch_folder(store.folder.parent, "reprobuild-load-") as scratch:
         path = scratch / "image.tar"
         _write_archive(path, store, built.top, {CONTAINERD_NAME: named, REF_NAME: reference.tag or "latest"}, path)
-        try:
-            with closing(_engine()) as client, path.open("rb") as stream:
-                client.images.load(stream)
-        except (DockerException, OSError) as error:  # what requests raises where the connection breaks is an OSError
-            raise BuildFailed(
-                f"The Docker engine didn't take the image: {_said(error)}.",
-                "Is it 25 or newer, and has it room? `docker version` and `docker info` tell.",
-            ) from error
+        with closing(_engine()) as client, path.open("rb") as stream:
+            _give(client, stream)
+
+
+def _give(client: Any, stream: BinaryIO) -> None:  # noqa: ANN401 - the SDK has no types
+    from docker.errors import DockerException  # noqa: PLC0415 - an extra
+
+    try:
+        client.images.load(stream)
+    except (DockerException, OSError) as error:  # what requests raises where the connection breaks is an OSError
+        raise BuildFailed(
+            f"The Docker engine didn't take the image: {_said(error)}.",
+            "Is it 25 or newer, and has it room? `docker version` and `docker info` tell.",
+        ) from error
 
 
 def _engine() -> Any:  # noqa: ANN401 - the SDK has no types
     """The Docker engine that the environment names, which has answered.
 
     Raises:
-        ToolMissing: there is none.
+        ToolMissing: there is none, or no SDK to speak with it.
     """
-    import docker  # noqa: PLC0415 - an extra
-    from docker.constants import DEFAULT_UNIX_SOCKET  # noqa: PLC0415 - the same
-    from docker.errors import DockerException  # noqa: PLC0415 - the same
-
+    try:
+        import docker  # noqa: PLC0415 - an extra
+        from docker.constants import DEFAULT_UNIX_SOCKET  # noqa: PLC0415 - the same
+        from docker.errors import DockerException  # noqa: PLC0415 - the same
+    except ImportError as error:
+        raise ToolMissing(
+            "There is no Docker SDK here.", "Install reprobuild[docker] instead of reprobuild."
+        ) from error
     try:
         return docker.from_env(timeout=600)
     except (DockerException, OSError) as error:
