@@ -286,3 +286,10 @@ def test_as_many_links_are_followed_as_by_buildkit():
     assert names(placed(tree, "l254")) == ["x/l254"]
     with pytest.raises(BadInput, match="too many others"):
         placed(tree, "l255")
+
+
+@pytest.mark.parametrize("to", ["/" + "x" * 256, "/" + "ü" * 128 + "/", "/" + "x" * 256 + "/y/z"])
+def test_a_destination_that_no_file_system_can_hold_is_refused(to):
+    with pytest.raises(BadInput, match="too long for a file system"):
+        placed(Nodes({"g": text("g")}), "g", to=to)
+    placed(Nodes({"g": text("g")}), "g", to="/" + "x" * 255)

@@ -22,7 +22,7 @@ from reprobuild.errors import BadInput, shown
 from reprobuild.files import read_text
 from reprobuild.image.dockerfile import NeedsBuildKit
 from reprobuild.image.stages import Copy
-from reprobuild.oci.tree import Node, OnDisk, Text
+from reprobuild.oci.tree import Node, OnDisk, Text, has_long_name
 
 _LINKS = 255  # as many in one path as BuildKit follows
 _WILD = re.compile(r"(?:[^\\*?\[]|\\.)*[*?\[]")
@@ -181,6 +181,7 @@ def place(
     """
     placing = _Placing(step, tree, epoch, where, owner_of(step.owner, read, f"{where}:{step.line}"))
     placing.run(follow)
+    placing.check_names()
     target = step.destination.strip("/")
     folders = placing.folders - placing.found.keys() - {""}
     made = [
@@ -244,6 +245,12 @@ class _Placing:
 
     def fail(self, reason: str, remedy: str = "") -> NoReturn:
         raise BadInput(f"{self.where}:{self.step.line}: {reason}", remedy)
+
+    def check_names(self) -> None:
+        """Refuse what no file system could hold."""
+        for path in (*self.found, *self.folders):
+            if has_long_name(path):
+                self.fail(f"{shown(path)!r} has a name in it that is too long for a file system.", "Shorten it.")
 
     def run(self, follow: Callable[[str], tuple[str, bool]]) -> None:
         sources = [each for pattern in self.step.sources for each in self._matching(pattern)]

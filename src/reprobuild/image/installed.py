@@ -25,7 +25,7 @@ from reprobuild.archive import Entry
 from reprobuild.errors import BadInput, shown
 from reprobuild.files import TEXT_LIMIT
 from reprobuild.image.target import Target
-from reprobuild.oci.tree import WHEEL_TIME, Content, Node, Text, wheel_content
+from reprobuild.oci.tree import WHEEL_TIME, Content, Node, Text, has_long_name, wheel_content
 from reprobuild.wheelfile import WheelFile
 
 INSTALLER = b"reprobuild\n"
@@ -33,7 +33,6 @@ _REPLACED = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
 _SIGNATURES = ("RECORD.jws", "RECORD.p7s")  # of a RECORD that is written anew
 _SHEBANG = b"#!python"
 _ENTRY_POINT = re.compile(r"([\w.]+)\s*:\s*([\w.]+)\s*(\[.*\])?")
-_COMPONENT_LIMIT = 255  # bytes of a name, on every file system that runs containers
 _ASK = "Ask whoever made it for a wheel that follows the specification."
 
 
@@ -69,7 +68,7 @@ def install(wheel: WheelFile, target: Target, *, requested: bool = False) -> dic
     for path, file in _files(wheel, target, requested=requested):
         if path in files:
             raise _bad(wheel, f"it has two files for {path!r}")
-        if max(map(len, path.encode().split(b"/"))) > _COMPONENT_LIMIT:
+        if has_long_name(path):
             raise _bad(wheel, f"the name {shown(path)!r} is too long for a file system")
         files[path] = file
     files[record] = InstalledFile(Text(_record(files, site_packages)), executable=False, hash="")

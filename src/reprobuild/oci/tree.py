@@ -192,3 +192,8 @@ class Node:
     gid: int = 0
     target: str = ""
     content: Content | None = None
+
+
+def has_long_name(path: str) -> bool:
+    """Whether no file system that runs containers could hold a path: a name in it has more than 255 bytes."""
+    return any(len(name) > 255 for name in path.encode().split(b"/"))
