@@ -173,20 +173,27 @@ def _unique(values: Any) -> list[str]:  # noqa: ANN401 - any iterable of texts
     return list(dict.fromkeys(each for each in values if each))
 
 
+def require_sdk() -> None:
+    """Raise ToolMissing unless the Docker SDK is here, which is an extra."""
+    try:
+        import docker  # noqa: F401, PLC0415 - an extra
+    except ImportError as error:
+        raise ToolMissing(
+            "There is no Docker SDK here.", "Install reprobuild[docker] instead of reprobuild."
+        ) from error
+
+
 def _questioned(endpoint: str, name: str) -> str:
     """The version of the Docker engine that builds by itself, which needs containerd's image store for that.
 
     Args:
         endpoint: a Docker context's name.
     """
-    try:
-        import docker as sdk  # noqa: PLC0415 - an extra
-        from docker.context import ContextAPI  # noqa: PLC0415
-        from docker.errors import DockerException  # noqa: PLC0415
-    except ImportError as error:
-        raise ToolMissing(
-            "There is no Docker SDK here.", "Install reprobuild[docker] instead of reprobuild."
-        ) from error
+    require_sdk()
+    import docker as sdk  # noqa: PLC0415 - an extra
+    from docker.context import ContextAPI  # noqa: PLC0415
+    from docker.errors import DockerException  # noqa: PLC0415
+
     try:
         context = ContextAPI.get_context(endpoint) if endpoint != "default" else None
         client: Any = (

@@ -162,14 +162,13 @@ def _engine() -> Any:  # noqa: ANN401 - the SDK has no types
     Raises:
         ToolMissing: there is none, or no SDK to speak with it.
     """
-    try:
-        import docker  # noqa: PLC0415 - an extra
-        from docker.constants import DEFAULT_UNIX_SOCKET  # noqa: PLC0415 - the same
-        from docker.errors import DockerException  # noqa: PLC0415 - the same
-    except ImportError as error:
-        raise ToolMissing(
-            "There is no Docker SDK here.", "Install reprobuild[docker] instead of reprobuild."
-        ) from error
+    from reprobuild.image.engine import require_sdk  # noqa: PLC0415 - few images go to an engine
+
+    require_sdk()
+    import docker  # noqa: PLC0415 - an extra
+    from docker.constants import DEFAULT_UNIX_SOCKET  # noqa: PLC0415 - the same
+    from docker.errors import DockerException  # noqa: PLC0415 - the same
+
     try:
         return docker.from_env(timeout=600)
     except (DockerException, OSError) as error:
